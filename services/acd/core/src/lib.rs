@@ -1,0 +1,1 @@
+//! trunkline-acd-core
