@@ -1,0 +1,102 @@
+/// What kind of failure it is, for whoever has to answer a peer. Rooms map their own errors to one of these; this is
+/// the only place that knows the gRPC codes and HTTP statuses. (SIP statuses: `trunkline-edge`.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The request is wrong and will be wrong again.
+    Invalid,
+    /// Nobody is signed in.
+    Unauthenticated,
+    /// Signed in, but not allowed.
+    Forbidden,
+    /// There is no such object.
+    NotFound,
+    /// The object's state or revision does not allow it.
+    Conflict,
+    /// A limit is reached: refuse now, may be tried later.
+    Overloaded,
+    /// Something needed is not reachable.
+    Unavailable,
+    /// The deadline passed.
+    Deadline,
+    /// The owner is elsewhere.
+    Moved,
+    /// A defect here.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The gRPC code.
+    pub const fn grpc(self) -> tonic::Code {
+        match self {
+            Self::Invalid => tonic::Code::InvalidArgument,
+            Self::Unauthenticated => tonic::Code::Unauthenticated,
+            Self::Forbidden => tonic::Code::PermissionDenied,
+            Self::NotFound => tonic::Code::NotFound,
+            Self::Conflict => tonic::Code::FailedPrecondition,
+            Self::Overloaded => tonic::Code::ResourceExhausted,
+            Self::Unavailable => tonic::Code::Unavailable,
+            Self::Deadline => tonic::Code::DeadlineExceeded,
+            Self::Moved => tonic::Code::Aborted,
+            Self::Internal => tonic::Code::Internal,
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn http(self) -> u16 {
+        match self {
+            Self::Invalid => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::Overloaded => 429,
+            Self::Unavailable | Self::Moved => 503,
+            Self::Deadline => 504,
+            Self::Internal => 500,
+        }
+    }
+
+    /// The kind of a gRPC answer.
+    pub const fn of_grpc(code: tonic::Code) -> Self {
+        match code {
+            tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Self::Invalid,
+            tonic::Code::Unauthenticated => Self::Unauthenticated,
+            tonic::Code::PermissionDenied => Self::Forbidden,
+            tonic::Code::NotFound => Self::NotFound,
+            tonic::Code::FailedPrecondition | tonic::Code::AlreadyExists => Self::Conflict,
+            tonic::Code::ResourceExhausted => Self::Overloaded,
+            tonic::Code::Unavailable | tonic::Code::Cancelled => Self::Unavailable,
+            tonic::Code::DeadlineExceeded => Self::Deadline,
+            tonic::Code::Aborted => Self::Moved,
+            _ => Self::Internal,
+        }
+    }
+
+    /// A gRPC status of this kind.
+    pub fn status(self, message: impl Into<String>) -> tonic::Status {
+        tonic::Status::new(self.grpc(), message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_survive_the_way_through_grpc() {
+        for kind in [
+            ErrorKind::Invalid,
+            ErrorKind::Unauthenticated,
+            ErrorKind::Forbidden,
+            ErrorKind::NotFound,
+            ErrorKind::Conflict,
+            ErrorKind::Overloaded,
+            ErrorKind::Unavailable,
+            ErrorKind::Deadline,
+            ErrorKind::Moved,
+            ErrorKind::Internal,
+        ] {
+            assert_eq!(ErrorKind::of_grpc(kind.grpc()), kind);
+        }
+    }
+}
