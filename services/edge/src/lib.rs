@@ -1,1 +1,180 @@
-//! trunkline-edge
+//! The SIP doors: transports, transactions, who may call, which number leads where, overload control.
+//!
+//! Owns sockets and transactions (RFC 3261 sections 17 and 18, RFC 6026, RFC 3581) and nothing longer: dialogs belong
+//! to calls, and any edge brings an in-dialog request to its call by the token in the Contact. Refuses what is
+//! malformed (RFC 4475 says how), what comes from no known trunk (403), unknown numbers (404) and new calls under
+//! overload (503, without Retry-After: that would bench a whole upstream). In-dialog requests are never shed.
+//!
+//! Called by the daemon; talks to calls through the bus. Deviations: REGISTER is challenged and never succeeds, since
+//! telephones have no accounts yet; host names in Contacts are not resolved, the answer goes to the source (RFC 3263
+//! comes with outbound trunks).
+
+mod config;
+mod engine;
+mod metrics;
+mod token;
+mod transport;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use trunkline_cluster::{Loads, Placement};
+use trunkline_proto::common::v1::{Envelope, Role, envelope::Payload};
+use trunkline_rpc::{Bus, Deliver, Refused};
+use trunkline_types::{DialString, EntityAddress, FlowId, QueueId, TenantId};
+
+pub use crate::{
+    config::{Config, ConfigError, TrunkConfig},
+    metrics::EdgeMetrics,
+    token::TokenKey,
+};
+use crate::{
+    config::Settings,
+    engine::{Command, Control, Engine, Inboxes, Parts},
+    transport::tcp::Connections,
+};
+
+/// Commands of calls that wait for the engine; more are refused and sent again by the calls.
+const COMMAND_QUEUE: usize = 16_384;
+/// Messages of all TCP connections that wait for the engine; then the connections are not read.
+const CONNECTION_QUEUE: usize = 1_024;
+
+/// What a dialled number leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Straight into a queue.
+    Queue(QueueId),
+    /// To a flow.
+    Flow(FlowId),
+}
+
+/// Who has which number.
+pub trait DialPlan: Send + Sync {
+    /// `None`: nobody has it (404).
+    fn resolve(&self, tenant: &TenantId, dialled: &DialString) -> Option<Destination>;
+}
+
+/// Why an edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("sip.listen: cannot listen on {transport} {address}: {source}; is another SIP server running there?")]
+    Listen {
+        /// "udp" or "tcp".
+        transport: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What an edge needs from the node.
+pub struct EdgeParts {
+    /// The bus to the calls.
+    pub bus: Bus,
+    /// Where calls can be minted.
+    pub placement: Arc<dyn Placement>,
+    /// How loaded the shards are.
+    pub loads: Arc<Loads>,
+    /// The numbers.
+    pub dial_plan: Arc<dyn DialPlan>,
+    /// The cluster's key for Contact tokens.
+    pub key: TokenKey,
+    /// Its counters.
+    pub metrics: EdgeMetrics,
+}
+
+/// A running edge.
+pub struct Edge {
+    address: SocketAddr,
+    control: mpsc::Sender<Control>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Edge {
+    /// Binds UDP and TCP on `config.listen`, attaches to the bus and serves. Port 0 takes a free one for both.
+    pub async fn start(config: Config, parts: EdgeParts) -> Result<Self, EdgeError> {
+        let settings = Arc::new(Settings::new(config)?);
+        let (udp, tcp) = bind(settings.config.listen).await?;
+        let address = udp.local_addr().map_err(|source| EdgeError::Listen {
+            transport: "udp",
+            address: settings.config.listen,
+            source,
+        })?;
+        let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (connections_in, connections_out) = mpsc::channel(CONNECTION_QUEUE);
+        let (control, control_out) = mpsc::channel(4);
+        let connections = Connections::new(settings.clone(), connections_in);
+        parts.bus.attach_role(Role::Edge, Arc::new(CommandPort(commands_in)));
+        let engine = Engine::new(Parts {
+            advertised: settings.config.advertised.unwrap_or(address),
+            settings,
+            bus: parts.bus,
+            placement: parts.placement,
+            loads: parts.loads,
+            dial_plan: parts.dial_plan,
+            key: parts.key,
+            metrics: parts.metrics,
+            udp,
+            connections: connections.clone(),
+        });
+        let inboxes = Inboxes { commands, connections: connections_out, control: control_out };
+        let tasks = vec![tokio::spawn(engine.run(inboxes)), tokio::spawn(connections.listen(tcp))];
+        Ok(Self { address, control, tasks })
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Refuses new calls (503) from now on; calls that are up go on.
+    pub async fn drain(&self) {
+        // Gone already: nothing to drain.
+        let _ = self.control.send(Control::Drain).await;
+    }
+
+    /// Closes the doors.
+    pub fn shutdown(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// UDP and TCP on the same port, which with port 0 may take a few tries.
+async fn bind(wanted: SocketAddr) -> Result<(tokio::net::UdpSocket, TcpListener), EdgeError> {
+    let mut tries = if wanted.port() == 0 { 16 } else { 1 };
+    loop {
+        tries -= 1;
+        let udp = transport::udp::bind(wanted)
+            .map_err(|source| EdgeError::Listen { transport: "udp", address: wanted, source })?;
+        let address = udp.local_addr().unwrap_or(wanted);
+        match TcpListener::bind(address).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(_) if tries > 0 => {}
+            Err(source) => return Err(EdgeError::Listen { transport: "tcp", address, source }),
+        }
+    }
+}
+
+struct CommandPort(mpsc::Sender<Command>);
+
+impl Deliver for CommandPort {
+    fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        let Some(Payload::Edge(command)) = envelope.payload else {
+            return Err(Refused::Unroutable);
+        };
+        let (Ok(tenant), Ok(call)) = (command.tenant.parse(), command.call_id.parse()) else {
+            return Err(Refused::Unroutable);
+        };
+        self.0.try_send(Command { call: EntityAddress::call(&tenant, call), command }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        })
+    }
+}

@@ -1,0 +1,213 @@
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use trunkline_types::TenantId;
+
+/// Why a configuration of the edge is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A source that is not an address or a network.
+    #[error("sip.trunks.{trunk}.sources: {text:?} is not an address or a network such as 192.0.2.0/24")]
+    Source {
+        /// The trunk.
+        trunk: String,
+        /// What was given.
+        text: String,
+    },
+    /// A number outside its bounds.
+    #[error("sip.{field}: {value} is outside {bounds}")]
+    Bounds {
+        /// The key.
+        field: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        bounds: &'static str,
+    },
+}
+
+/// The edge role's configuration, section `sip`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address for UDP and TCP. Default 127.0.0.1:5060.
+    pub listen: SocketAddr,
+    /// Host that peers are told (Contact, Via) when it differs from the listening address. Default: `listen`.
+    pub advertised: Option<SocketAddr>,
+    /// SIP transactions at once at most; more are answered 503. Default 100,000.
+    pub max_transactions: usize,
+    /// TCP connections at once at most, and from one address. Defaults 4,096 and 1,024.
+    pub max_connections: usize,
+    /// See `max_connections`.
+    pub max_connections_per_peer: usize,
+    /// A TCP peer has this long for its first message and for each message once begun. Default 20 s.
+    pub message_timeout_ms: u64,
+    /// A TCP connection without any message is closed after this. Default 600 s.
+    pub idle_timeout_ms: u64,
+    /// RFC 3261 timers T1 and T2. Defaults 500 ms and 4 s.
+    pub t1_ms: u64,
+    /// See `t1_ms`.
+    pub t2_ms: u64,
+    /// Who may send calls. Default: one trunk `local` for the loopback network.
+    pub trunks: Vec<TrunkConfig>,
+}
+
+/// Peers that may send calls.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkConfig {
+    /// Name in records and metrics.
+    pub name: String,
+    /// The tenant its calls belong to.
+    pub tenant: TenantId,
+    /// Addresses and networks (`192.0.2.0/24`) that its requests come from.
+    pub sources: Vec<String>,
+    /// P-Asserted-Identity of this trunk is believed (RFC 3325 trust domain).
+    #[serde(default)]
+    pub trust_identity: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
+            advertised: None,
+            max_transactions: 100_000,
+            max_connections: 4_096,
+            max_connections_per_peer: 1_024,
+            message_timeout_ms: 20_000,
+            idle_timeout_ms: 600_000,
+            t1_ms: 500,
+            t2_ms: 4_000,
+            trunks: vec![TrunkConfig {
+                name: "local".to_owned(),
+                tenant: "default".parse().unwrap_or_else(|_| unreachable!("a valid name")),
+                sources: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
+                trust_identity: true,
+            }],
+        }
+    }
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub config: Config,
+    pub trunks: Vec<Trunk>,
+    pub message_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Trunk {
+    pub name: String,
+    pub tenant: TenantId,
+    pub trust_identity: bool,
+    sources: Vec<Network>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Network {
+    base: u128,
+    mask: u128,
+}
+
+impl Settings {
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        bounds("max_transactions", config.max_transactions as u64, 1, 10_000_000, "1 to 10,000,000")?;
+        bounds("message_timeout_ms", config.message_timeout_ms, 100, 60_000, "100 to 60,000")?;
+        bounds("idle_timeout_ms", config.idle_timeout_ms, 1_000, 86_400_000, "1,000 to 86,400,000")?;
+        bounds("t1_ms", config.t1_ms, 10, 5_000, "10 to 5,000")?;
+        bounds("t2_ms", config.t2_ms, config.t1_ms, 60_000, "t1_ms to 60,000")?;
+        let trunks = config.trunks.iter().map(Trunk::new).collect::<Result<_, _>>()?;
+        Ok(Self {
+            message_timeout: Duration::from_millis(config.message_timeout_ms),
+            idle_timeout: Duration::from_millis(config.idle_timeout_ms),
+            trunks,
+            config,
+        })
+    }
+
+    pub fn trunk_of(&self, source: IpAddr) -> Option<&Trunk> {
+        self.trunks.iter().find(|trunk| trunk.sources.iter().any(|network| network.contains(source)))
+    }
+}
+
+fn bounds(field: &'static str, value: u64, low: u64, high: u64, bounds: &'static str) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Bounds { field, value, bounds }) }
+}
+
+impl Trunk {
+    fn new(raw: &TrunkConfig) -> Result<Self, ConfigError> {
+        let sources = raw
+            .sources
+            .iter()
+            .map(|text| {
+                Network::parse(text)
+                    .ok_or_else(|| ConfigError::Source { trunk: raw.name.clone(), text: text.clone() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            name: raw.name.clone(),
+            tenant: raw.tenant.clone(),
+            trust_identity: raw.trust_identity,
+            sources,
+        })
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let (offset, width) = if address.is_ipv4() { (96, 32) } else { (0, 128) };
+        let length = length.unwrap_or(width);
+        if length > width {
+            return None;
+        }
+        let mask = u128::MAX.checked_shl(128 - (offset + length)).unwrap_or(0);
+        Some(Self { base: bits(address) & mask, mask })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        bits(address) & self.mask == self.base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_hold_what_they_name() {
+        let network = Network::parse("192.0.2.0/24").unwrap();
+        assert!(network.contains("192.0.2.7".parse().unwrap()));
+        assert!(!network.contains("192.0.3.7".parse().unwrap()));
+        assert!(Network::parse("0.0.0.0/0").unwrap().contains("203.0.113.9".parse().unwrap()));
+        assert!(Network::parse("::1").unwrap().contains("::1".parse().unwrap()));
+        for bad in ["192.0.2.0/33", "x", "192.0.2.0/", ""] {
+            assert!(Network::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bad_source_is_named() {
+        let mut config = Config::default();
+        config.trunks[0].sources = vec!["127.0.0.1/99".to_owned()];
+        let error = Settings::new(config).unwrap_err().to_string();
+        assert!(error.contains("local") && error.contains("127.0.0.1/99"), "{error}");
+    }
+}

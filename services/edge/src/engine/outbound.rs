@@ -1,0 +1,275 @@
+//! From the calls to the network.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::Bytes;
+use rand::Rng;
+use tokio::sync::mpsc;
+use trunkline_actors::now;
+use trunkline_proto::edge::v1::{
+    EdgeCommand, SendAck, SendRequest, SendResponse, TransactionFailed, edge_command, transaction_failed,
+};
+use trunkline_sip::{
+    HeaderName, Message, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram, response_destination,
+    token,
+};
+use trunkline_types::EntityAddress;
+
+use super::{Command, Engine};
+use crate::{metrics::class, transport::Path};
+
+/// The writing ends of the open connections.
+#[derive(Default)]
+pub(super) struct Writers {
+    by_number: HashMap<u64, (SocketAddr, mpsc::Sender<Bytes>)>,
+    by_peer: HashMap<SocketAddr, u64>,
+}
+
+impl Writers {
+    pub fn insert(&mut self, connection: u64, peer: SocketAddr, writer: mpsc::Sender<Bytes>) {
+        self.by_number.insert(connection, (peer, writer));
+        self.by_peer.insert(peer, connection);
+    }
+
+    pub fn remove(&mut self, connection: u64) {
+        if let Some((peer, _)) = self.by_number.remove(&connection)
+            && self.by_peer.get(&peer) == Some(&connection)
+        {
+            self.by_peer.remove(&peer);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    fn to(&self, peer: SocketAddr) -> Option<u64> {
+        self.by_peer.get(&peer).copied()
+    }
+}
+
+impl Engine {
+    pub(super) fn command(&mut self, Command { call, command }: Command) {
+        let EdgeCommand { command, .. } = command;
+        match command {
+            Some(edge_command::Command::Response(response)) => self.send_response(response),
+            Some(edge_command::Command::Request(request)) => self.send_request(call, request),
+            Some(edge_command::Command::Ack(ack)) => self.send_ack(&call, ack),
+            None => self.parts.metrics.drop("empty_command"),
+        }
+    }
+
+    fn send_response(&mut self, command: SendResponse) {
+        let Some(Message::Response(response)) = parse(&command.message) else {
+            return self.parts.metrics.drop("bad_command");
+        };
+        match self.calls.server_id(&command.transaction) {
+            Some(id) => self.answer(id, response),
+            // Another edge's, or over already: what matters still (a 2xx) goes past the transaction.
+            None => {
+                if let Some(path) = self.path_of_source(&command.source, &command.transport) {
+                    self.send_stateless(&response, path);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: TransactionId, response: Response) {
+        let at = now();
+        if response.status >= 200 {
+            self.observe_answer(&id, at);
+        }
+        let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
+        self.parts.metrics.message(&method, "out", class(response.status));
+        match self.layer.respond(at, id, response) {
+            Ok(outputs) => self.perform(outputs),
+            // Answered before: the second answer of a retried command.
+            Err(error) => tracing::debug!(%error, "an answer came too late"),
+        }
+    }
+
+    fn send_request(&mut self, call: EntityAddress, command: SendRequest) {
+        if self.calls.client_id(&call, &command.client_transaction).is_some() {
+            return; // a command that was sent again
+        }
+        let Some(Message::Request(request)) = parse(&command.message) else {
+            return self.parts.metrics.drop("bad_command");
+        };
+        let Some(path) = self.path_of_request(&request, &command.source, &command.transport) else {
+            let failed = TransactionFailed {
+                transaction: command.client_transaction,
+                kind: transaction_failed::Kind::Transport.into(),
+            };
+            return self.report_failed(&call, failed);
+        };
+        let request = self.with_via(request, path);
+        self.parts.metrics.message(request.method.as_str(), "out", "request");
+        match self.layer.send_request(now(), request, path, path.reliable()) {
+            Ok((id, outputs)) => {
+                self.calls.client(id, call, command.client_transaction);
+                self.perform(outputs);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a request of a call could not be sent");
+                let kind = transaction_failed::Kind::Transport.into();
+                self.report_failed(&call, TransactionFailed { transaction: command.client_transaction, kind });
+            }
+        }
+    }
+
+    fn send_ack(&mut self, call: &EntityAddress, command: SendAck) {
+        let Some(Message::Request(request)) = parse(&command.message) else {
+            return self.parts.metrics.drop("bad_command");
+        };
+        let Some(path) = self.path_of_request(&request, &command.source, &command.transport) else {
+            return self.parts.metrics.drop("unreachable");
+        };
+        let invite = self.calls.client_id(call, &command.client_transaction);
+        let request = self.with_via(request, path);
+        self.parts.metrics.message("ACK", "out", "request");
+        let outputs = self.layer.send_ack(now(), invite, request, path);
+        self.perform(outputs);
+    }
+
+    fn with_via(&self, mut request: Request, path: Path) -> Request {
+        let advertised = self.parts.advertised;
+        let branch = token::branch(rand::rng().random());
+        let via = Via::new(path.via_transport(), &host(advertised.ip()), Some(advertised.port()), &branch).with_rport();
+        request.headers.push_front(HeaderName::Via, via.to_string());
+        request
+    }
+
+    /// The next hop (RFC 3261 section 8.1.2): the top Route, else the Request-URI; a peer behind a NAT or on a
+    /// connection of its own is reached where it came from.
+    fn path_of_request(&mut self, request: &Request, source: &str, transport: &str) -> Option<Path> {
+        let target = match request.headers.route() {
+            Ok(route) if !route.is_empty() => match &route[0].uri {
+                Uri::Sip(uri) => Some(uri.clone()),
+                _ => None,
+            },
+            _ => match &request.uri {
+                Uri::Sip(uri) => Some(uri.clone()),
+                _ => None,
+            },
+        };
+        let wants_tcp = target
+            .as_ref()
+            .and_then(SipUri::transport)
+            .map_or(transport == "tcp", |transport| transport.eq_ignore_ascii_case("tcp"));
+        if wants_tcp
+            && let Ok(source) = source.parse()
+            && let Some(connection) = self.writers.to(source)
+        {
+            return Some(Path::Tcp { connection, peer: source });
+        }
+        // A host name, or a private address seen from outside, is answered at the source.
+        let literal = target.as_ref().and_then(|uri| {
+            let ip: IpAddr = uri.host.trim_matches(['[', ']']).parse().ok()?;
+            Some(SocketAddr::new(ip, uri.port.unwrap_or(5060)))
+        });
+        let source: Option<SocketAddr> = source.parse().ok();
+        let peer = match (literal, source) {
+            (Some(literal), Some(source)) if is_behind_nat(literal.ip(), source.ip()) => source,
+            (Some(literal), _) => literal,
+            (None, source) => source?,
+        };
+        if wants_tcp { self.tcp_path(peer) } else { Some(Path::Udp(peer)) }
+    }
+
+    fn path_of_source(&mut self, source: &str, transport: &str) -> Option<Path> {
+        let peer = source.parse().ok()?;
+        if transport == "tcp" { self.tcp_path(peer) } else { Some(Path::Udp(peer)) }
+    }
+
+    fn tcp_path(&mut self, peer: SocketAddr) -> Option<Path> {
+        if let Some(connection) = self.writers.to(peer) {
+            return Some(Path::Tcp { connection, peer });
+        }
+        let (connection, writer) = self.parts.connections.open(peer)?;
+        self.writers.insert(connection, peer, writer);
+        Some(Path::Tcp { connection, peer })
+    }
+
+    /// Where answers to a request from `path` go (RFC 3261 section 18.2.2, RFC 3581): over UDP to the source address
+    /// and the Via's port, or its source port when it asked for that; the transaction layer sees only this path.
+    pub(super) fn reply_path(&self, path: Path, via: Option<&Via>) -> Path {
+        let (Path::Udp(source), Some(via)) = (path, via) else {
+            return path;
+        };
+        let (host, port) = response_destination(via, false);
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(ip) => Path::Udp(SocketAddr::new(ip, port)),
+            Err(_) => Path::Udp(source),
+        }
+    }
+
+    pub(super) fn send_stateless(&mut self, response: &Response, path: Path) {
+        let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
+        self.parts.metrics.message(&method, "out", class(response.status));
+        let via = response.headers.top_via().ok();
+        let path = self.reply_path(path, via.as_ref());
+        self.transmit(path, response.to_bytes());
+    }
+
+    /// False when the peer cannot be reached.
+    pub(super) fn transmit(&mut self, path: Path, bytes: Bytes) -> bool {
+        match path {
+            Path::Udp(peer) => match self.parts.udp.try_send_to(&bytes, peer) {
+                Ok(_) => true,
+                // A full socket buffer is a lost datagram: the transaction's timers send it again.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.parts.metrics.drop("send_buffer_full");
+                    true
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "datagram not sent");
+                    false
+                }
+            },
+            Path::Tcp { connection, peer } => {
+                // The peer's own connection may be gone: RFC 3261 section 18.2.2 allows a new one.
+                let connection = if self.writers.by_number.contains_key(&connection) {
+                    connection
+                } else {
+                    match self.tcp_path(peer) {
+                        Some(Path::Tcp { connection, .. }) => connection,
+                        _ => return false,
+                    }
+                };
+                let Some((_, writer)) = self.writers.by_number.get(&connection) else { return false };
+                let sent = writer.try_send(bytes).is_ok();
+                if !sent {
+                    // It does not read: closing it is the only bound.
+                    self.writers.remove(connection);
+                    self.parts.metrics.drop("peer_does_not_read");
+                }
+                sent
+            }
+        }
+    }
+}
+
+fn parse(message: &Bytes) -> Option<Message> {
+    parse_datagram(message).ok()
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+fn is_behind_nat(contact: IpAddr, source: IpAddr) -> bool {
+    is_private(contact) && !is_private(source) && contact != source
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local(),
+    }
+}

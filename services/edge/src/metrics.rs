@@ -1,0 +1,94 @@
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Requests and responses. Methods outside the known ones are counted as "other".
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct MessageLabels {
+    pub method: &'static str,
+    pub direction: &'static str,
+    /// "request", or the class of the response: "1xx" … "6xx".
+    pub class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabels {
+    pub reason: &'static str,
+}
+
+/// What the edge counts.
+#[derive(Clone)]
+pub struct EdgeMetrics {
+    pub(crate) messages: Family<MessageLabels, Counter>,
+    pub(crate) dropped: Family<ReasonLabels, Counter>,
+    pub(crate) rejected: Family<ReasonLabels, Counter>,
+    pub(crate) transactions: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) answer_seconds: Histogram,
+}
+
+impl EdgeMetrics {
+    /// Registers them in `registry` (which has the prefix `trunkline_sip`).
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            messages: Family::default(),
+            dropped: Family::default(),
+            rejected: Family::default(),
+            transactions: Gauge::default(),
+            connections: Gauge::default(),
+            answer_seconds: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5]),
+        };
+        registry.register("messages", "SIP messages by method, direction and class", metrics.messages.clone());
+        registry.register("dropped", "Packets dropped without an answer, by reason", metrics.dropped.clone());
+        registry.register("rejected", "Requests that the edge refused by itself, by reason", metrics.rejected.clone());
+        registry.register("transactions", "SIP transactions alive", metrics.transactions.clone());
+        registry.register("connections", "TCP connections open", metrics.connections.clone());
+        registry.register(
+            "final_answer_seconds",
+            "Time from an INVITE to its final answer",
+            metrics.answer_seconds.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn drop(&self, reason: &'static str) {
+        self.dropped.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn reject(&self, reason: &'static str) {
+        self.rejected.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn message(&self, method: &str, direction: &'static str, class: &'static str) {
+        let method = method_label(method);
+        self.messages.get_or_create(&MessageLabels { method, direction, class }).inc();
+    }
+}
+
+/// Labels have to be bounded: a peer can send any method.
+fn method_label(method: &str) -> &'static str {
+    match method {
+        "INVITE" => "INVITE",
+        "ACK" => "ACK",
+        "BYE" => "BYE",
+        "CANCEL" => "CANCEL",
+        "OPTIONS" => "OPTIONS",
+        "REGISTER" => "REGISTER",
+        "UPDATE" => "UPDATE",
+        "INFO" => "INFO",
+        _ => "other",
+    }
+}
+
+pub(crate) fn class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "6xx",
+    }
+}
