@@ -1,0 +1,92 @@
+//! `cargo xtask test`: what may land.
+
+use std::thread;
+
+use anyhow::{Result, bail};
+
+use crate::{fresh, packages, process::Step, recogniser, root, target, web};
+
+const STAGES: &[&str] = &["lint", "unit", "web", "system", "fresh"];
+
+/// Runs the stages (all when `only` is empty) in an order in which cheap failures come first.
+pub fn test(only: &[String]) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|stage| !STAGES.contains(&stage.as_str())) {
+        bail!("--only: {unknown:?} is no stage; there are {}", STAGES.join(", "));
+    }
+    let wanted = |stage: &str| only.is_empty() || only.iter().any(|s| s == stage);
+    if wanted("web") || wanted("system") || wanted("fresh") {
+        packages::for_tests()?;
+    }
+    // The console embeds the web clients: they come before everything that compiles it.
+    web::build()?;
+    if wanted("lint") {
+        lint()?;
+    }
+    build()?;
+    if wanted("unit") {
+        unit()?;
+    }
+    if wanted("web") {
+        web::test()?;
+    }
+    if wanted("system") {
+        recogniser::set_up()?;
+        system()?;
+    }
+    if wanted("fresh") {
+        fresh::run()?;
+    }
+    println!("── all checks passed");
+    Ok(())
+}
+
+/// Formatting, lints, licences.
+pub fn lint() -> Result<()> {
+    Step::cargo("rustfmt").args(["fmt", "--all", "--check"]).run()?;
+    // The tool builds in its own folder, so both can go at once without waiting for each other's lock.
+    let deny = thread::spawn(cargo_deny);
+    let clippy = Step::cargo("clippy")
+        .args(["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"])
+        .run();
+    let deny = deny.join().unwrap_or_else(|_| bail!("the cargo-deny thread panicked"));
+    clippy.and(deny)
+}
+
+/// Licences, sources and bans. Advisories need a database from the network: `cargo deny check advisories` where there
+/// is one.
+fn cargo_deny() -> Result<()> {
+    let tools = target().join("tools");
+    let binary = tools.join("bin/cargo-deny");
+    if !binary.is_file() {
+        Step::cargo("cargo-deny (built once)")
+            .args(["install", "--locked", "--quiet", "--version", "0.20.2", "cargo-deny", "--root"])
+            .args([&tools])
+            .env("CARGO_TARGET_DIR", tools.join("build"))
+            .run()?;
+        // Its objects are of no further use.
+        let _ = std::fs::remove_dir_all(tools.join("build"));
+    }
+    Step::new("licences and sources", binary)
+        .args(["--offline", "check", "licenses", "bans", "sources"])
+        .run()
+}
+
+fn build() -> Result<()> {
+    Step::cargo("build").args(["build", "--workspace", "--all-targets", "--quiet"]).run()
+}
+
+/// Everything that needs no peer: unit tests, contract suites, simulation, tidy.
+fn unit() -> Result<()> {
+    Step::cargo("unit tests, contract suites, simulation")
+        .args(["test", "--workspace", "--quiet", "--exclude", "trunkline-system-tests"])
+        .run()
+}
+
+/// Real peers against the real binary.
+fn system() -> Result<()> {
+    Step::cargo("system tests with real peers")
+        .args(["test", "--package", "trunkline-system-tests", "--", "--test-threads=2"])
+        .env("TRUNKLINE_RECOGNISER_VENV", recogniser::venv())
+        .env("TRUNKLINE_ROOT", root())
+        .run()
+}

@@ -1,0 +1,58 @@
+//! Debian packages that the tests need, installed when this may be done.
+
+use anyhow::{Result, bail};
+
+use crate::process::{Step, is_here};
+
+/// A program and the package that brings it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("sipp", "sip-tester"),
+    ("baresip", "baresip"),
+    ("sipsak", "sipsak"),
+    ("chromium", "chromium"),
+    ("sox", "sox"),
+    ("cmake", "cmake"),
+    ("ip", "iproute2"),
+];
+
+/// Makes sure that every program that the tests start is here.
+pub fn for_tests() -> Result<()> {
+    let missing: Vec<(&str, &str)> =
+        PROGRAMS.iter().copied().filter(|(program, _)| !is_here(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    if !is_here("apt-get") || !is_root() {
+        bail!(
+            "these programs are missing: install the packages {} (apt-get install {})",
+            names.join(", "),
+            names.join(" ")
+        );
+    }
+    Step::new("package lists", "apt-get").args(["update", "-qq"]).run()?;
+    Step::new(format!("packages {}", names.join(", ")), "apt-get")
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(&names)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()?;
+    let still: Vec<&str> = missing.iter().filter(|(p, _)| !is_here(p)).map(|(p, _)| *p).collect();
+    if still.is_empty() {
+        Ok(())
+    } else {
+        bail!("still missing after the installation: {}", still.join(", "))
+    }
+}
+
+/// Node with npm builds the web clients.
+pub fn node() -> Result<()> {
+    if is_here("npm") && is_here("node") {
+        Ok(())
+    } else {
+        bail!("Node 20 with npm is missing: it builds the web clients; install it and run this again")
+    }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
