@@ -1,0 +1,288 @@
+//! The embedded journal: one SQLite file, one writer, a few readers.
+
+mod insert;
+mod plan;
+mod read;
+mod schema;
+mod store;
+mod writer;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use sqlx::{SqlitePool, sqlite::SqlitePoolOptions};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Timestamp};
+
+use crate::{
+    Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, JournalMetrics,
+    OpenError, Pending, Seal, Snapshot, StoredEvent,
+};
+use schema::{DirLock, Target};
+#[cfg(feature = "contract")]
+pub use store::Fault;
+use writer::{Checkpoints, Command, Queued, Reply, Writer};
+
+/// Appends that may wait.
+const QUEUE: usize = 16_384;
+/// Bytes of appends that may wait.
+const QUEUE_BYTES: usize = 64 << 20;
+const READERS: u32 = 4;
+
+/// Where an embedded journal lives.
+#[derive(Debug)]
+pub struct SqliteOptions {
+    dir: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+    metrics: JournalMetrics,
+}
+
+impl SqliteOptions {
+    /// In a data directory, which is made if need be; every commit waits for the disk.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), temporary: None, metrics: JournalMetrics::new() }
+    }
+
+    /// In a temporary directory, which is removed with the journal. Since nothing is meant to outlive the process,
+    /// commits do not wait for the disk.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn temporary() -> Result<Self, OpenError> {
+        let folder = |source| OpenError::Folder { path: std::env::temp_dir(), source };
+        let dir = tempfile::Builder::new().prefix("trunkline-").tempdir().map_err(folder)?;
+        Ok(Self { dir: dir.path().to_owned(), temporary: Some(dir), metrics: JournalMetrics::new() })
+    }
+
+    /// Where to count.
+    #[must_use]
+    pub fn metrics(mut self, metrics: JournalMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+}
+
+/// The embedded [`Journal`]. Cheap to clone; open once per data directory and process.
+#[derive(Clone)]
+pub struct SqliteJournal(Arc<Inner>);
+
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    waiting_bytes: Arc<AtomicUsize>,
+    readers: SqlitePool,
+    committed: watch::Receiver<u64>,
+    documents: watch::Receiver<u64>,
+    metrics: JournalMetrics,
+    path: PathBuf,
+}
+
+impl fmt::Debug for SqliteJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteJournal").field(&self.0.path).finish()
+    }
+}
+
+impl SqliteJournal {
+    /// Opens (or makes) the journal. The writer runs on the tokio runtime of the caller.
+    ///
+    /// # Errors
+    /// When another process holds the directory, it cannot be used, or the file is damaged or newer than this program.
+    pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let lock = DirLock::take(&options.dir)?;
+        let path = options.dir.join("journal.db");
+        let target = Target { path: path.clone(), synced: options.temporary.is_none() };
+        let mut connection = target.open().await?;
+        let state = read::state(&mut connection).await.map_err(|error| unreadable(&path, error))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(target.reader());
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let (committed, committed_receiver) = watch::channel(state.position);
+        let (documents, documents_receiver) = watch::channel(state.revision);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            store: store::Store::new(target, connection, state),
+            commands: receiver,
+            waiting_bytes: Arc::clone(&waiting_bytes),
+            committed,
+            documents,
+            metrics: options.metrics.clone(),
+            checkpoints: Checkpoints::new(readers.clone()),
+            dir: (lock, options.temporary),
+        };
+        tokio::spawn(writer.run());
+        Ok(Self(Arc::new(Inner {
+            commands,
+            waiting_bytes,
+            readers,
+            committed: committed_receiver,
+            documents: documents_receiver,
+            metrics: options.metrics,
+            path,
+        })))
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> PathBuf {
+        self.0.path.parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Makes the next transaction fail.
+    #[cfg(feature = "contract")]
+    pub async fn inject(&self, fault: Fault) {
+        let _ = self.0.commands.send(Command::Fault(fault)).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || JournalError::Unavailable("the journal is closed".to_owned());
+        self.0.commands.send(command(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+fn unreadable(path: &std::path::Path, error: JournalError) -> OpenError {
+    OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() }
+}
+
+/// Document versions carry the time of writing for people; nothing is decided by it.
+fn written_at() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    fn append(&self, append: Append) -> Pending {
+        let refuse = |error: AppendError| {
+            self.0.metrics.refuse(&error);
+            Pending::decided(Err(error))
+        };
+        if let Some(defect) = append.defect() {
+            return refuse(AppendError::Invalid(defect));
+        }
+        let weight = append.weight();
+        if self.0.waiting_bytes.fetch_add(weight, Ordering::Relaxed) + weight > QUEUE_BYTES {
+            self.0.waiting_bytes.fetch_sub(weight, Ordering::Relaxed);
+            return refuse(AppendError::Overloaded);
+        }
+        let (reply, answer) = oneshot::channel();
+        // Counted before it is sent, so that the writer's subtraction cannot come first.
+        self.0.metrics.queue_depth.inc();
+        match self.0.commands.try_send(Command::Append(Queued { append, reply, since: Instant::now() })) {
+            Ok(()) => Pending::waiting(answer),
+            Err(error) => {
+                self.0.metrics.queue_depth.dec();
+                self.0.waiting_bytes.fetch_sub(weight, Ordering::Relaxed);
+                refuse(match error {
+                    mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
+                    mpsc::error::TrySendError::Closed(_) => {
+                        AppendError::Unavailable("the journal is closed".to_owned())
+                    }
+                })
+            }
+        }
+    }
+
+    async fn seal(&self, shards: &[ShardId], owner: &str) -> Result<Vec<(ShardId, Epoch)>, JournalError> {
+        let (shards, owner) = (shards.to_vec(), owner.to_owned());
+        self.ask(|reply| Command::Seal { shards, seen: None, owner, reply }).await
+    }
+
+    async fn seal_if(&self, shard: ShardId, seen: Epoch, owner: &str) -> Result<Epoch, JournalError> {
+        let (shards, owner) = (vec![shard], owner.to_owned());
+        let sealed = self.ask(|reply| Command::Seal { shards, seen: Some(seen), owner, reply }).await?;
+        sealed
+            .first()
+            .map(|(_, epoch)| *epoch)
+            .ok_or_else(|| JournalError::Corrupt("nothing was sealed".to_owned()))
+    }
+
+    async fn epochs(&self) -> Result<Vec<Seal>, JournalError> {
+        read::epochs(&self.0.readers).await
+    }
+
+    async fn replay_shard(
+        &self,
+        shard: ShardId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, JournalError> {
+        read::replay_shard(&self.0.readers, shard, after, limit).await
+    }
+
+    async fn load_entity(&self, entity: &EntityAddress) -> Result<EntityHistory, JournalError> {
+        read::load_entity(&self.0.readers, entity).await
+    }
+
+    async fn live_entities(
+        &self,
+        kind: EntityKind,
+        shards: &[ShardId],
+    ) -> Result<Vec<EntityAddress>, JournalError> {
+        read::live_entities(&self.0.readers, kind, shards).await
+    }
+
+    async fn put_snapshot(&self, entity: &EntityAddress, snapshot: Snapshot) -> Result<(), JournalError> {
+        let entity = entity.clone();
+        self.ask(|reply| Command::Snapshot { entity, snapshot, reply }).await
+    }
+
+    async fn tail(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {
+        read::tail(&self.0.readers, after_position, limit).await
+    }
+
+    fn committed(&self) -> watch::Receiver<u64> {
+        self.0.committed.clone()
+    }
+
+    async fn put_document(
+        &self,
+        key: &DocumentKey,
+        body: serde_json::Value,
+        expected: Option<u64>,
+    ) -> Result<u64, JournalError> {
+        let (key, body) = (key.clone(), Some(body.to_string()));
+        self.ask(|reply| Command::Document { key, body, expected, at: written_at(), reply }).await
+    }
+
+    async fn delete_document(&self, key: &DocumentKey, expected: Option<u64>) -> Result<u64, JournalError> {
+        let key = key.clone();
+        self.ask(|reply| Command::Document { key, body: None, expected, at: written_at(), reply }).await
+    }
+
+    async fn get_document(&self, key: &DocumentKey) -> Result<Option<Document>, JournalError> {
+        self.document_at(key, i64::MAX as u64).await
+    }
+
+    async fn document_at(&self, key: &DocumentKey, revision: u64) -> Result<Option<Document>, JournalError> {
+        read::document_at(&self.0.readers, key, revision).await
+    }
+
+    async fn list_documents(&self, tenant: &TenantId, kind: &str) -> Result<Vec<Document>, JournalError> {
+        read::documents(&self.0.readers, tenant, kind).await
+    }
+
+    fn documents_revision(&self) -> watch::Receiver<u64> {
+        self.0.documents.clone()
+    }
+
+    async fn close(&self) {
+        if let Err(error) = self.ask(|reply| Command::Close { reply }).await {
+            tracing::debug!(%error, "the journal was closed before");
+        }
+        self.0.readers.close().await;
+    }
+}
