@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use trunkline_types::OfferId;
 
-use super::{NextStatus, Notes};
+use super::Notes;
 use crate::{Action, SessionId};
 
 /// From a console session.

@@ -69,6 +69,8 @@ pub enum QueueEvent {
         agent: AgentId,
         /// How.
         outcome: OfferOutcome,
+        /// When, by the agent's clock (the queue's own for `Rejected`).
+        ended_at: Timestamp,
         /// The same agent is not offered this call until then, unless it goes ready anew.
         avoid_until: Option<Timestamp>,
     },
