@@ -1,1 +1,245 @@
-//! trunkline-acd
+//! Queues and agents as actors: one a queue, one an agent, placed by shard.
+//!
+//! Owns the shells of the cores in `acd/core`: conversions between `trunkline.acd.v1` and the cores, events to and
+//! from the journal, effects to the bus, sessions of consoles. Decides nothing: who gets a call is decided in the core.
+//! Refuses queues and agents that are not configured (a call that enqueues into an unknown queue is told so). Never
+//! sees SIP: SDP passes through as text.
+//!
+//! Called by the daemon; reached over the bus.
+
+mod agent;
+mod convert;
+mod metrics;
+mod outbox;
+mod parts;
+mod queue;
+mod sessions;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use trunkline_acd_core::{Agent, Queue};
+use trunkline_actors::{Activation, Host, HostOptions};
+use trunkline_journal::JournalError;
+use trunkline_proto::{
+    acd::v1::queue_message::Message as QueuePb,
+    call::v1::{CallMessage, call_message},
+    common::v1::{Envelope, envelope::Payload},
+};
+use trunkline_rpc::{Bus, Deliver, Refused, entity};
+use trunkline_types::{AgentId, EntityAddress, EntityKind, QueueId, ShardId, TenantId};
+
+pub use crate::{
+    metrics::AcdMetrics,
+    parts::{AcdParts, Directory},
+};
+use crate::{
+    agent::{AgentMail, AgentShell},
+    convert::queue_message,
+    outbox::Sender,
+    queue::{QueueMail, QueueShell},
+    sessions::{SWEEP_EVERY, Sessions},
+};
+
+/// Messages that may wait at one queue: a burst of calls and answers of all its agents.
+const QUEUE_PERMITS: u32 = 65_536;
+const AGENT_PERMITS: u32 = 512;
+const MAX_QUEUES: usize = 10_000;
+const MAX_AGENTS: usize = 100_000;
+const SNAPSHOT_EVERY: u64 = 2_000;
+
+/// The running role.
+pub struct Acd {
+    queues: Host<QueueShell>,
+    agents: Host<AgentShell>,
+    directory: Arc<dyn Directory>,
+    sweeper: JoinHandle<()>,
+}
+
+impl Acd {
+    /// Makes the hosts and attaches them to the bus. Nothing is active until [`Acd::recover`] or a message.
+    pub fn start(parts: &AcdParts) -> Self {
+        let sessions = Sessions::default();
+        let queues = queue_host(parts);
+        let agents = agent_host(parts, &sessions);
+        let ends = Ends { bus: parts.bus.clone(), directory: parts.directory.clone() };
+        let queue_end = QueueEnd { host: queues.clone(), ends: ends.clone() };
+        let agent_end = AgentEnd { host: agents.clone(), ends };
+        parts.bus.attach_entities(EntityKind::Queue, Arc::new(queue_end));
+        parts.bus.attach_entities(EntityKind::Agent, Arc::new(agent_end));
+        let sweeper = tokio::spawn(sweep(sessions, agents.clone()));
+        Self { queues, agents, directory: parts.directory.clone(), sweeper }
+    }
+
+    /// Brings all queues and agents of `shards` back from the journal.
+    pub async fn recover(&self, shards: &[ShardId]) -> Result<usize, JournalError> {
+        let agents = self.agents.recover_all(shards).await?;
+        Ok(agents + self.queues.recover_all(shards).await?)
+    }
+
+    /// Tells the live queue of a new version of its configuration.
+    pub fn queue_changed(&self, tenant: &TenantId, queue: &QueueId) {
+        let Some(config) = self.directory.queue(tenant, queue) else { return };
+        let mail = QueueMail::Configure(Box::new(config));
+        // One that is not live reads it when it becomes so.
+        let _ = self.queues.deliver(&EntityAddress::queue(tenant, queue), mail, Activation::OnlyExisting);
+    }
+
+    /// Tells the live agent of a new version of its configuration.
+    pub fn agent_changed(&self, tenant: &TenantId, agent: &AgentId) {
+        let Some(config) = self.directory.agent(tenant, agent) else { return };
+        let mail = AgentMail::Configure(Box::new(config));
+        let _ = self.agents.deliver(&EntityAddress::agent(tenant, agent), mail, Activation::OnlyExisting);
+    }
+
+    /// Lets what is under way be committed, then ends the actors.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.sweeper.abort();
+        self.queues.shutdown(limit).await;
+        self.agents.shutdown(limit).await;
+    }
+}
+
+fn queue_host(parts: &AcdParts) -> Host<QueueShell> {
+    let options = HostOptions {
+        name: "queue",
+        kind: EntityKind::Queue,
+        permits: QUEUE_PERMITS,
+        max_entities: MAX_QUEUES,
+        snapshot_every: SNAPSHOT_EVERY,
+        ..HostOptions::default()
+    };
+    let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
+    let (directory, metrics) = (parts.directory.clone(), parts.metrics.clone());
+    let factory = move |address: &EntityAddress, _| {
+        // Checked when the message was taken from the bus; an unconfigured queue takes nobody.
+        let id: QueueId = address.id.parse().unwrap_or_else(|_| unreachable!("checked by the bus end"));
+        let config = directory.queue(&address.tenant, &id).unwrap_or_default();
+        let sender = Sender::new(bus.clone(), placement.clone(), address.clone());
+        let core = Queue::new(address.tenant.clone(), id.clone(), sender.epoch(), config);
+        let shell = QueueShell::new(address.tenant.clone(), id, sender, directory.clone(), metrics.clone());
+        (core, shell)
+    };
+    Host::new(
+        options,
+        parts.arbiters.clone(),
+        parts.journal.clone(),
+        parts.placement.clone(),
+        &parts.actor_metrics,
+        factory,
+    )
+}
+
+fn agent_host(parts: &AcdParts, sessions: &Sessions) -> Host<AgentShell> {
+    let options = HostOptions {
+        name: "agent",
+        kind: EntityKind::Agent,
+        permits: AGENT_PERMITS,
+        max_entities: MAX_AGENTS,
+        snapshot_every: SNAPSHOT_EVERY,
+        ..HostOptions::default()
+    };
+    let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
+    let (directory, metrics) = (parts.directory.clone(), parts.metrics.clone());
+    let sessions = sessions.clone();
+    let factory = move |address: &EntityAddress, _| {
+        let id: AgentId = address.id.parse().unwrap_or_else(|_| unreachable!("checked by the bus end"));
+        let config = directory.agent(&address.tenant, &id).unwrap_or_default();
+        let sender = Sender::new(bus.clone(), placement.clone(), address.clone());
+        let core = Agent::new(address.tenant.clone(), id.clone(), sender.epoch(), config);
+        let tenant = address.tenant.clone();
+        let shell = AgentShell::new(tenant, id, sender, directory.clone(), metrics.clone(), sessions.clone());
+        (core, shell)
+    };
+    Host::new(
+        options,
+        parts.arbiters.clone(),
+        parts.journal.clone(),
+        parts.placement.clone(),
+        &parts.actor_metrics,
+        factory,
+    )
+}
+
+async fn sweep(sessions: Sessions, agents: Host<AgentShell>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        for (agent, message) in sessions.expired() {
+            tracing::info!(%agent, "a console session showed no life for 30 s and was detached");
+            // Refused: its agent is not live, and a recovered one starts without sessions.
+            let _ = agents.deliver(&agent, AgentMail::Wire(Box::new(message)), Activation::OnlyExisting);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Ends {
+    bus: Bus,
+    directory: Arc<dyn Directory>,
+}
+
+struct QueueEnd {
+    host: Host<QueueShell>,
+    ends: Ends,
+}
+
+struct AgentEnd {
+    host: Host<AgentShell>,
+    ends: Ends,
+}
+
+impl Deliver for QueueEnd {
+    fn deliver(&self, address: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        let (Some(address), Some(Payload::Queue(message))) = (address, envelope.payload) else {
+            return Err(Refused::Unroutable);
+        };
+        let queue: QueueId = address.id.parse().map_err(|_| Refused::Unroutable)?;
+        if self.ends.directory.queue(&address.tenant, &queue).is_none() {
+            self.ends.refuse_unknown(&address, message.message.as_ref());
+            return Ok(());
+        }
+        let mail = QueueMail::Wire(Box::new(message));
+        self.host.deliver(&address, mail, Activation::CreateIfMissing).map_err(refused)
+    }
+}
+
+impl Ends {
+    /// A call must not wait for a queue that does not exist.
+    fn refuse_unknown(&self, queue: &EntityAddress, message: Option<&QueuePb>) {
+        let Some(QueuePb::Enqueue(enqueue)) = message else { return };
+        let Ok(call) = enqueue.call_id.parse() else { return };
+        let answer = queue_message::unknown_queue(&queue.id, enqueue.entry);
+        let message = CallMessage { message: Some(call_message::Message::Queue(answer)) };
+        let envelope = Envelope {
+            to: Some(entity(&EntityAddress::call(&queue.tenant, call))),
+            from: Some(entity(queue)),
+            payload: Some(Payload::Call(message)),
+            ..Envelope::default()
+        };
+        // Refused: the call asks again.
+        let _ = self.bus.send(envelope);
+    }
+}
+
+impl Deliver for AgentEnd {
+    fn deliver(&self, address: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        let (Some(address), Some(Payload::Agent(message))) = (address, envelope.payload) else {
+            return Err(Refused::Unroutable);
+        };
+        let agent: AgentId = address.id.parse().map_err(|_| Refused::Unroutable)?;
+        if self.ends.directory.agent(&address.tenant, &agent).is_none() {
+            return Err(Refused::Unroutable);
+        }
+        let mail = AgentMail::Wire(Box::new(message));
+        self.host.deliver(&address, mail, Activation::CreateIfMissing).map_err(refused)
+    }
+}
+
+fn refused(error: trunkline_actors::Refused) -> Refused {
+    match error {
+        trunkline_actors::Refused::Full | trunkline_actors::Refused::Crowded => Refused::Full,
+        trunkline_actors::Refused::Stopped | trunkline_actors::Refused::Closing => Refused::Stopped,
+        trunkline_actors::Refused::NotOwner => Refused::Unroutable,
+    }
+}
