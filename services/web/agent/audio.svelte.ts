@@ -1,0 +1,226 @@
+/**
+ * The call's audio on this page: microphone, connection, speaker, and the rule which page holds it.
+ * `follow` is fed with every snapshot and brings the audio to what the snapshot says; it never takes
+ * the microphone from another page by itself.
+ */
+import type { AgentClient } from '../shared/protocol/client';
+import type { CommandResult, Snapshot } from '../shared/protocol/types';
+import { audioContext, LevelMeter } from './audio/context';
+import { MediaLink, type LinkState } from './audio/link';
+import { Microphone, MicrophoneFailure, type MicrophoneError } from './audio/microphone';
+import { loadPrefs, savePrefs, type AudioPrefs } from './audio/prefs';
+import type { Quality } from './audio/quality';
+import { useSpeaker } from './audio/ring';
+
+/** A page that saw the call begin elsewhere waits this long before it helps an orphaned call. */
+const ORPHAN_MS = 5_000;
+const RETRIES_MS = [0, 500, 1_000, 2_000, 4_000, 8_000];
+
+export class CallAudio {
+  prefs = $state.raw<AudioPrefs>(loadPrefs());
+  link = $state<LinkState>('idle');
+  quality = $state.raw<Quality | null>(null);
+  remote = $state.raw<MediaStream | null>(null);
+  microphone = $state<'off' | 'open'>('off');
+  failure = $state.raw<{ code: MicrophoneError; detail: string } | null>(null);
+  /** The call's microphone is on another page; a person may take it over. */
+  elsewhere = $state(false);
+  /** All attempts to set the audio up have failed. */
+  failed = $state(false);
+  blocked = $state(false);
+
+  readonly #client: AgentClient;
+  readonly #mic = new Microphone();
+  readonly #media: MediaLink;
+  #meter: LevelMeter | null = null;
+  #meterStream: MediaStream | null = null;
+  #previous: string | null;
+  #snapshot: Snapshot | null = null;
+  #sawOther = false;
+  #busy = false;
+  #attempt = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(client: AgentClient, previous: string | null) {
+    this.#client = client;
+    this.#previous = previous;
+    this.#media = new MediaLink({
+      state: (state) => this.#onLink(state),
+      remote: (stream) => (this.remote = stream),
+      quality: (quality) => (this.quality = quality),
+    });
+    this.#mic.onEnded = () => {
+      this.microphone = 'off';
+      void this.openMicrophone();
+    };
+  }
+
+  /** Brings microphone and connection to what the snapshot asks for. */
+  follow(snapshot: Snapshot): void {
+    this.#snapshot = snapshot;
+    const inCall = snapshot.state === 'talking' || snapshot.state === 'connecting';
+    this.#media.setMuted(snapshot.call?.muted ?? false);
+    if (!inCall) {
+      this.#settleIdle(snapshot);
+      return;
+    }
+    if (this.#busy) return;
+    const holder = snapshot.microphone;
+    const own = this.#client.session;
+    if (holder !== null && holder !== own && holder !== this.#previous) {
+      this.#sawOther = true;
+      this.elsewhere = true;
+      clearTimeout(this.#timer);
+      this.#media.close();
+      return;
+    }
+    this.elsewhere = false;
+    if (this.#media.active || this.failed) return;
+    const orphan = holder === null && this.#sawOther;
+    this.#later(orphan ? ORPHAN_MS : (RETRIES_MS[this.#attempt] ?? 0), holder !== null && holder !== own);
+  }
+
+  /** Answers the offer: microphone, offer, answer. The result says why not. */
+  async accept(offer_id: string): Promise<CommandResult> {
+    return this.#establish((sdp) => this.#client.send('accept', { offer_id, sdp }));
+  }
+
+  /** Takes the call's audio to this page. */
+  async takeOver(): Promise<CommandResult> {
+    this.failed = false;
+    this.#attempt = 0;
+    return this.#establish((sdp) => this.#client.send('media_resume', { sdp, take_over: true }));
+  }
+
+  /** Another page has the microphone now. */
+  lost(): void {
+    this.#previous = null;
+    this.#sawOther = true;
+    this.#media.close();
+    if (this.#snapshot) this.follow(this.#snapshot);
+  }
+
+  async openMicrophone(): Promise<boolean> {
+    try {
+      const stream = await this.#mic.open(this.prefs);
+      this.failure = null;
+      this.microphone = 'open';
+      if (stream !== this.#meterStream) {
+        this.#meter?.close();
+        this.#meter = new LevelMeter(stream);
+        this.#meterStream = stream;
+        await this.#media.useMicrophone(stream);
+      }
+      return true;
+    } catch (error) {
+      const failure = error instanceof MicrophoneFailure ? error : new MicrophoneFailure('failed', String(error));
+      this.microphone = 'off';
+      this.failure = { code: failure.code, detail: failure.message };
+      return false;
+    }
+  }
+
+  level(): number {
+    return this.microphone === 'open' ? (this.#meter?.read() ?? 0) : 0;
+  }
+
+  async change(change: Partial<AudioPrefs>): Promise<void> {
+    this.prefs = { ...this.prefs, ...change };
+    savePrefs(this.prefs);
+    if ('speaker' in change) await useSpeaker(this.prefs.speaker);
+    if ('microphone' in change || 'processing' in change) await this.openMicrophone();
+  }
+
+  /** A person pressed "try again" after all attempts had failed. */
+  again(): void {
+    this.failed = false;
+    this.#attempt = 0;
+    if (this.#snapshot) this.follow(this.#snapshot);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#media.close();
+    this.#mic.close();
+  }
+
+  #settleIdle(snapshot: Snapshot): void {
+    clearTimeout(this.#timer);
+    this.elsewhere = false;
+    this.failed = false;
+    this.#attempt = 0;
+    this.#sawOther = false;
+    if (snapshot.state !== 'ringing' && !this.#busy) this.#media.close();
+    if (snapshot.state === 'ready' || snapshot.state === 'ringing') {
+      // An early open makes the pick-up fast; a refusal is told now and not when a caller waits.
+      if (!this.#mic.live && this.failure === null) void this.openMicrophone();
+    } else if (snapshot.state === 'not_ready' && !this.checking) this.#release();
+  }
+
+  /** The audio check is open: keep the microphone though not ready. */
+  checking = false;
+
+  #release(): void {
+    if (!this.#mic.stream) return;
+    this.#meter?.close();
+    this.#meter = null;
+    this.#meterStream = null;
+    this.#mic.close();
+    this.microphone = 'off';
+  }
+
+  endCheck(): void {
+    this.checking = false;
+    if (this.#snapshot?.state === 'not_ready') this.#release();
+  }
+
+  #later(ms: number, take_over: boolean): void {
+    clearTimeout(this.#timer);
+    const run = async (): Promise<void> => {
+      const result = await this.#establish((sdp) => this.#client.send('media_resume', { sdp, take_over }));
+      if (result.ok || !this.#inCall()) return;
+      this.#attempt += 1;
+      if (this.#attempt >= RETRIES_MS.length) this.failed = true;
+      else if (this.#snapshot) this.follow(this.#snapshot);
+    };
+    if (ms === 0) void run();
+    else this.#timer = setTimeout(() => void run(), ms);
+  }
+
+  #inCall(): boolean {
+    return this.#snapshot?.state === 'talking' || this.#snapshot?.state === 'connecting';
+  }
+
+  async #establish(command: (sdp: string) => Promise<CommandResult>): Promise<CommandResult> {
+    if (this.#busy) return { ok: false, error: 'busy' };
+    this.#busy = true;
+    clearTimeout(this.#timer);
+    try {
+      audioContext();
+      if (!(await this.openMicrophone())) return { ok: false, error: 'microphone' };
+      const stream = this.#mic.stream;
+      if (!stream) return { ok: false, error: 'microphone' };
+      const result = await command(await this.#media.offer(stream));
+      if (result.ok && result.sdp) {
+        await this.#media.answer(result.sdp);
+        this.#previous = null;
+        this.elsewhere = false;
+      } else this.#media.close();
+      return result;
+    } catch (error) {
+      this.#media.close();
+      return { ok: false, error: 'audio', message: error instanceof Error ? error.message : String(error) };
+    } finally {
+      this.#busy = false;
+      if (this.#snapshot) queueMicrotask(() => this.#snapshot && this.#media.setMuted(this.#snapshot.call?.muted ?? false));
+    }
+  }
+
+  #onLink(state: LinkState): void {
+    this.link = state;
+    if (state === 'connected') this.#attempt = 0;
+    if (state !== 'lost' || !this.#inCall() || this.elsewhere) return;
+    this.#attempt = Math.max(1, this.#attempt);
+    if (this.#snapshot) this.follow(this.#snapshot);
+  }
+}

@@ -1,0 +1,4 @@
+import Page from './Contacts.svelte';
+import { start } from '../start';
+
+void start(Page);

@@ -1,0 +1,4 @@
+import Page from './SignIn.svelte';
+import { start } from '../start';
+
+void start(Page);

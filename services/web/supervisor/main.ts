@@ -1,0 +1,4 @@
+import Page from './Wallboard.svelte';
+import { start } from '../shared/start';
+
+void start(Page);
