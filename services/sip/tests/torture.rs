@@ -153,11 +153,7 @@ fn every_message_has_its_outcome_on_a_stream() {
             Frame::Ping | Frame::Pong => panic!("{name}: a keep-alive"),
         };
         match *name {
-            "inv2543" | "wsinv"
-                if fixture(name).windows(14).all(|w| !w.eq_ignore_ascii_case(b"content-length")) =>
-            {
-                assert_eq!((outcome, closes), (Reject(400), true), "{name}");
-            }
+            "inv2543" => assert_eq!((outcome, closes), (Reject(400), true), "{name}"),
             "clerr" | "ncl" | "mcl01" | "baddn" => {
                 assert!(matches!(outcome, Reject(400)) && closes, "{name}")
             }

@@ -97,7 +97,9 @@ impl<P: Clone> TransactionLayer<P> {
         if let Some(id) = by_branch
             && let Some(entry) = self.table.get_mut(id)
         {
-            let effects = entry.server(now, &times, ServerInput::Ack);
+            let mut effects = entry.server(now, &times, ServerInput::Ack);
+            // A fork's failure is acknowledged with the branch that our 2xx has too, but with the fork's tag.
+            effects.deliver &= entry.to_tag.as_deref() == request.headers.to_tag().as_deref();
             self.apply(id, effects, Some(Output::Ack { id: Some(id), request }), &mut outputs);
             return outputs;
         }

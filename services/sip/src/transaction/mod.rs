@@ -11,6 +11,8 @@ mod key;
 mod layer;
 mod server;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
