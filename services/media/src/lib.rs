@@ -1,1 +1,46 @@
-//! trunkline-media
+//! The media room: RTP and WebRTC termination, relay, music and prompts, DTMF, recording and the tap to transcription.
+//!
+//! Owns the media sockets and the threads that serve them, the sessions on this node, the recordings until they are
+//! stored and the streams to the recogniser. Sessions outlive the control node that set them up: nothing here ends
+//! because its owner vanished, only by command, or when nobody has commanded or spoken for the orphan time.
+//!
+//! Refuses: decisions about calls (it is told what each party hears), SRTP by SDES, codecs other than G.711, commands of
+//! an owner whose epoch is not the highest seen for the shard.
+//!
+//! Called by the daemon ([`MediaNode::start`]), which carries `trunkline.media.v1` commands to
+//! [`MediaNode::command`] and the events away.
+//!
+//! # Threads
+//!
+//! Each worker thread has an epoll set of its own; a session lives on one of them, chosen by its call id. Commands reach
+//! it through a bounded queue with an eventfd. For each packet nothing is allocated, locked, logged or awaited on plain
+//! RTP; on a browser's leg str0m allocates inside. Recordings and transcriptions leave a worker through wait-free
+//! single-producer rings: a ring that is full becomes a marked gap, never a wait. One writer thread serves all files.
+//!
+//! # Protocols
+//!
+//! RFC 3550, 3551, 3264, 4733, 5761, 3605 (see `trunkline-media-core`); WebRTC by str0m in RTP mode, ICE-lite (RFC
+//! 8445), one UDP socket a worker for all browsers: STUN is routed by its user name, everything else by the source
+//! address that a session has accepted before.
+//!
+//! # Deviations
+//!
+//! RTCP is sent every 5 s from each endpoint without the scaling of RFC 3550 section 6.2 (two-party sessions only).
+//! Linux only (epoll, eventfd).
+
+mod assets;
+mod clock;
+mod config;
+mod events;
+mod failure;
+mod metrics;
+mod node;
+mod recording;
+mod slab;
+mod tap;
+mod transcription;
+mod worker;
+
+pub use config::{Config, ConfigError, LatchPolicy, PortRange, RecordingConfig, StoreConfig, TranscriptionConfig};
+pub use metrics::Metrics;
+pub use node::{MediaNode, StartError};

@@ -1,0 +1,122 @@
+//! Metrics of the media role.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+use prometheus_client::registry::Registry;
+
+/// Kinds of endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub enum Kind {
+    /// Plain RTP.
+    Rtp,
+    /// A browser.
+    Webrtc,
+}
+
+/// Label `kind`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct KindLabel {
+    /// Kind of endpoint.
+    pub kind: Kind,
+}
+
+/// Outcomes of recordings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub enum Outcome {
+    /// Stored.
+    Stored,
+    /// Found after a crash and stored.
+    Salvaged,
+    /// Not stored.
+    Failed,
+}
+
+/// Label `outcome`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// Outcome.
+    pub outcome: Outcome,
+}
+
+/// Everything this room counts. Worker threads add what they counted by themselves once a second.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(crate) sessions: Gauge,
+    pub(crate) sessions_capacity: Gauge,
+    pub(crate) endpoints: Family<KindLabel, Gauge>,
+    pub(crate) packets_received: Counter,
+    pub(crate) packets_sent: Counter,
+    pub(crate) packets_refused: Counter,
+    pub(crate) packets_lost: Counter,
+    pub(crate) send_errors: Counter,
+    pub(crate) jitter: Histogram,
+    pub(crate) mos: Histogram,
+    pub(crate) silent_parties: Counter,
+    pub(crate) commands_refused: Counter,
+    pub(crate) epochs_refused: Counter,
+    pub(crate) events_dropped: Counter,
+    pub(crate) tick_late: Counter<f64, AtomicU64>,
+    pub(crate) recordings: Family<OutcomeLabel, Counter>,
+    pub(crate) recordings_open: Gauge,
+    pub(crate) uploads_waiting: Gauge,
+    pub(crate) tap_gaps: Counter,
+    pub(crate) transcriptions_open: Gauge,
+    pub(crate) recogniser_failures: Counter,
+}
+
+impl Metrics {
+    /// Registers everything under `trunkline_media_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            sessions: Gauge::default(),
+            sessions_capacity: Gauge::default(),
+            endpoints: Family::default(),
+            packets_received: Counter::default(),
+            packets_sent: Counter::default(),
+            packets_refused: Counter::default(),
+            packets_lost: Counter::default(),
+            send_errors: Counter::default(),
+            jitter: Histogram::new([0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2]),
+            mos: Histogram::new([1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.5]),
+            silent_parties: Counter::default(),
+            commands_refused: Counter::default(),
+            epochs_refused: Counter::default(),
+            events_dropped: Counter::default(),
+            tick_late: Counter::default(),
+            recordings: Family::default(),
+            recordings_open: Gauge::default(),
+            uploads_waiting: Gauge::default(),
+            tap_gaps: Counter::default(),
+            transcriptions_open: Gauge::default(),
+            recogniser_failures: Counter::default(),
+        };
+        metrics.publish(registry.sub_registry_with_prefix("trunkline_media"));
+        metrics
+    }
+
+    fn publish(&self, r: &mut Registry) {
+        r.register("sessions", "Calls that have media on this node", self.sessions.clone());
+        r.register("sessions_capacity", "Most calls this node takes", self.sessions_capacity.clone());
+        r.register("endpoints", "Parties by kind of transport", self.endpoints.clone());
+        r.register("packets_received", "RTP packets accepted from parties", self.packets_received.clone());
+        r.register("packets_sent", "RTP packets sent to parties", self.packets_sent.clone());
+        r.register("packets_refused", "RTP packets from sources that are not believed", self.packets_refused.clone());
+        r.register("packets_lost", "RTP packets missing at the end of endpoints (RFC 3550 A.3)", self.packets_lost.clone());
+        r.register("send_errors", "Packets that the system did not take", self.send_errors.clone());
+        r.register("jitter_seconds", "Interarrival jitter of endpoints, every 10 s (RFC 3550 A.8)", self.jitter.clone());
+        r.register("mos", "Mean opinion score of endpoints, every 10 s (E-model G.107, G.711 with concealment)", self.mos.clone());
+        r.register("silent_parties", "Parties that should speak and were not heard for the configured time", self.silent_parties.clone());
+        r.register("commands_refused", "Commands answered with a failure", self.commands_refused.clone());
+        r.register("epochs_refused", "Commands of owners whose epoch is not the highest seen", self.epochs_refused.clone());
+        r.register("events_dropped", "Events lost because nobody took them", self.events_dropped.clone());
+        r.register("tick_late_seconds", "Time by which frames were made too late, summed", self.tick_late.clone());
+        r.register("recordings", "Recordings by outcome", self.recordings.clone());
+        r.register("recordings_open", "Recordings being written", self.recordings_open.clone());
+        r.register("uploads_waiting", "Finished recordings that are not stored yet", self.uploads_waiting.clone());
+        r.register("tap_gaps", "Times that audio was lost on the way to a file or recogniser", self.tap_gaps.clone());
+        r.register("transcriptions_open", "Transcriptions under way", self.transcriptions_open.clone());
+        r.register("recogniser_failures", "Streams to the recogniser that failed or were refused", self.recogniser_failures.clone());
+    }
+}

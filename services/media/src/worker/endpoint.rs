@@ -1,0 +1,241 @@
+//! One party: its transport, what it says and what it hears.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use trunkline_media_core::FRAME_SAMPLES;
+use trunkline_media_core::codec::Codec;
+use trunkline_media_core::dtmf::{self, Pressed};
+use trunkline_media_core::emodel::{self, Impairment};
+use trunkline_media_core::latch::{Latch, Verdict};
+use trunkline_media_core::outbound::Outbound;
+use trunkline_media_core::program::Player;
+use trunkline_media_core::repack::Repacketizer;
+use trunkline_media_core::rtcp::RemoteView;
+use trunkline_media_core::rtp::Header;
+use trunkline_media_core::sdp::{Direction, Negotiated, PayloadTypes};
+use trunkline_media_core::stats::{Interval, ReceiveStats};
+use trunkline_proto::media::v1 as pb;
+use trunkline_types::Timestamp;
+
+use super::rtp::RtpPort;
+use super::webrtc::{Peer, Prepared};
+use crate::events::Owner;
+use crate::slab::Key;
+
+/// How its packets travel.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Rtp(Box<RtpPort>),
+    WebRtc(Box<Peer>),
+}
+
+/// What became of a received packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    /// Nothing to pass on.
+    pub(crate) dropped: bool,
+    /// Audio in this law; `None`: a telephone event.
+    pub(crate) audio: Option<Codec>,
+    /// The first packet, or the first after a silence that was reported.
+    pub(crate) connected: bool,
+    /// A key.
+    pub(crate) pressed: Option<Pressed>,
+}
+
+const DROPPED: Heard = Heard { dropped: true, audio: None, connected: false, pressed: None };
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) owner: Owner,
+    pub(crate) name: String,
+    pub(crate) transport: Transport,
+    pub(crate) codec: Codec,
+    pub(crate) send: PayloadTypes,
+    pub(crate) receive: PayloadTypes,
+    pub(crate) direction: Direction,
+    pub(crate) negotiated: bool,
+    pub(crate) latch: Latch,
+    pub(crate) stats: ReceiveStats,
+    pub(crate) interval: Interval,
+    pub(crate) mos_min: f64,
+    pub(crate) view: RemoteView,
+    pub(crate) dtmf: dtmf::Receiver,
+    pub(crate) out: Outbound,
+    pub(crate) player: Player<Key>,
+    pub(crate) digits: dtmf::Sender,
+    /// A digit is on the wire: the program is not heard.
+    pub(crate) pressing: bool,
+    pub(crate) repack: Option<Repacketizer>,
+    /// Samples in a packet made here.
+    pub(crate) frame: usize,
+    pub(crate) listeners: Vec<Key>,
+    pub(crate) muted: bool,
+    /// Recording and transcription that hear it, with the channel.
+    pub(crate) taps: [Option<(Key, u8)>; 2],
+    pub(crate) connected: bool,
+    pub(crate) heard_at: Timestamp,
+    pub(crate) next_chore: Timestamp,
+    pub(crate) next_rtcp: Timestamp,
+    pub(crate) next_quality: Timestamp,
+}
+
+impl Endpoint {
+    pub(crate) fn new(owner: Owner, name: &str, transport: Transport, latch: Latch, now: Timestamp) -> Self {
+        let seed: u128 = rand::random();
+        // Reports of many endpoints made at once are spread over their period.
+        let spread = Duration::from_millis((seed & 1_023) as u64);
+        Self {
+            owner,
+            name: name.to_owned(),
+            transport,
+            codec: Codec::Pcmu,
+            send: PayloadTypes::default(),
+            receive: PayloadTypes::default(),
+            direction: Direction::SendRecv,
+            negotiated: false,
+            latch,
+            stats: ReceiveStats::default(),
+            interval: Interval::default(),
+            mos_min: f64::INFINITY,
+            view: RemoteView::default(),
+            dtmf: dtmf::Receiver::default(),
+            out: Outbound::new(seed),
+            player: Player::default(),
+            digits: dtmf::Sender::default(),
+            pressing: false,
+            repack: None,
+            frame: FRAME_SAMPLES,
+            listeners: Vec::new(),
+            muted: false,
+            taps: [None; 2],
+            connected: false,
+            heard_at: now,
+            next_chore: now.plus(Duration::from_millis(250)),
+            next_rtcp: now.plus(Duration::from_millis(2_000) + spread),
+            next_quality: now.plus(Duration::from_millis(10_000) + spread),
+        }
+    }
+
+    /// Follows an offer and answer of plain RTP.
+    pub(crate) fn follow(&mut self, negotiated: &Negotiated, now: Timestamp) {
+        (self.codec, self.send, self.receive) = (negotiated.codec, negotiated.send, negotiated.receive);
+        if !self.direction.receives() && negotiated.direction.receives() {
+            self.heard_at = now;
+        }
+        self.direction = negotiated.direction;
+        self.negotiated = true;
+        self.latch.signal(negotiated.remote);
+        if negotiated.remote.is_none() {
+            self.direction = Direction::new(false, negotiated.direction.receives());
+        }
+        let frame = negotiated.ptime_ms.map_or(FRAME_SAMPLES, |ms| ms as usize * 8);
+        if frame != self.frame || self.repack.is_some() != negotiated.ptime_ms.is_some() {
+            self.frame = frame;
+            self.repack = negotiated.ptime_ms.map(|_| Repacketizer::new(frame));
+        }
+    }
+
+    /// Puts a browser's connection in; gives the one that was there before.
+    pub(crate) fn attach(&mut self, prepared: Prepared) -> Transport {
+        self.codec = prepared.codec;
+        self.send = prepared.payload_types;
+        self.receive = prepared.payload_types;
+        self.direction = prepared.direction;
+        self.negotiated = true;
+        self.connected = false;
+        self.pressing = false;
+        self.dtmf = dtmf::Receiver::default();
+        // A new connection has new keys: its sequence begins anew, below 65,536.
+        self.out = Outbound::new(rand::random());
+        self.out.set_ssrc(prepared.peer.ssrc());
+        std::mem::replace(&mut self.transport, Transport::WebRtc(prepared.peer))
+    }
+
+    /// Judges and counts a packet. `source` is known for plain RTP only; SRTP needs no latch.
+    #[inline]
+    pub(crate) fn hear(&mut self, now: Timestamp, source: Option<SocketAddr>, header: &Header, datagram: &[u8]) -> Heard {
+        let audio = self.receive.codec(header.payload_type);
+        let event = audio.is_none() && self.is_event(header.payload_type);
+        if !(audio.is_some() || event) || !self.direction.receives() {
+            return DROPPED;
+        }
+        if let Some(source) = source
+            && self.latch.judge(now, source, header.ssrc, header.sequence) == Verdict::Refuse
+        {
+            return DROPPED;
+        }
+        self.stats.packet(now, header.ssrc, header.sequence, audio.map(|_| header.timestamp));
+        let connected = !self.connected && !matches!(&self.transport, Transport::WebRtc(peer) if !peer.connected);
+        self.connected |= connected;
+        self.heard_at = now;
+        let pressed = if event {
+            let payload = datagram.get(header.payload_offset..header.payload_offset + header.payload_len);
+            self.dtmf.packet(header.ssrc, header.timestamp, payload.unwrap_or(&[]))
+        } else {
+            None
+        };
+        Heard { dropped: false, audio, connected, pressed }
+    }
+
+    /// The number that was told to the party; some send with the number that they told us.
+    fn is_event(&self, payload_type: u8) -> bool {
+        self.receive.event == Some(payload_type) || self.send.event == Some(payload_type)
+    }
+
+    /// Whether it can be sent anything now.
+    #[inline]
+    pub(crate) fn listens(&self) -> bool {
+        self.direction.sends()
+            && match &self.transport {
+                Transport::Rtp(_) => self.negotiated && self.latch.destination().is_some(),
+                Transport::WebRtc(peer) => peer.connected,
+            }
+    }
+
+    /// Quality so far.
+    pub(crate) fn quality(&mut self, last: bool) -> (pb::Quality, u64) {
+        let (loss, packets) = self.interval.step(&self.stats);
+        let rtt_ms = self.view.rtt_ms();
+        let recent = Impairment { loss_percent: loss, jitter_ms: self.stats.jitter_ms(), rtt_ms };
+        if packets > 0 {
+            self.mos_min = self.mos_min.min(emodel::mos(&recent));
+        }
+        let whole = Impairment { loss_percent: self.stats.loss_percent(), ..recent };
+        let mos = emodel::mos(if last { &whole } else { &recent });
+        let quality = pb::Quality {
+            endpoint: self.name.clone(),
+            r#final: last,
+            codec: codec(self.codec) as i32,
+            received_packets: self.stats.received(),
+            expected_packets: self.stats.expected(),
+            lost_packets: self.stats.lost(),
+            loss_percent: self.stats.loss_percent(),
+            jitter_ms: self.stats.jitter_ms(),
+            max_jitter_ms: self.stats.max_jitter_ms(),
+            remote_loss_percent: self.view.loss_percent().unwrap_or(-1.0),
+            rtt_ms: rtt_ms.unwrap_or(-1.0),
+            mos,
+            mos_min: if self.mos_min.is_finite() { self.mos_min } else { mos },
+            refused_packets: self.latch.refused(),
+        };
+        (quality, packets)
+    }
+}
+
+pub(crate) fn codec(codec: Codec) -> pb::Codec {
+    match codec {
+        Codec::Pcmu => pb::Codec::Pcmu,
+        Codec::Pcma => pb::Codec::Pcma,
+    }
+}
+
+pub(crate) fn direction(direction: Direction) -> pb::Direction {
+    match direction {
+        Direction::SendRecv => pb::Direction::Sendrecv,
+        Direction::SendOnly => pb::Direction::Sendonly,
+        Direction::RecvOnly => pb::Direction::Recvonly,
+        Direction::Inactive => pb::Direction::Inactive,
+    }
+}

@@ -1,0 +1,243 @@
+//! A worker thread: its sockets, its sessions, its clock.
+
+mod commands;
+pub(crate) use commands::codecs;
+mod endpoint;
+mod path;
+mod poll;
+mod program;
+mod rtp;
+mod session;
+mod taps;
+mod tick;
+pub(crate) mod webrtc;
+mod wheel;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use str0m::rtp::RtpPacket;
+use tokio::sync::oneshot;
+use trunkline_media_core::clip::Library;
+use trunkline_media_core::program::MAX_FRAME_SAMPLES;
+use trunkline_media_core::rtp::HEADER_BYTES;
+use trunkline_proto::media::v1 as pb;
+use trunkline_types::{CallId, ShardId, Timestamp};
+
+use self::endpoint::Endpoint;
+use self::poll::{Batch, Poll, Ready};
+use self::rtp::Ports;
+use self::session::{Session, Tombstones};
+use self::wheel::Wheel;
+use crate::clock::{Clock, Now};
+use crate::config::Config;
+use crate::events::Sink;
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+use crate::recording::Recorder;
+use crate::slab::{Key, Slab};
+use crate::tap::Tap;
+use crate::transcription::Transcriber;
+
+/// Commands that may wait for one worker.
+const COMMANDS: usize = 4_096;
+/// Commands executed before sockets are looked at again.
+const COMMAND_BATCH: usize = 64;
+/// Longest wait of a worker without anything to do.
+const IDLE: Duration = Duration::from_millis(500);
+/// Largest datagram that is read; longer ones are cut and then refused by their parsers.
+const DATAGRAM_BYTES: usize = 2_048;
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) sink: Sink,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) library: Library,
+    /// Highest epoch seen, by shard.
+    pub(crate) epochs: Box<[AtomicU64]>,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) recorder: Recorder,
+    pub(crate) transcriber: Transcriber,
+}
+
+/// A command for one call.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) call: CallId,
+    pub(crate) shard: ShardId,
+    pub(crate) epoch: u64,
+    pub(crate) command_id: u64,
+    pub(crate) command: pb::media_command::Command,
+    /// A browser's connection, made before on another thread.
+    pub(crate) prepared: Option<Result<webrtc::Prepared, Failure>>,
+    pub(crate) reply: oneshot::Sender<pb::MediaReply>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Order(Box<Order>),
+    List { shard: ShardId, reply: oneshot::Sender<Vec<pb::SessionInfo>> },
+    Shutdown,
+}
+
+/// The handle of a running worker.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    commands: SyncSender<Control>,
+    waker: Arc<OwnedFd>,
+    /// What its ICE candidate names.
+    pub(crate) candidate: SocketAddr,
+    pub(crate) thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Queues without waiting; gives the message back when the queue is full or the thread is gone.
+    pub(crate) fn send(&self, control: Control) -> Result<(), Control> {
+        let sent = self.commands.try_send(control);
+        poll::wake(&self.waker);
+        sent.map_err(|e| match e {
+            TrySendError::Full(control) | TrySendError::Disconnected(control) => control,
+        })
+    }
+}
+
+/// Counts of a worker, added to the metrics once a second.
+#[derive(Debug, Default)]
+struct Counts {
+    received: u64,
+    sent: u64,
+    refused: u64,
+    errors: u64,
+    late: Duration,
+}
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    now: Now,
+    poll: Poll,
+    waker: Arc<OwnedFd>,
+    commands: Receiver<Control>,
+    ports: Ports,
+    browsers: UdpSocket,
+    by_ufrag: HashMap<String, Key>,
+    by_address: HashMap<SocketAddr, Key>,
+    endpoints: Slab<Endpoint>,
+    taps: Slab<Tap>,
+    sessions: HashMap<CallId, Session>,
+    tombstones: Tombstones,
+    wheel: Wheel,
+    /// Packets that came out of a browser's connection and wait to be passed on.
+    inbox: VecDeque<(Key, RtpPacket)>,
+    buffer: Box<[u8; DATAGRAM_BYTES]>,
+    frame: Box<[u8; HEADER_BYTES + MAX_FRAME_SAMPLES]>,
+    counts: Counts,
+    next_chore: Timestamp,
+    stopping: bool,
+}
+
+/// Starts worker `index`.
+pub(crate) fn start(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandle> {
+    let config = &shared.config;
+    let port = if config.webrtc_port == 0 { 0 } else { config.webrtc_port.saturating_add(index as u16) };
+    let browsers = rtp::shared(SocketAddr::new(config.bind, port))?;
+    let candidate = SocketAddr::new(config.advertised(), browsers.local_addr()?.port());
+    let waker = Arc::new(poll::waker()?);
+    let poll = Poll::new()?;
+    poll.add(&*waker, Ready::Wake)?;
+    poll.add(&browsers, Ready::WebRtc)?;
+    let (sender, commands) = sync_channel(COMMANDS);
+    let own_ports = config.rtp.pairs().skip(index).step_by(config.workers).collect();
+    let now = shared.clock.now();
+    let worker = Worker {
+        now,
+        poll,
+        waker: waker.clone(),
+        commands,
+        ports: Ports::new(config.bind, own_ports),
+        browsers,
+        by_ufrag: HashMap::new(),
+        by_address: HashMap::new(),
+        endpoints: Slab::new(),
+        taps: Slab::new(),
+        sessions: HashMap::new(),
+        tombstones: Tombstones::default(),
+        wheel: Wheel::new(now.at),
+        inbox: VecDeque::with_capacity(256),
+        buffer: Box::new([0; DATAGRAM_BYTES]),
+        frame: Box::new([0; HEADER_BYTES + MAX_FRAME_SAMPLES]),
+        counts: Counts::default(),
+        next_chore: now.at,
+        stopping: false,
+        shared,
+    };
+    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
+    Ok(WorkerHandle { commands: sender, waker, candidate, thread: Some(thread) })
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut batch = Batch::new();
+        while !self.stopping {
+            self.now = self.shared.clock.now();
+            let timeout = self.wheel.next().map_or(IDLE, |due| due.since(self.now.at)).min(IDLE);
+            let ready = self.poll.wait(timeout, &mut batch);
+            self.now = self.shared.clock.now();
+            for n in 0..ready {
+                match batch.get(n) {
+                    Some(Ready::Rtp(key)) => self.on_rtp(key),
+                    Some(Ready::Rtcp(key)) => self.on_rtcp(key),
+                    Some(Ready::WebRtc) => self.on_webrtc(),
+                    Some(Ready::Wake) => poll::clear(&self.waker),
+                    None => {}
+                }
+            }
+            self.take_commands();
+            self.serve_wheel();
+            if self.now.at >= self.next_chore {
+                self.chores();
+            }
+        }
+        let calls: Vec<CallId> = self.sessions.keys().copied().collect();
+        for call in calls {
+            self.end_session(call, Some(pb::session_ended::Reason::Shutdown));
+        }
+        self.publish_counts();
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..COMMAND_BATCH {
+            let Ok(control) = self.commands.try_recv() else { return };
+            self.now = self.shared.clock.now();
+            match control {
+                Control::Order(order) => self.execute(*order),
+                Control::List { shard, reply } => {
+                    let list = self.list(shard);
+                    let _ = reply.send(list);
+                }
+                Control::Shutdown => self.stopping = true,
+            }
+        }
+        // More may wait: do not sleep on them.
+        poll::wake(&self.waker);
+    }
+
+    fn publish_counts(&mut self) {
+        let counts = std::mem::take(&mut self.counts);
+        let metrics = &self.shared.metrics;
+        metrics.packets_received.inc_by(counts.received);
+        metrics.packets_sent.inc_by(counts.sent);
+        metrics.packets_refused.inc_by(counts.refused);
+        metrics.send_errors.inc_by(counts.errors);
+        metrics.tick_late.inc_by(counts.late.as_secs_f64());
+    }
+}

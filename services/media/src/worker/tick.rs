@@ -1,0 +1,172 @@
+//! What happens by the clock: frames of programs, digits, reports, and the timers that watch over parties.
+
+use std::time::Duration;
+
+use trunkline_media_core::dtmf::Step;
+use trunkline_media_core::program::{Frame, MAX_FRAME_SAMPLES};
+use trunkline_media_core::rtcp;
+use trunkline_media_core::rtp::HEADER_BYTES;
+use trunkline_proto::media::v1::{self as pb, disconnected::Reason, media_event::Event};
+use trunkline_types::Timestamp;
+
+use super::endpoint::{Endpoint, Transport};
+use super::path::{disconnected, made, send};
+use super::wheel::SLOT;
+use super::{Counts, Worker};
+use crate::clock::Now;
+use crate::events::Sink;
+use crate::slab::Key;
+
+/// A listener whose party sends nothing for this long is sent silence: its own timers and its NAT need packets.
+const COMFORT_AFTER: Duration = Duration::from_millis(400);
+const CHORE_PERIOD: Duration = Duration::from_millis(250);
+const RTCP_PERIOD: Duration = Duration::from_secs(5);
+const QUALITY_PERIOD: Duration = Duration::from_secs(10);
+const WORKER_CHORE_PERIOD: Duration = Duration::from_secs(1);
+
+impl Worker {
+    pub(super) fn serve_wheel(&mut self) {
+        while let Some((due, keys)) = self.wheel.take(self.now.at) {
+            if !keys.is_empty() {
+                self.counts.late += self.now.at.since(due);
+            }
+            for key in &keys {
+                self.tick(*key);
+            }
+            self.wheel.done(keys);
+        }
+        self.empty_inbox();
+    }
+
+    fn tick(&mut self, key: Key) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        let slots = (endpoint.frame * 1_000 / 8) / SLOT.as_micros() as usize;
+        play(endpoint, self.now, &mut self.frame[..], &self.shared.sink, &mut self.counts);
+        let mut pump = false;
+        if let Transport::WebRtc(peer) = &mut endpoint.transport {
+            if peer.is_due(self.now.instant) {
+                peer.advance(self.now.instant);
+            }
+            pump = true;
+        }
+        if self.now.at >= endpoint.next_chore {
+            endpoint.next_chore = self.now.at + CHORE_PERIOD;
+            self.watch(key);
+        }
+        if pump {
+            self.pump(key);
+        }
+        self.wheel.put(slots, key);
+    }
+
+    /// Reports and timers of one endpoint.
+    fn watch(&mut self, key: Key) {
+        let (now, shared) = (self.now.at, self.shared.clone());
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        if now >= endpoint.next_rtcp {
+            endpoint.next_rtcp = now + RTCP_PERIOD;
+            send_report(endpoint, now, false);
+        }
+        if now >= endpoint.next_quality {
+            endpoint.next_quality = now + QUALITY_PERIOD;
+            let (quality, packets) = endpoint.quality(false);
+            if packets > 0 {
+                shared.metrics.jitter.observe(quality.jitter_ms / 1_000.0);
+                shared.metrics.mos.observe(quality.mos);
+                shared.sink.emit(endpoint.owner, Event::Quality(quality));
+            }
+        }
+        if let Some(reason) = silence(endpoint, now, &shared.config) {
+            endpoint.connected = false;
+            shared.metrics.silent_parties.inc();
+            shared.sink.emit(endpoint.owner, disconnected(endpoint.name.clone(), reason));
+        }
+    }
+
+    /// Once a second: counts, orphans, pauses that end by themselves.
+    pub(super) fn chores(&mut self) {
+        self.next_chore = self.now.at + WORKER_CHORE_PERIOD;
+        self.publish_counts();
+        self.tombstones.expire(self.now.at);
+        let now = self.now.at;
+        for (_, tap) in self.taps.iter_mut() {
+            if tap.resume_at.is_some_and(|at| at <= now) {
+                tap.resume(now);
+            }
+            tap.flush();
+            self.shared.metrics.tap_gaps.inc_by(std::mem::take(&mut tap.gaps));
+        }
+        self.end_orphans();
+    }
+}
+
+/// Whether a party that should be heard no longer is.
+fn silence(endpoint: &Endpoint, now: Timestamp, config: &crate::config::Config) -> Option<Reason> {
+    let since = |at: Timestamp, ms: u64| now.since(at) > Duration::from_millis(ms);
+    if !endpoint.connected {
+        return None;
+    }
+    match &endpoint.transport {
+        Transport::WebRtc(peer) if since(peer.stun_at, config.webrtc_stun_timeout_ms) => Some(Reason::Ice),
+        Transport::WebRtc(_) if !endpoint.direction.receives() => None,
+        Transport::WebRtc(_) => since(endpoint.heard_at, config.webrtc_rtp_pause_ms).then_some(Reason::Paused),
+        Transport::Rtp(_) if !endpoint.direction.receives() => None,
+        Transport::Rtp(_) => since(endpoint.heard_at, config.no_rtp_timeout_ms).then_some(Reason::NoRtp),
+    }
+}
+
+/// Makes what is due for one packet interval: a digit's packet, or the program's frame.
+fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, counts: &mut Counts) {
+    let samples = endpoint.frame.min(MAX_FRAME_SAMPLES);
+    let step = loop {
+        match endpoint.digits.step(samples as u32) {
+            Step::Done(command_id) => {
+                let sent = pb::DigitsSent { endpoint: endpoint.name.clone(), command_id };
+                sink.emit(endpoint.owner, Event::DigitsSent(sent));
+            }
+            step => break step,
+        }
+    };
+    let was_pressing = endpoint.pressing;
+    endpoint.pressing = matches!(step, Step::Packet { last: false, .. });
+    if let Step::Packet { payload, first, .. } = step {
+        if let Some(payload_type) = endpoint.send.event
+            && endpoint.listens()
+        {
+            let header = made(payload_type, payload.len());
+            scratch[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(&payload);
+            let placed = endpoint.out.event(now.at, first, payload.len());
+            send(endpoint, now, payload_type, &placed, &header, scratch, counts);
+        }
+        return;
+    }
+    if was_pressing && let Some(repacketizer) = &mut endpoint.repack {
+        repacketizer.clear();
+    }
+    let body = &mut scratch[HEADER_BYTES..HEADER_BYTES + samples];
+    let (mut made_frame, finished) = endpoint.player.frame(endpoint.codec, body);
+    if let Some(finished) = finished {
+        sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
+    }
+    let Some(payload_type) = endpoint.send.audio(endpoint.codec).filter(|_| endpoint.listens()) else { return };
+    if made_frame == Frame::Relayed && endpoint.out.last_sent().is_none_or(|at| now.at.since(at) > COMFORT_AFTER) {
+        body.fill(endpoint.codec.silence());
+        made_frame = Frame::Audio;
+    }
+    if made_frame == Frame::Audio {
+        let placed = endpoint.out.generated(now.at, samples as u32);
+        send(endpoint, now, payload_type, &placed, &made(payload_type, samples), scratch, counts);
+    }
+}
+
+/// RTCP of plain RTP; str0m sends its own.
+pub(super) fn send_report(endpoint: &mut Endpoint, now: Timestamp, bye: bool) {
+    let Transport::Rtp(port) = &endpoint.transport else { return };
+    if !endpoint.negotiated {
+        return;
+    }
+    let mut report = [0; rtcp::MAX_BYTES];
+    let len =
+        rtcp::write(now, &endpoint.out, &mut endpoint.stats, &endpoint.view, "trunkline", bye, &mut report);
+    port.send_rtcp(&report[..len], endpoint.latch.latched());
+}
