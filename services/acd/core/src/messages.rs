@@ -66,7 +66,8 @@ pub enum CallToQueue {
         /// Which stay in the queue.
         entry: u32,
     },
-    /// Answer to [`QueueToCall::Ask`] by whoever owns the call's shard when there is no such waiting call (any more).
+    /// Answer to [`QueueToCall::Ask`] by the shell of the call's shard when nobody knows the call. (A call that is known
+    /// answers by what became of that stay: `Alive`, `Answered` or `Leave`, again.)
     Gone {
         /// Which stay in the queue.
         entry: u32,
@@ -138,7 +139,8 @@ pub enum QueueToCall {
         /// Why.
         cause: ReleaseCause,
     },
-    /// Answer to `Leave`.
+    /// Answer to `Leave`: the call is out, and nowhere rings any more for it. (While it still rang somewhere the answer
+    /// waits until that has stopped.)
     LeaveSeen {
         /// Which stay in the queue.
         entry: u32,
@@ -326,10 +328,13 @@ pub enum Outcome {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentToCall {
-    /// Connect the agent's media. Sent again until `Connected`, `ConnectFailed` or `Ended`.
+    /// Connect the agent's media. Sent again until `Connected`, `ConnectFailed` or `Ended`. A call that is not in this
+    /// stay of the offer's queue any more answers `Ended`.
     Connect {
         /// The offer.
         offer: OfferId,
+        /// Which stay in the queue it was made for.
+        entry: u32,
         /// The session whose browser made the SDP offer.
         session: SessionId,
         /// SDP offer, opaque here.

@@ -164,8 +164,8 @@ impl Agent {
             (AgentToCall::GiveUp { offer }, now.plus(pause))
         } else {
             let (session, sdp_offer) = (session.clone(), sdp_offer.clone());
-            let recording = contact.card.recording;
-            (AgentToCall::Connect { offer, session, sdp_offer, recording }, now.plus(pause).min(*until))
+            let (entry, recording) = (contact.card.entry, contact.card.recording);
+            (AgentToCall::Connect { offer, entry, session, sdp_offer, recording }, now.plus(pause).min(*until))
         };
         self.connect_attempts += 1;
         self.timers.set(Key::Connect, at);

@@ -266,6 +266,11 @@ impl Agent {
         &self.config
     }
 
+    /// How many offers have ended without their queue having seen it yet.
+    pub fn unseen_outcomes(&self) -> usize {
+        self.state.unseen.len()
+    }
+
     /// Counters and times; [`AgentTotals::until`] adds the present state's.
     pub fn totals(&self) -> &AgentTotals {
         &self.state.totals

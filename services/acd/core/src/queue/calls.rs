@@ -21,7 +21,10 @@ impl Queue {
             CallToQueue::Enqueue(enqueue) => self.enqueue(call, enqueue, now, out),
             CallToQueue::Leave { entry, cause } => {
                 self.leave(call, entry, cause, now, out);
-                Self::tell_call(call, QueueToCall::LeaveSeen { entry }, out);
+                // While it still rings somewhere the call must not be enqueued elsewhere: it would ring twice.
+                if !self.leaving.contains_key(&call) {
+                    Self::tell_call(call, QueueToCall::LeaveSeen { entry }, out);
+                }
             }
             CallToQueue::Gone { entry } => self.leave(call, entry, LeaveCause::Lost, now, out),
             CallToQueue::Alive { entry } => {
@@ -59,6 +62,10 @@ impl Queue {
         if let Some(departure) = self.state.departed.get(&call)
             && departure.entry >= entry
         {
+            if self.leaving.contains_key(&call) {
+                // It still rings somewhere: not even the answer to a late duplicate may say that it is out.
+                return;
+            }
             let answer = match departure.how {
                 Departed::Refused => QueueToCall::Refused { entry, cause: ReleaseCause::QueueFull },
                 Departed::Left(LeaveCause::Timeout) => {

@@ -4,7 +4,7 @@ use trunkline_types::{AgentId, OfferId, Timestamp};
 
 use super::{Key, OfferOutcome, Outbox, Queue, QueueEvent, pool::Standing};
 use crate::{
-    AgentToQueue, OfferCard, Outcome, QueueToAgent, Stamp,
+    AgentToQueue, OfferCard, Outcome, QueueToAgent, QueueToCall, Stamp,
     protocol::{self, AVAILABLE_VALIDITY},
     timers::backoff,
 };
@@ -220,7 +220,7 @@ impl Queue {
         out: &mut Outbox,
     ) {
         let Some(open) = self.state.offers.get(offer) else { return };
-        let call = open.call;
+        let (call, entry, call_left) = (open.call, open.entry, open.call_left);
         let spare = matches!(outcome, OfferOutcome::Agent(Outcome::Missed | Outcome::Declined | Outcome::Failed));
         let event = QueueEvent::OfferEnded {
             at: now,
@@ -229,10 +229,12 @@ impl Queue {
             call,
             agent: open.agent.clone(),
             outcome,
-            avoid_until: (spare && !open.call_left).then(|| now.plus(self.config.avoid_after_miss)),
+            avoid_until: (spare && !call_left).then(|| now.plus(self.config.avoid_after_miss)),
         };
         self.record(event, out);
-        if !self.expire(call, now, out) {
+        if call_left {
+            Self::tell_call(call, QueueToCall::LeaveSeen { entry }, out);
+        } else if !self.expire(call, now, out) {
             self.arm_call(call, now);
         }
         self.match_up(now, out);

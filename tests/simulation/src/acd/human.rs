@@ -1,0 +1,73 @@
+use trunkline_acd_core::{
+    Action, AgentView, SessionId,
+    agent::{AgentStatus, Command, NextStatus, Notes, SessionInput},
+};
+
+use crate::Rng;
+
+/// A model of the person at the console: looks at the view now and then, and does something or nothing.
+#[derive(Debug, Default)]
+pub(super) struct Human {
+    pub(super) view: Option<AgentView>,
+    pub(super) attached: bool,
+    session: u32,
+    commands: u32,
+}
+
+impl Human {
+    pub(super) fn session(&self) -> SessionId {
+        SessionId(format!("tab-{}", self.session))
+    }
+
+    /// The console's own connection comes back after the agent's shard has moved.
+    pub(super) fn lost_connection(&mut self) {
+        self.attached = false;
+    }
+
+    /// `diligent`: no more nonsense, everything is to come to an end.
+    pub(super) fn look(&mut self, rng: &mut Rng, diligent: bool) -> Option<SessionInput> {
+        if !self.attached {
+            self.attached = true;
+            // A reloaded page is a new session now and then.
+            self.session += u32::from(rng.chance(500));
+            return Some(SessionInput::Attach);
+        }
+        if !diligent && rng.chance(15) {
+            self.attached = false;
+            return Some(SessionInput::Detach);
+        }
+        let percent = rng.below(100);
+        let command = match &self.view.as_ref()?.status {
+            AgentStatus::SignedOut | AgentStatus::NotReady { .. } if diligent || percent < 60 => Command::Ready,
+            AgentStatus::Ready { .. } if !diligent && percent < 4 => Command::NotReady { reason: "break".into() },
+            AgentStatus::Ready { .. } if !diligent && percent < 5 => Command::SignOut,
+            AgentStatus::Ringing { offer, .. } => {
+                let offer = offer.clone();
+                match percent {
+                    _ if diligent => Command::Accept { offer, sdp_offer: "offer".into() },
+                    0..55 => Command::Accept { offer, sdp_offer: "offer".into() },
+                    55..65 => Command::Decline { offer },
+                    65..70 => Command::SetNextStatus { next: Some(NextStatus::SignedOut) },
+                    _ => return None,
+                }
+            }
+            AgentStatus::Talking { .. } => match percent {
+                0..25 => Command::Control { action: Action::Hangup },
+                _ if diligent => return None,
+                25..35 => Command::Control { action: Action::Hold },
+                35..45 => Command::Control { action: Action::Resume },
+                45..50 => Command::Control { action: Action::Mute },
+                50..55 => Command::TakeOver { sdp_offer: "offer".into() },
+                55..60 => Command::SaveNotes { notes: Notes { text: "x".into(), ..Notes::default() } },
+                _ => return None,
+            },
+            AgentStatus::WrapUp { .. } if diligent || percent < 40 => {
+                Command::FinishWrapUp { notes: Notes::default() }
+            }
+            AgentStatus::WrapUp { .. } if percent < 45 => Command::ExtendWrapUp,
+            _ => return None,
+        };
+        self.commands += 1;
+        Some(SessionInput::Command { id: format!("{}", self.commands), command })
+    }
+}

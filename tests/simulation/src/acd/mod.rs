@@ -1,0 +1,82 @@
+//! Queues and agents with their callers and humans.
+//!
+//! What is promised here, and checked:
+//! - a call is rung or connected at one agent at most, an agent has one call at most (by the agents' journals, and by
+//!   what the calls do);
+//! - a commit takes the first call by committed place, except calls that spare that agent; hence with equal priorities
+//!   and no offer that came to nothing, order of service is order of arrival;
+//! - no call is lost: each stay in a queue ends exactly once, as the call itself saw it;
+//! - nobody is stuck: once faults stop and humans are diligent, everything has come to an end within [`SETTLES_WITHIN`];
+//! - counters are folds of the journals and equal what has happened;
+//! - replaying a journal gives the state of the machine that wrote it.
+
+mod caller;
+mod check;
+mod host;
+mod human;
+mod world;
+
+use std::time::Duration;
+
+pub use trunkline_acd_core::Mutations;
+
+/// How long after the last fault everything has come to an end at the latest: the longest chain of bounds (an agent that
+/// was believed available for 60 s, a ring time-out, a connection given up, wrap-up, an avoidance) for every call that
+/// is left.
+pub const SETTLES_WITHIN: Duration = Duration::from_secs(900);
+
+/// How rough a schedule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing is lost, nobody crashes; humans accept, hang up and go for a break.
+    Calm,
+    /// Loss, duplication, reordering and long delays.
+    Lossy,
+    /// Besides, nodes pause and crash and shards move.
+    Stormy,
+}
+
+/// One schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// How rough it is.
+    pub weather: Weather,
+    /// Rules of the protocol to leave out.
+    pub mutations: Mutations,
+    /// Print each step.
+    pub trace: bool,
+}
+
+impl Schedule {
+    /// The schedule of a seed: one in ten is calm, three are lossy, six are stormy.
+    pub fn of(seed: u64) -> Self {
+        let weather = match seed % 10 {
+            0 => Weather::Calm,
+            1..=3 => Weather::Lossy,
+            _ => Weather::Stormy,
+        };
+        Self { seed, weather, mutations: Mutations::default(), trace: false }
+    }
+
+    /// Runs it.
+    pub fn run(self) -> Report {
+        world::World::new(self).run()
+    }
+}
+
+/// What a schedule gave.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Broken promises; empty is good.
+    pub violations: Vec<String>,
+    /// Messages sent.
+    pub messages: u64,
+    /// Offers committed.
+    pub offers: u64,
+    /// Conversations.
+    pub conversations: u64,
+    /// Crashes and takeovers.
+    pub crashes: u64,
+}
