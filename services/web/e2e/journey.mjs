@@ -149,6 +149,19 @@ async function journey(scheme) {
     await other.close();
     step(`${scheme}: record with player, jumps from transcript and timeline`);
 
+    await page.addInitScript(() => {
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('Permission denied', 'NotAllowedError'));
+    });
+    await page.getByTestId('go-not-ready').click();
+    await state(page, 'not_ready');
+    await page.reload();
+    await state(page, 'not_ready');
+    await page.getByTestId('go-ready').click();
+    await page.getByTestId('mic-error').waitFor();
+    assert.equal(agent.state.state, 'not_ready', 'no calls for an agent who cannot speak');
+    await shot(page, 'microphone-denied');
+    step(`${scheme}: a denied microphone is explained, and the agent does not go ready`);
+
     await page.getByTestId('sign-out').click();
     await page.getByTestId('signin-name').waitFor();
     await signIn(page, mock, 'sue');

@@ -1,4 +1,4 @@
-/** Durations and instants as people read them. */
+/** Durations and instants as people read them; 24 hours, as shift plans are written. */
 
 /** `1:05`, `12:00`, `1:02:03`; negative durations count as zero. */
 export function duration(ms: number | null | undefined): string {
@@ -20,11 +20,11 @@ function format(locale: string, kind: 'time' | 'clock' | 'dateTime'): Intl.DateT
   const key = `${locale}/${kind}`;
   let made = formats.get(key);
   if (!made) {
-    const clock = { hour: '2-digit', minute: '2-digit', second: '2-digit' } as const;
+    const clock = { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' } as const;
     made = new Intl.DateTimeFormat(
       locale,
       kind === 'clock'
-        ? { hour: '2-digit', minute: '2-digit' }
+        ? { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }
         : kind === 'time'
           ? clock
           : { day: '2-digit', month: 'short', ...clock },

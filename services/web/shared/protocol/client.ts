@@ -10,6 +10,7 @@
 import { backoffDelay } from './backoff';
 import { ServerClock } from './clock';
 import { mergePatch } from './merge';
+import { readSnapshot } from './snapshot';
 import {
   SUBPROTOCOL,
   type CommandResult,
@@ -239,7 +240,6 @@ export class AgentClient {
     const welcome = frame.data as Welcome;
     const seq = typeof frame.seq === 'number' ? frame.seq : 0;
     this.#clear('welcome');
-    this.#attempt = 0;
     this.clock.sample(welcome.server_ms, this.#helloAt);
     if (welcome.resumed) {
       // The welcome of a resume may come before the frames that it repeats.
@@ -274,7 +274,6 @@ export class AgentClient {
     const { events } = this.#options;
     switch (frame.type) {
       case 'snapshot':
-        this.#protocolErrors = 0;
         this.#state = frame.data;
         this.#publish();
         break;
@@ -304,27 +303,7 @@ export class AgentClient {
   }
 
   #publish(): void {
-    const raw = this.#state as Partial<Snapshot>;
-    const call = raw.call ?? null;
-    const snapshot: Snapshot = {
-      server_ms: raw.server_ms ?? 0,
-      state: raw.state ?? 'signed_out',
-      reason: raw.reason ?? null,
-      since_ms: raw.since_ms ?? 0,
-      until_ms: raw.until_ms ?? null,
-      call: call && {
-        ...call,
-        attributes: call.attributes ?? {},
-        connected_ms: call.connected_ms ?? null,
-        notes: call.notes ?? '',
-        dispositions: call.dispositions ?? [],
-      },
-      next: raw.next ?? null,
-      microphone: raw.microphone ?? null,
-      sessions: raw.sessions ?? [],
-      queues: raw.queues ?? [],
-    };
-    this.#options.events.snapshot(snapshot);
+    this.#options.events.snapshot(readSnapshot(this.#state));
   }
 
   #settle(id: string | undefined, result: CommandResult): void {
@@ -352,7 +331,10 @@ export class AgentClient {
     }, every_ms);
   }
 
+  /** A connection that lived until its first pong counts as good; one that is cut at once does not. */
   #onPong(frame: ServerFrame): void {
+    this.#attempt = 0;
+    this.#protocolErrors = 0;
     const sent = frame.re === undefined ? undefined : this.#pings.get(frame.re);
     if (frame.re !== undefined) this.#pings.delete(frame.re);
     this.clock.sample((frame.data as { server_ms: number }).server_ms, sent);
