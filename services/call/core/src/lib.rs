@@ -1,1 +1,74 @@
-//! trunkline-call-core
+//! One call from INVITE to record: a back-to-back user agent as a state machine without I/O.
+//!
+//! **Owns** the [`Call`]: the caller's SIP leg with its dialog ([`trunkline_sip::Dialog`]), the agent's WebRTC leg, the
+//! bridge between both, the flow interpreter ([`flow`]), the stay in a queue, recordings, and the obligations that are
+//! left when any of these ends.
+//!
+//! **Refuses** I/O, clocks, randomness, SDP (media nodes negotiate, this crate carries bodies) and every decision about
+//! who should answer (`acd/core`). It never holds more than one command to its media node open: the next one goes out
+//! when the last is answered, so that loss and repetition cannot change their order.
+//!
+//! **Called by** the shell `services/call`, which turns protos into [`Input`]s, journals [`Event`]s and sends
+//! [`Effect`]s; and by the simulator.
+//!
+//! RFC 3261 sections 12 to 15 as user agent server, with 13.3.1.4 (the 2xx is repeated here until its ACK, so that
+//! a dialog outlives the edge that began it), 3264 (late offer included), 3311 (UPDATE), 3326 (Reason),
+//! 4028 (the peer refreshes; we only watch), 4733 and INFO with `application/dtmf-relay` and `application/dtmf`.
+//!
+//! **Decisions worth knowing**
+//! - 180 goes out with the first commit. The 200 follows as soon as the media node has answered the offer: callers
+//!   hear flows and music, so a call is answered (and billed) before it waits in a queue.
+//! - A BYE waits for the ACK of our 200 or for 64*T1 (section 15).
+//! - An agent whose audio is lost keeps the call for [`Settings::agent_reconnect`] while the caller hears music.
+//!   After that the agent's part is over and the caller waits again with the first entry's time and
+//!   [`RETURN_PRIORITY`]: in front of everybody who does not come back as well.
+//! - Recovery asks the media node first. A session that is gone ends the call as [`ReleaseCause::NodeLost`];
+//!   one that is there goes on as it was.
+//!
+//! **Deviations**: no reliable provisional responses (RFC 3262), no session refresh of our own, forked dialogs do not
+//! occur since the call sends no INVITE yet; a re-INVITE that was cancelled keeps what the media node had answered.
+//!
+//! [`ReleaseCause::NodeLost`]: trunkline_types::ReleaseCause::NodeLost
+
+mod agent;
+mod apply;
+mod call;
+mod debt;
+mod dtmf;
+mod effect;
+mod event;
+pub mod flow;
+mod input;
+mod invite;
+mod leg;
+mod media;
+mod queueing;
+mod recording;
+mod recovery;
+mod release;
+mod sdp;
+mod session_timer;
+mod settings;
+mod uas;
+
+#[cfg(test)]
+mod tests;
+
+pub use call::{Call, Phase};
+pub use effect::{
+    AgentNotice, Card, ConversationState, EdgeCommand, Effect, Enqueue, LeaveCause, QueueRequest,
+};
+pub use event::{
+    Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty, Quality,
+    QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment, TranscriptState,
+};
+pub use input::{
+    AgentRequest, Control, Destination, Incoming, Input, NewCall, QueueSignal, RefusedReason, Route,
+    TransactionFailure,
+};
+pub use media::{
+    Codec, Direction, Disconnect, EndpointInfo, MediaBody, MediaCommand, MediaEvent, MediaFailure, MediaFailureKind,
+    MediaOk, MediaReply, Play, Program, RecordedObject, SessionInfo,
+};
+pub use queueing::RETURN_PRIORITY;
+pub use settings::{Announcement, Library, Settings, Treatment};

@@ -1,0 +1,550 @@
+//! The agent's part: connecting, the conversation, its controls, and an agent whose page is reloaded.
+
+use std::collections::VecDeque;
+
+use trunkline_types::{AgentId, LegId, OfferId, QueueId, ReleaseCause, Timestamp};
+
+use crate::{
+    call::{Call, Cx},
+    debt::DebtKind,
+    dtmf,
+    effect::{AgentNotice, ConversationState},
+    event::{EndedBy, EventBody, HoldBy, LegKind, LegParty, QueueOutcome},
+    input::{AgentRequest, Control},
+    media::{Disconnect, MediaBody, MediaFailureKind, MediaOk, Program, Then},
+    queueing::RETURN_PRIORITY,
+};
+
+/// Outcomes of offers that are remembered.
+pub(crate) const MAX_DECIDED: usize = 32;
+/// Answers to controls that are remembered.
+const MAX_RECENT: usize = 32;
+/// Digits in one control.
+const MAX_DIGITS: usize = 32;
+
+/// The agent who is being connected or talks.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentPart {
+    pub offer: OfferId,
+    pub agent: AgentId,
+    pub queue: QueueId,
+    /// Which stay of the call the offer was for.
+    pub entry: u32,
+    pub leg: LegId,
+    pub bridged: Option<Timestamp>,
+    pub on_hold: bool,
+    pub muted: bool,
+    // Volatile.
+    pub session: String,
+    /// The queue wants it recorded.
+    pub recording: bool,
+    /// The SDP answer, for a repeated `Connect`.
+    pub answer: Option<String>,
+    pub audio: Audio,
+    recent: VecDeque<(String, String, &'static str)>,
+    remade: Option<(String, String, String, String)>,
+}
+
+/// The agent's audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audio {
+    Up,
+    /// Not there (yet): the call is kept until then. `comfort`: the caller hears music meanwhile.
+    Down {
+        until: Timestamp,
+        comfort: bool,
+    },
+}
+
+/// An offer that is decided for ever.
+#[derive(Clone, Debug)]
+pub(crate) struct Decided {
+    pub offer: OfferId,
+    pub outcome: DecidedOutcome,
+    pub cause: ReleaseCause,
+    pub at: Timestamp,
+}
+
+/// How.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecidedOutcome {
+    /// Never connected.
+    Failed,
+    /// Connected then, and over.
+    Over { connected: Timestamp },
+}
+
+impl AgentPart {
+    pub fn new(offer: &OfferId, agent: &AgentId, queue: &QueueId, entry: u32, leg: LegId) -> Self {
+        Self {
+            offer: offer.clone(),
+            agent: agent.clone(),
+            queue: queue.clone(),
+            entry,
+            leg,
+            bridged: None,
+            on_hold: false,
+            muted: false,
+            session: String::new(),
+            recording: false,
+            answer: None,
+            audio: Audio::Up,
+            recent: VecDeque::new(),
+            remade: None,
+        }
+    }
+
+    pub fn audio_until(&self) -> Option<Timestamp> {
+        match (self.bridged, self.audio) {
+            (Some(_), Audio::Down { until, .. }) => Some(until),
+            _ => None,
+        }
+    }
+
+    fn comfort(&self) -> bool {
+        matches!(self.audio, Audio::Down { comfort: true, .. })
+    }
+}
+
+impl Call {
+    pub(crate) fn on_agent(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, request: AgentRequest) {
+        // What is left of the media is not known yet. Agents ask again.
+        if self.recovering && request != AgentRequest::EndedAck {
+            return;
+        }
+        let mine = self.agent.as_deref().is_some_and(|part| part.offer == *offer && part.agent == *agent);
+        match request {
+            AgentRequest::EndedAck => {
+                self.settle(|debt| matches!(debt, DebtKind::AgentEnded { offer: o, .. } if o == offer));
+            }
+            AgentRequest::Connect { session, sdp_offer, agent_name, queue, recording } => {
+                if mine {
+                    self.connect_again(cx, session, sdp_offer);
+                } else if !self.decided_already(cx, agent, offer, &session) {
+                    self.connect(cx, agent, offer, Picked { session, sdp_offer, agent_name, queue, recording });
+                }
+            }
+            AgentRequest::GiveUp => self.give_up(cx, agent, offer, mine),
+            AgentRequest::RemakeMedia { session, request, sdp_offer } => {
+                if mine {
+                    self.remake_media(cx, session, request, sdp_offer);
+                } else if !self.decided_already(cx, agent, offer, "") {
+                    let (sdp_answer, error) = (String::new(), "not_connected".to_owned());
+                    let notice = AgentNotice::MediaRemade { session, request, sdp_answer, error };
+                    self.tell_agent(cx, agent, offer, notice);
+                }
+            }
+            AgentRequest::Control { session, command, control } => {
+                if mine {
+                    self.control(cx, session, command, control);
+                } else if !self.decided_already(cx, agent, offer, "") {
+                    let error = "not_connected".to_owned();
+                    self.tell_agent(cx, agent, offer, AgentNotice::Result { session, command, error, state: None });
+                }
+            }
+            AgentRequest::AskAlive if mine => self.notify_state(cx),
+            AgentRequest::AskAlive => {
+                if !self.decided_already(cx, agent, offer, "") {
+                    let cause = ReleaseCause::NodeLost;
+                    let notice = AgentNotice::Ended { cause, at: cx.now, connected: None };
+                    self.tell_agent(cx, agent, offer, notice);
+                }
+            }
+        }
+    }
+
+    /// Says once more how an offer was decided; true when it was.
+    fn decided_already(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, session: &str) -> bool {
+        let decided = self.decided.iter().find(|decided| decided.offer == *offer);
+        let notice = match (decided, self.ended) {
+            (Some(Decided { outcome: DecidedOutcome::Over { connected }, cause, at, .. }), _) => {
+                AgentNotice::Ended { cause: *cause, at: *at, connected: Some(*connected) }
+            }
+            // It failed because the caller was gone.
+            (Some(decided), Some(end)) if decided.at == end.at => {
+                AgentNotice::Ended { cause: end.cause, at: end.at, connected: None }
+            }
+            (Some(decided), _) => failed(session, decided.cause),
+            (None, Some(end)) => AgentNotice::Ended { cause: end.cause, at: end.at, connected: None },
+            (None, None) => return false,
+        };
+        self.tell_agent(cx, agent, offer, notice);
+        true
+    }
+
+    fn connect(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, picked: Picked) {
+        let waits = self.stay.as_ref().is_some_and(|stay| stay.queue == picked.queue);
+        if !waits || self.agent.is_some() {
+            return self.never_connect(cx, agent, offer, &picked.session, ReleaseCause::Busy);
+        }
+        let leg = self.new_leg();
+        let party = LegParty::Agent(agent.clone());
+        self.emit(cx, EventBody::LegAdded { leg, kind: LegKind::WebRtc, party });
+        let connecting = EventBody::AgentConnecting {
+            offer: offer.clone(),
+            agent: agent.clone(),
+            leg,
+            name: picked.agent_name,
+            queue: picked.queue,
+        };
+        self.emit(cx, connecting);
+        if let Some(part) = self.agent.as_deref_mut() {
+            part.session = picked.session;
+            part.recording = picked.recording;
+        }
+        let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
+        let body = MediaBody::CreateWebRtc { leg, sdp: picked.sdp_offer, prefer };
+        self.media(cx, body, Then::Agent(offer.clone()));
+    }
+
+    /// The agent did not hear our answer.
+    fn connect_again(&mut self, cx: &mut Cx<'_>, session: String, sdp_offer: String) {
+        let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
+        let Some(part) = self.agent.as_deref() else { return };
+        match (part.bridged, &part.answer) {
+            (Some(at), Some(answer)) => {
+                let session = part.session.clone();
+                let notice = AgentNotice::Connected { session, sdp_answer: answer.clone(), at };
+                self.tell_agent(cx, &part.agent, &part.offer, notice);
+            }
+            // Bridged by a former owner whose answer is not known: a new connection for this offer.
+            (Some(_), None) => {
+                let request = String::new();
+                if !self.media.remakes(&session, &request) {
+                    let body = MediaBody::ReplaceWebRtc { leg: part.leg, sdp: sdp_offer, prefer };
+                    self.media(cx, body, Then::Remade { session, request });
+                }
+            }
+            // The answer comes with the media node's.
+            (None, _) => {}
+        }
+    }
+
+    fn give_up(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, mine: bool) {
+        let bridged = self.agent.as_deref().and_then(|part| part.bridged);
+        if let Some((part, at)) = self.agent.as_deref().zip(bridged).filter(|_| mine) {
+            // Too late: connected. Without a known answer the page has to remake its audio.
+            let (session, sdp_answer) = (part.session.clone(), part.answer.clone().unwrap_or_default());
+            self.tell_agent(cx, agent, offer, AgentNotice::Connected { session, sdp_answer, at });
+        } else if mine {
+            self.agent_failed(cx, ReleaseCause::NoAnswer);
+        } else if !self.decided_already(cx, agent, offer, "") {
+            self.never_connect(cx, agent, offer, "", ReleaseCause::NoAnswer);
+        }
+    }
+
+    fn never_connect(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, session: &str, cause: ReleaseCause) {
+        let released = EventBody::AgentReleased { offer: offer.clone(), agent: agent.clone(), leg: None, cause };
+        self.emit(cx, released);
+        self.tell_agent(cx, agent, offer, failed(session, cause));
+        self.pay_due(cx);
+    }
+
+    /// The media node has dealt with the agent's offer.
+    pub(crate) fn agent_media_done(
+        &mut self,
+        cx: &mut Cx<'_>,
+        offer: &OfferId,
+        result: Result<MediaOk, Option<MediaFailureKind>>,
+    ) {
+        let Some(part) = self.agent.as_deref().filter(|part| part.offer == *offer && part.bridged.is_none()) else {
+            return;
+        };
+        let leg = part.leg;
+        match result {
+            Ok(ok) => self.bridge_agent(cx, leg, &ok),
+            Err(kind) => {
+                let cause = match kind {
+                    Some(MediaFailureKind::NoCommonCodec | MediaFailureKind::UnsupportedTransport) => {
+                        ReleaseCause::NoCommonCodec
+                    }
+                    Some(MediaFailureKind::MalformedSdp) => ReleaseCause::BadRequest,
+                    Some(MediaFailureKind::Overload) => ReleaseCause::Overload,
+                    _ => ReleaseCause::MediaLost,
+                };
+                self.agent_failed(cx, cause);
+            }
+        }
+    }
+
+    fn bridge_agent(&mut self, cx: &mut Cx<'_>, leg: LegId, ok: &MediaOk) {
+        let Some(part) = self.agent.as_deref() else { return };
+        let (offer, agent, queue, entry) = (part.offer.clone(), part.agent.clone(), part.queue.clone(), part.entry);
+        let part_records = part.recording;
+        let treatment = self.library.treatment(&self.tenant, &queue);
+        self.emit(cx, EventBody::LegAnswered { leg, codec: ok.codec });
+        self.emit(cx, EventBody::QueueExited { queue, entry, outcome: QueueOutcome::Answered });
+        self.emit(cx, EventBody::AgentBridged { offer: offer.clone(), agent: agent.clone(), leg });
+        let recording = part_records.then(|| self.new_recording());
+        if let Some(recording) = recording {
+            self.emit(cx, EventBody::RecordingStarted { recording, agent: agent.clone() });
+        }
+        let sdp_answer = String::from_utf8_lossy(&ok.sdp).into_owned();
+        let until = cx.now.plus(self.settings.agent_reconnect);
+        self.unmeasured.push(leg);
+        let Some(part) = self.agent.as_deref_mut() else { return };
+        part.answer = Some(sdp_answer.clone());
+        part.audio = Audio::Down { until, comfort: false };
+        let session = part.session.clone();
+        self.tell_agent(cx, &agent, &offer, AgentNotice::Connected { session, sdp_answer, at: cx.now });
+        self.pay_due(cx);
+        self.programs(cx);
+        if let Some(recording) = recording {
+            self.start_recording(cx, &treatment, recording);
+        }
+        self.notify_state(cx);
+    }
+
+    /// The agent could not be connected: the caller keeps the place.
+    pub(crate) fn agent_failed(&mut self, cx: &mut Cx<'_>, cause: ReleaseCause) {
+        let Some(leg) = self.agent.as_deref().map(|part| part.leg) else { return };
+        if let Some((agent, offer, session)) = self.release_agent_part(cx, cause) {
+            self.tell_agent(cx, &agent, &offer, failed(&session, cause));
+        }
+        self.pay_due(cx);
+        self.media(cx, MediaBody::CloseEndpoint { leg }, Then::Optional);
+    }
+
+    fn remake_media(&mut self, cx: &mut Cx<'_>, session: String, request: String, sdp: String) {
+        let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
+        let Some(part) = self.agent.as_deref() else { return };
+        if let Some((s, r, answer, error)) = &part.remade
+            && (*s == session && *r == request)
+        {
+            let (sdp_answer, error) = (answer.clone(), error.clone());
+            let notice = AgentNotice::MediaRemade { session, request, sdp_answer, error };
+            return self.tell_agent(cx, &part.agent, &part.offer, notice);
+        }
+        if !self.media.remakes(&session, &request) {
+            let body = MediaBody::ReplaceWebRtc { leg: part.leg, sdp, prefer };
+            self.media(cx, body, Then::Remade { session, request });
+        }
+    }
+
+    /// The media node has dealt with a reloaded page's offer.
+    pub(crate) fn agent_remade(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: String,
+        request: String,
+        result: Result<MediaOk, Option<MediaFailureKind>>,
+    ) {
+        let until = cx.now.plus(self.settings.agent_reconnect);
+        let Some(part) = self.agent.as_deref_mut() else { return };
+        let (answer, error) = match result {
+            Ok(ok) => (String::from_utf8_lossy(&ok.sdp).into_owned(), String::new()),
+            Err(Some(MediaFailureKind::NoCommonCodec)) => (String::new(), "no_common_codec".to_owned()),
+            Err(Some(MediaFailureKind::MalformedSdp)) => (String::new(), "malformed_sdp".to_owned()),
+            Err(_) => (String::new(), "media_unavailable".to_owned()),
+        };
+        if error.is_empty() {
+            part.session.clone_from(&session);
+            part.answer = Some(answer.clone());
+            // Until ICE stands it is still down; the time runs anew.
+            let comfort = part.comfort();
+            part.audio = Audio::Down { until, comfort };
+        }
+        part.remade = Some((session.clone(), request.clone(), answer.clone(), error.clone()));
+        let (agent, offer) = (part.agent.clone(), part.offer.clone());
+        let notice = match (request.is_empty(), part.bridged) {
+            (true, Some(at)) if error.is_empty() => AgentNotice::Connected { session, sdp_answer: answer, at },
+            _ => AgentNotice::MediaRemade { session, request, sdp_answer: answer, error },
+        };
+        self.tell_agent(cx, &agent, &offer, notice);
+    }
+
+    fn control(&mut self, cx: &mut Cx<'_>, session: String, command: String, control: Control) {
+        let Some(part) = self.agent.as_deref() else { return };
+        let known = part.recent.iter().find(|(s, c, _)| *s == session && *c == command).map(|(.., error)| *error);
+        if let Some(error) = known {
+            return self.control_done(cx, session, command, error, false);
+        }
+        if part.bridged.is_none() {
+            return self.control_done(cx, session, command, "not_connected", true);
+        }
+        let error = match control {
+            Control::Hold(on) => self.hold(cx, on),
+            Control::Mute(on) => self.mute(cx, on),
+            Control::Digits(digits) => {
+                let fine = (1..=MAX_DIGITS).contains(&digits.len()) && digits.chars().all(dtmf::is_key);
+                if fine {
+                    return self.send_digits(cx, session, command, digits);
+                }
+                "invalid_digits"
+            }
+            Control::HangUp => {
+                self.control_done(cx, session, command, "", true);
+                return self.end(cx, ReleaseCause::AgentHangup, EndedBy::Agent);
+            }
+            Control::PauseRecording(paused) => self.pause_recording(cx, paused),
+        };
+        self.control_done(cx, session, command, error, true);
+        self.notify_state(cx);
+    }
+
+    fn control_done(&mut self, cx: &mut Cx<'_>, session: String, command: String, error: &'static str, keep: bool) {
+        let Some(part) = self.agent.as_deref_mut() else { return };
+        if keep {
+            if part.recent.len() >= MAX_RECENT {
+                part.recent.pop_front();
+            }
+            part.recent.push_back((session.clone(), command.clone(), error));
+        }
+        let (agent, offer, error) = (part.agent.clone(), part.offer.clone(), error.to_owned());
+        let state = self.conversation(cx.now);
+        self.tell_agent(cx, &agent, &offer, AgentNotice::Result { session, command, error, state });
+    }
+
+    fn hold(&mut self, cx: &mut Cx<'_>, on_hold: bool) -> &'static str {
+        let before = self.held();
+        if self.agent.as_deref().is_some_and(|part| part.on_hold != on_hold) {
+            self.emit(cx, EventBody::HoldChanged { by: HoldBy::Agent, on_hold });
+            self.programs(cx);
+            self.hold_changed(cx, before);
+        }
+        ""
+    }
+
+    /// Either side holds.
+    pub(crate) fn held(&self) -> bool {
+        self.agent.as_deref().is_some_and(|part| part.on_hold)
+            || self.caller.as_deref().is_some_and(|caller| caller.holding)
+    }
+
+    /// After a change of either side's hold.
+    pub(crate) fn hold_changed(&mut self, cx: &mut Cx<'_>, before: bool) {
+        if self.agent.as_deref().is_none_or(|part| part.bridged.is_none()) {
+            return;
+        }
+        let now = self.held();
+        if now != before {
+            self.mark_hold(cx, now);
+        }
+        self.notify_state(cx);
+    }
+
+    fn mute(&mut self, cx: &mut Cx<'_>, muted: bool) -> &'static str {
+        let Some(leg) = self.agent.as_deref().filter(|part| part.muted != muted).map(|part| part.leg) else {
+            return "";
+        };
+        self.emit(cx, EventBody::MuteChanged { muted });
+        self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
+        ""
+    }
+
+    fn send_digits(&mut self, cx: &mut Cx<'_>, session: String, command: String, digits: String) {
+        if !self.media.sends_digits(&session, &command) {
+            let leg = self.caller_leg();
+            let then = Then::Digits { session, command, digits: digits.clone() };
+            self.media(cx, MediaBody::SendDigits { leg, digits }, then);
+        }
+    }
+
+    /// Sent as telephone-events; or by INFO, when the caller's side takes none.
+    pub(crate) fn digits_done(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: String,
+        command: String,
+        digits: &str,
+        result: Result<MediaOk, Option<MediaFailureKind>>,
+    ) {
+        let error = match result {
+            Ok(_) => "",
+            Err(Some(MediaFailureKind::NoTelephoneEvent)) => {
+                self.send_info(cx, digits);
+                ""
+            }
+            Err(_) => "media_unavailable",
+        };
+        self.control_done(cx, session, command, error, true);
+    }
+
+    /// Tells the agent how the conversation is now.
+    pub(crate) fn notify_state(&mut self, cx: &mut Cx<'_>) {
+        if let (Some(part), Some(state)) = (self.agent.as_deref(), self.conversation(cx.now)) {
+            self.tell_agent(cx, &part.agent, &part.offer, AgentNotice::State(state));
+        }
+    }
+
+    fn conversation(&self, at: Timestamp) -> Option<ConversationState> {
+        let part = self.agent.as_deref().filter(|part| part.bridged.is_some())?;
+        Some(ConversationState {
+            on_hold: part.on_hold,
+            muted: part.muted,
+            recording: self.running_recording().is_some_and(|recording| !recording.paused),
+            caller_held: self.caller.as_deref().is_some_and(|caller| caller.holding),
+            at,
+        })
+    }
+
+    /// What both parties have to hear as things are.
+    pub(crate) fn programs(&mut self, cx: &mut Cx<'_>) {
+        let caller = self.caller_leg();
+        let music = |call: &Self, queue: &QueueId| Program::Music(call.library.treatment(&call.tenant, queue).music.clone());
+        match (self.agent.as_deref().filter(|part| part.bridged.is_some()), &self.stay) {
+            (Some(part), _) if part.on_hold || part.comfort() => {
+                let (agent, program) = (part.leg, music(self, &part.queue));
+                self.media(cx, MediaBody::SetProgram { leg: caller, program }, Then::Needed);
+                self.media(cx, MediaBody::SetProgram { leg: agent, program: Program::Silence }, Then::Needed);
+            }
+            (Some(part), _) => {
+                let agent = part.leg;
+                self.media(cx, MediaBody::Bridge { a: caller, b: agent }, Then::Needed);
+            }
+            (None, Some(stay)) => {
+                let program = music(self, &stay.queue);
+                self.media(cx, MediaBody::SetProgram { leg: caller, program }, Then::Needed);
+            }
+            (None, None) => {}
+        }
+    }
+
+    pub(crate) fn agent_audio_up(&mut self, cx: &mut Cx<'_>, leg: LegId) {
+        let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg) else { return };
+        let comforted = part.comfort();
+        part.audio = Audio::Up;
+        if comforted {
+            self.programs(cx);
+        }
+    }
+
+    pub(crate) fn agent_audio_down(&mut self, cx: &mut Cx<'_>, leg: LegId, reason: Disconnect) {
+        let fresh = cx.now.plus(self.settings.agent_reconnect);
+        let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg && part.bridged.is_some()) else {
+            return;
+        };
+        // A silent microphone is no lost agent.
+        if reason == Disconnect::Paused || part.comfort() {
+            return;
+        }
+        let until = part.audio_until().unwrap_or(fresh);
+        part.audio = Audio::Down { until, comfort: true };
+        self.programs(cx);
+    }
+
+    /// The agent did not come back: the caller waits again, in front.
+    pub(crate) fn agent_lost(&mut self, cx: &mut Cx<'_>) {
+        let Some(part) = self.agent.as_deref() else { return };
+        let (leg, queue) = (part.leg, part.queue.clone());
+        let entered = self.waiting_since.unwrap_or(cx.now);
+        self.release_agent_part(cx, ReleaseCause::MediaTimeout);
+        self.stop_recordings(cx);
+        self.media(cx, MediaBody::CloseEndpoint { leg }, Then::Optional);
+        self.enter_queue(cx, queue, RETURN_PRIORITY, entered);
+        self.pay_due(cx);
+    }
+}
+
+/// What a `Connect` brings.
+struct Picked {
+    session: String,
+    sdp_offer: String,
+    agent_name: String,
+    queue: QueueId,
+    recording: bool,
+}
+
+fn failed(session: &str, cause: ReleaseCause) -> AgentNotice {
+    AgentNotice::ConnectFailed { session: session.to_owned(), reason: cause.as_str().to_owned() }
+}

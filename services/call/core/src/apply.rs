@@ -1,0 +1,220 @@
+//! Everything durable changes here, in the first run as in a replay.
+
+use trunkline_sip::Dialog;
+use trunkline_types::Timestamp;
+
+use crate::{
+    agent::{AgentPart, Decided, DecidedOutcome, MAX_DECIDED},
+    call::{Call, End, Origin},
+    debt::{Debt, DebtKind},
+    effect::LeaveCause,
+    event::{DialogState, Event, EventBody, FlowOutcome, HoldBy, QueueOutcome, Started, TranscriptState},
+    flow::FlowRun,
+    invite,
+    leg::{Bye, CallerLeg, InfoKeys, PendingInvite, Unacked},
+    queueing::Stay,
+    recording::Recording,
+    session_timer,
+};
+use trunkline_types::{AgentId, OfferId, ReleaseCause};
+
+impl Call {
+    pub(crate) fn apply_event(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.body {
+            EventBody::Started(started) => self.apply_started(started),
+            EventBody::MediaSession { node } => self.media.node = Some(node.clone()),
+            EventBody::LegAdded { leg, .. } => self.next_leg = self.next_leg.max(leg.index + 1),
+            EventBody::LegAnswered { leg, codec } => {
+                if let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.id == *leg) {
+                    caller.answered = true;
+                    caller.codec = *codec;
+                    caller.invite = None;
+                }
+            }
+            EventBody::DialogChanged { state, .. } => self.apply_dialog(at, state),
+            EventBody::FlowEntered { flow, version } => {
+                let text = self.library.flow_version(&self.tenant, flow, *version);
+                self.flow = Some(Box::new(FlowRun::new(text)));
+            }
+            EventBody::FlowStep { node, outcome } => self.apply_flow_step(node, outcome),
+            EventBody::QueueEntered { queue, entry, entered, priority } => {
+                self.next_entry = self.next_entry.max(entry + 1);
+                self.waiting_since = self.waiting_since.or(Some(*entered));
+                self.stay = Some(Stay::new(queue.clone(), *entry, *entered, *priority, at));
+            }
+            EventBody::QueueExited { queue, entry, outcome } => {
+                self.stay = None;
+                if let Some(cause) = leave_cause(*outcome) {
+                    self.owe(at, DebtKind::Leave { queue: queue.clone(), entry: *entry, cause });
+                }
+            }
+            EventBody::AgentConnecting { offer, agent, leg, queue, .. } => {
+                let entry = self.stay.as_ref().map_or(0, |stay| stay.entry);
+                self.agent = Some(Box::new(AgentPart::new(offer, agent, queue, entry, *leg)));
+            }
+            EventBody::AgentBridged { offer, .. } => self.apply_bridged(at, offer),
+            EventBody::AgentReleased { offer, agent, cause, .. } => self.apply_agent_released(at, offer, agent, *cause),
+            EventBody::HoldChanged { by: HoldBy::Agent, on_hold } => {
+                if let Some(part) = &mut self.agent {
+                    part.on_hold = *on_hold;
+                }
+            }
+            EventBody::HoldChanged { by: HoldBy::Caller, on_hold } => {
+                if let Some(caller) = &mut self.caller {
+                    caller.holding = *on_hold;
+                }
+            }
+            EventBody::MuteChanged { muted } => {
+                if let Some(part) = &mut self.agent {
+                    part.muted = *muted;
+                }
+            }
+            EventBody::RecordingStarted { recording, .. } => {
+                self.next_recording = self.next_recording.max(recording.index + 1);
+                self.recordings.push(Recording::new(*recording));
+            }
+            EventBody::RecordingPaused { recording, paused } => {
+                if let Some(found) = self.recordings.iter_mut().find(|r| r.id == *recording) {
+                    found.paused = *paused;
+                    found.paused_until = paused.then(|| at.plus(self.settings.pause_limit));
+                }
+            }
+            EventBody::RecordingFinished(finished) => self.recording_settled(finished.recording),
+            EventBody::RecordingFailed { recording, .. } => self.recording_settled(*recording),
+            EventBody::TranscriptStatus { status, .. } => self.apply_transcript(*status),
+            EventBody::Ended { cause, by } => {
+                self.ended = Some(End { at, cause: *cause, by: *by });
+                self.flow = None;
+                self.farewell = None;
+            }
+            EventBody::LegReleased { leg, .. } => self.closed |= leg.index == 0,
+            EventBody::DigitsReceived { .. }
+            | EventBody::TranscriptSegment(_)
+            | EventBody::LegQuality { .. } => {}
+        }
+    }
+
+    fn apply_started(&mut self, started: &Started) {
+        self.origin = Some(Box::new(Origin {
+            caller_number: started.caller_number.clone(),
+            caller_name: started.caller_name.clone(),
+            dialled: started.dialled.clone(),
+            destination: started.destination.clone(),
+        }));
+        // The call checked this before it journalled the INVITE.
+        let Ok(dialog) = Dialog::from_request(&started.invite, &invite::local_tag(self.id)) else { return };
+        self.caller = Some(Box::new(CallerLeg {
+            id: self.caller_leg(),
+            dialog,
+            route: started.route.clone(),
+            contact: started.contact_uri.clone(),
+            answered: false,
+            codec: None,
+            holding: false,
+            session_s: None,
+            invite: Some(Box::new(PendingInvite {
+                transaction: started.transaction.clone(),
+                request: started.invite.clone(),
+                route: started.route.clone(),
+                initial: true,
+                late: started.invite.body.is_empty(),
+            })),
+            update: None,
+            unacked: Vec::new(),
+            session_until: None,
+            silent_until: None,
+            bye: Bye::No,
+            info: InfoKeys::default(),
+        }));
+    }
+
+    fn apply_dialog(&mut self, at: Timestamp, state: &DialogState) {
+        let (t1, patience) = (self.settings.t1, self.settings.sip_patience());
+        let Some(caller) = self.caller.as_deref_mut() else { return };
+        caller.dialog = state.dialog.clone();
+        caller.route = state.route.clone();
+        caller.session_s = state.session_s;
+        caller.session_until = state.session_s.map(|seconds| session_timer::expiry(at, seconds));
+        if let Some(answer) = &state.answer {
+            caller.unacked.push(Unacked {
+                transaction: answer.transaction.clone(),
+                cseq: answer.cseq,
+                response: Box::new(answer.response.clone()),
+                route: state.route.clone(),
+                offered: answer.offered,
+                interval: t1,
+                next: at.plus(t1),
+                give_up: at.plus(patience),
+                recovered: false,
+            });
+        }
+    }
+
+    fn apply_flow_step(&mut self, node: &str, outcome: &FlowOutcome) {
+        if let FlowOutcome::Set { name, value } = outcome {
+            self.attributes.insert(name.clone(), value.clone());
+        }
+        if let (Some(run), FlowOutcome::Entered) = (&mut self.flow, outcome) {
+            run.entered(node);
+        }
+    }
+
+    fn apply_bridged(&mut self, at: Timestamp, offer: &OfferId) {
+        let Some(part) = self.agent.as_deref_mut().filter(|part| part.offer == *offer) else { return };
+        part.bridged = Some(at);
+        let (queue, entry) = (part.queue.clone(), part.entry);
+        self.owe(at, DebtKind::Answered { queue, entry, offer: offer.clone(), at });
+    }
+
+    fn apply_agent_released(&mut self, at: Timestamp, offer: &OfferId, agent: &AgentId, cause: ReleaseCause) {
+        let part = self.agent.take_if(|part| part.offer == *offer);
+        let connected = part.as_ref().and_then(|part| part.bridged);
+        let outcome = connected.map_or(DecidedOutcome::Failed, |connected| DecidedOutcome::Over { connected });
+        if self.decided.len() >= MAX_DECIDED {
+            self.decided.remove(0);
+        }
+        self.decided.push(Decided { offer: offer.clone(), outcome, cause, at });
+        if connected.is_some() {
+            self.owe(at, DebtKind::AgentEnded { agent: agent.clone(), offer: offer.clone(), cause, at, connected });
+        } else {
+            let (queue, entry) = match part {
+                Some(part) => (part.queue, part.entry),
+                None => (offer.queue.clone(), self.next_entry.saturating_sub(1)),
+            };
+            self.owe(at, DebtKind::ConnectFailed { queue, entry, offer: offer.clone(), cause });
+        }
+    }
+
+    fn apply_transcript(&mut self, status: TranscriptState) {
+        if status == TranscriptState::Started {
+            return;
+        }
+        if let Some(recording) = self.recordings.iter_mut().find(|recording| recording.transcript_open) {
+            recording.transcript_open = false;
+        }
+        self.recordings.retain(Recording::open);
+    }
+
+    fn recording_settled(&mut self, id: trunkline_types::RecordingId) {
+        if let Some(recording) = self.recordings.iter_mut().find(|recording| recording.id == id) {
+            recording.stored = true;
+            recording.paused_until = None;
+        }
+        self.recordings.retain(Recording::open);
+    }
+
+    pub(crate) fn owe(&mut self, at: Timestamp, kind: DebtKind) {
+        self.debts.push(Debt::new(kind, at, &self.settings));
+    }
+}
+
+const fn leave_cause(outcome: QueueOutcome) -> Option<LeaveCause> {
+    match outcome {
+        QueueOutcome::Abandoned => Some(LeaveCause::Abandoned),
+        QueueOutcome::TimedOut => Some(LeaveCause::TimedOut),
+        QueueOutcome::Lost => Some(LeaveCause::Lost),
+        QueueOutcome::Flow => Some(LeaveCause::Flow),
+        QueueOutcome::Answered | QueueOutcome::Refused => None,
+    }
+}

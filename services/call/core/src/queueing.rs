@@ -1,0 +1,219 @@
+//! The stay in a queue, as the call sees it: a place that is asked for until it is given, checked now and then, and
+//! left with a word.
+
+use std::time::Duration;
+
+use trunkline_types::{QueueId, ReleaseCause, Timestamp};
+
+use crate::{
+    call::{Call, Cx, Farewell},
+    effect::{Enqueue, LeaveCause, QueueRequest},
+    event::{EndedBy, EventBody, QueueOutcome},
+    input::{QueueSignal, RefusedReason},
+    media::{MediaBody, Play, Program, Then},
+};
+
+/// The priority with which a caller waits again whose agent was lost: with the time of the first entry it is in front
+/// of everybody else.
+pub const RETURN_PRIORITY: i32 = 100;
+
+/// The shortest time between two announcements.
+const ANNOUNCEMENT_GAP: Duration = Duration::from_secs(5);
+/// Stays of one call in queues; a call that is sent back more often has met a defect.
+const MAX_ENTRIES: u32 = 50;
+
+/// A stay in a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Stay {
+    pub queue: QueueId,
+    pub entry: u32,
+    pub entered: Timestamp,
+    pub priority: i32,
+    // Volatile.
+    pub confirmed: bool,
+    pub send_at: Timestamp,
+    interval: Duration,
+    /// Since when an answer is missing.
+    asked: Option<Timestamp>,
+    pub announce_at: Option<Timestamp>,
+    /// The announcement cannot be played.
+    pub silent: bool,
+}
+
+impl Stay {
+    pub fn new(queue: QueueId, entry: u32, entered: Timestamp, priority: i32, at: Timestamp) -> Self {
+        Self {
+            queue,
+            entry,
+            entered,
+            priority,
+            confirmed: false,
+            send_at: at,
+            interval: Duration::ZERO,
+            asked: None,
+            announce_at: None,
+            silent: false,
+        }
+    }
+}
+
+impl Call {
+    /// Waits in `queue` from now on; counts as waiting since `entered`.
+    pub(crate) fn enter_queue(&mut self, cx: &mut Cx<'_>, queue: QueueId, priority: i32, entered: Timestamp) {
+        let entry = self.next_entry;
+        if entry >= MAX_ENTRIES {
+            return self.end(cx, ReleaseCause::Internal, EndedBy::System);
+        }
+        let priority = priority.clamp(-RETURN_PRIORITY, RETURN_PRIORITY);
+        self.emit(cx, EventBody::QueueEntered { queue, entry, entered, priority });
+        self.enqueue_timer(cx);
+        self.programs(cx);
+    }
+
+    /// Asks for the place (again), or whether it is still there.
+    pub(crate) fn enqueue_timer(&mut self, cx: &mut Cx<'_>) {
+        let settings = self.settings.clone();
+        let card = self.card();
+        let Some(stay) = &mut self.stay else { return };
+        let asked = *stay.asked.get_or_insert(cx.now);
+        let patience = if stay.confirmed { settings.debt_deadline } else { settings.enqueue_deadline };
+        if cx.now.since(asked) >= patience {
+            return self.place_lost(cx);
+        }
+        stay.interval = if stay.interval.is_zero() {
+            settings.resend_first
+        } else {
+            (stay.interval * 2).min(settings.resend_max)
+        };
+        stay.send_at = cx.now.plus(stay.interval);
+        let (queue, entry, priority, entered) = (stay.queue.clone(), stay.entry, stay.priority, stay.entered);
+        let request = Enqueue { entry, priority, entered, card };
+        self.tell_queue(cx, &queue, QueueRequest::Enqueue(Box::new(request)));
+    }
+
+    /// The queue does not answer.
+    fn place_lost(&mut self, cx: &mut Cx<'_>) {
+        let Some(stay) = &self.stay else { return };
+        let (queue, entry) = (stay.queue.clone(), stay.entry);
+        self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::Lost });
+        self.pay_due(cx);
+        if !self.flow_after_refusal(cx) {
+            let prompts = self.library.treatment(&self.tenant, &queue).refused_prompts.clone();
+            self.say_goodbye(cx, prompts, ReleaseCause::Overload, EndedBy::System);
+        }
+    }
+
+    pub(crate) fn on_queue(&mut self, cx: &mut Cx<'_>, queue: &QueueId, entry: u32, signal: QueueSignal) {
+        let here = self.stay.as_ref().is_some_and(|stay| stay.queue == *queue && stay.entry == entry);
+        match signal {
+            QueueSignal::Queued { .. } if here => self.queued(cx.now),
+            QueueSignal::Refused(reason) if here && self.agent.is_none() => self.queue_refused(cx, reason),
+            QueueSignal::TimedOut if here && self.agent.is_none() => self.queue_timed_out(cx),
+            // Our word got lost; the queue asks until it has one.
+            QueueSignal::TimedOut if !here && entry < self.next_entry => {
+                self.tell_queue(cx, queue, QueueRequest::Leave { entry, cause: LeaveCause::TimedOut });
+            }
+            QueueSignal::Left if here && self.agent.is_none() => self.enter_again(cx),
+            QueueSignal::Left => {
+                self.settle(|debt| {
+                    matches!(debt, crate::debt::DebtKind::Leave { queue: q, entry: e, .. } if q == queue && *e == entry)
+                });
+            }
+            QueueSignal::Acknowledged(acknowledged) => self.settle(|debt| {
+                use crate::debt::DebtKind::{Answered, ConnectFailed};
+                matches!(debt, Answered { offer, .. } | ConnectFailed { offer, .. } if *offer == acknowledged)
+            }),
+            QueueSignal::Ask => {
+                let answer = if here { QueueRequest::Alive { entry } } else { QueueRequest::Gone { entry } };
+                self.tell_queue(cx, queue, answer);
+            }
+            QueueSignal::Queued { .. } | QueueSignal::Refused(_) | QueueSignal::TimedOut => {}
+        }
+    }
+
+    fn queued(&mut self, now: Timestamp) {
+        let Some(stay) = &mut self.stay else { return };
+        stay.asked = None;
+        stay.interval = Duration::ZERO;
+        stay.send_at = now.plus(self.settings.place_check);
+        if !stay.confirmed && !stay.silent {
+            let treatment = self.library.treatment(&self.tenant, &stay.queue);
+            stay.announce_at = treatment.announcement.as_ref().map(|announcement| now.plus(announcement.first));
+        }
+        stay.confirmed = true;
+    }
+
+    fn queue_refused(&mut self, cx: &mut Cx<'_>, reason: RefusedReason) {
+        let Some(stay) = &self.stay else { return };
+        let (queue, entry) = (stay.queue.clone(), stay.entry);
+        self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::Refused });
+        if !self.flow_after_refusal(cx) {
+            let prompts = self.library.treatment(&self.tenant, &queue).refused_prompts.clone();
+            self.say_goodbye(cx, prompts, reason.release_cause(), EndedBy::Flow);
+        }
+    }
+
+    fn queue_timed_out(&mut self, cx: &mut Cx<'_>) {
+        let Some(stay) = &self.stay else { return };
+        let (queue, entry) = (stay.queue.clone(), stay.entry);
+        self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::TimedOut });
+        self.pay_due(cx);
+        if !self.flow_after_timeout(cx) {
+            let prompts = self.library.treatment(&self.tenant, &queue).timed_out_prompts.clone();
+            self.say_goodbye(cx, prompts, ReleaseCause::QueueTimeout, EndedBy::Flow);
+        }
+    }
+
+    /// The queue does not know our place: a new one with the old time.
+    fn enter_again(&mut self, cx: &mut Cx<'_>) {
+        let Some(stay) = &self.stay else { return };
+        let (queue, entry, priority, entered) = (stay.queue.clone(), stay.entry, stay.priority, stay.entered);
+        self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::Lost });
+        self.pay_due(cx);
+        self.enter_queue(cx, queue, priority, entered);
+    }
+
+    /// Comfort: a prompt over the music.
+    pub(crate) fn announce(&mut self, cx: &mut Cx<'_>) {
+        let Some(stay) = &mut self.stay else { return };
+        stay.announce_at = None;
+        let treatment = self.library.treatment(&self.tenant, &stay.queue);
+        let Some(announcement) = treatment.announcement.as_ref().filter(|a| !a.prompts.is_empty()) else { return };
+        stay.announce_at = Some(cx.now.plus(announcement.every.max(ANNOUNCEMENT_GAP)));
+        let play = Play {
+            prompts: announcement.prompts.clone(),
+            then: Program::Music(treatment.music.clone()),
+            token: "announcement".to_owned(),
+            interruptible: false,
+            over_music: true,
+        };
+        let leg = self.caller_leg();
+        let body = MediaBody::SetProgram { leg, program: Program::Play(Box::new(play)) };
+        self.media(cx, body, Then::Announce);
+    }
+
+    /// A last message, then the end.
+    pub(crate) fn say_goodbye(&mut self, cx: &mut Cx<'_>, prompts: Vec<String>, cause: ReleaseCause, by: EndedBy) {
+        if prompts.is_empty() {
+            return self.end(cx, cause, by);
+        }
+        let token = self.media.mint(cx.now).to_string();
+        let until = cx.now.plus(self.settings.play_limit);
+        self.farewell = Some(Farewell { token: token.clone(), until, cause, by });
+        self.play(cx, prompts, token, false);
+    }
+
+    pub(crate) fn farewell_over(&mut self, cx: &mut Cx<'_>) {
+        if let Some(farewell) = self.farewell.take() {
+            self.end(cx, farewell.cause, farewell.by);
+        }
+    }
+
+    /// Plays prompts to the caller, then silence.
+    pub(crate) fn play(&mut self, cx: &mut Cx<'_>, prompts: Vec<String>, token: String, interruptible: bool) {
+        let leg = self.caller_leg();
+        let then = Then::Play { token: token.clone() };
+        let play = Play { prompts, then: Program::Silence, token, interruptible, over_music: false };
+        self.media(cx, MediaBody::SetProgram { leg, program: Program::Play(Box::new(play)) }, then);
+    }
+}

@@ -1,0 +1,194 @@
+//! Recordings and transcripts of a call: begun with the bridge, ended with it, expected until they are stored.
+
+use trunkline_types::{LegId, RecordingId, Timestamp};
+
+use crate::{
+    call::{Call, Cx},
+    event::{EventBody, RecordingFinished, TranscriptSegment, TranscriptState},
+    media::{MediaBody, MediaFailureKind, RecordedObject, Then},
+    settings::Treatment,
+};
+
+/// A recording that is not settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Recording {
+    pub id: RecordingId,
+    pub paused: bool,
+    pub paused_until: Option<Timestamp>,
+    /// It has been stopped; what comes in later than this is not waited for.
+    pub deadline: Option<Timestamp>,
+    pub stored: bool,
+    pub transcript_open: bool,
+}
+
+impl Recording {
+    pub fn new(id: RecordingId) -> Self {
+        Self { id, paused: false, paused_until: None, deadline: None, stored: false, transcript_open: true }
+    }
+
+    pub fn open(&self) -> bool {
+        !self.stored || self.transcript_open
+    }
+}
+
+impl Call {
+    /// The recording that runs now.
+    pub(crate) fn running_recording(&self) -> Option<&Recording> {
+        self.recordings.iter().find(|recording| recording.deadline.is_none() && !recording.stored)
+    }
+
+    /// Begins a recording of both legs, and its transcript.
+    pub(crate) fn start_recording(&mut self, cx: &mut Cx<'_>, treatment: &Treatment, recording: RecordingId) {
+        let Some(right) = self.agent.as_deref().map(|part| part.leg) else { return };
+        let left = self.caller_leg();
+        let body = MediaBody::StartRecording { recording, left, right };
+        self.media(cx, body, Then::Recording(recording));
+        if treatment.transcribe {
+            self.start_transcription(cx, treatment, recording, left, right);
+        } else {
+            let detail = "not wanted for this queue".to_owned();
+            self.emit(cx, EventBody::TranscriptStatus { status: TranscriptState::None, detail });
+        }
+    }
+
+    fn start_transcription(
+        &mut self,
+        cx: &mut Cx<'_>,
+        treatment: &Treatment,
+        recording: RecordingId,
+        left: LegId,
+        right: LegId,
+    ) {
+        let (language, phrases) = (treatment.language.clone(), treatment.phrases.clone());
+        let body = MediaBody::StartTranscription { recording, left, right, language, phrases };
+        self.media(cx, body, Then::Optional);
+    }
+
+    /// The conversation is over, the call goes on.
+    pub(crate) fn stop_recordings(&mut self, cx: &mut Cx<'_>) {
+        let running: Vec<(RecordingId, bool)> = self
+            .recordings
+            .iter()
+            .filter(|recording| recording.deadline.is_none())
+            .map(|recording| (recording.id, recording.transcript_open))
+            .collect();
+        for (recording, transcript) in running {
+            self.media(cx, MediaBody::StopRecording { recording }, Then::Optional);
+            if transcript {
+                self.media(cx, MediaBody::StopTranscription { recording }, Then::Optional);
+            }
+        }
+        self.recordings_end(cx.now);
+    }
+
+    /// From now on they are waited for.
+    pub(crate) fn recordings_end(&mut self, now: Timestamp) {
+        for recording in &mut self.recordings {
+            recording.deadline = recording.deadline.or(Some(now.plus(self.settings.settle_deadline)));
+            recording.paused_until = None;
+        }
+    }
+
+    pub(crate) fn recording_refused(
+        &mut self,
+        cx: &mut Cx<'_>,
+        recording: RecordingId,
+        kind: Option<MediaFailureKind>,
+    ) {
+        // After a recovery it may run already.
+        if kind == Some(MediaFailureKind::Conflict) {
+            return;
+        }
+        let reason = match kind {
+            Some(kind) => format!("the media node refused it: {kind:?}"),
+            None => "the media node did not answer".to_owned(),
+        };
+        self.recording_failed(cx, recording, reason);
+        self.notify_state(cx);
+    }
+
+    pub(crate) fn recording_finished(&mut self, cx: &mut Cx<'_>, object: RecordedObject) {
+        if !self.expects(object.recording) {
+            return;
+        }
+        let finished = RecordingFinished {
+            recording: object.recording,
+            location: object.key,
+            duration_ms: object.duration_ms,
+            size_bytes: object.size_bytes,
+            sha256: object.sha256,
+            holds: object.holds,
+            gaps: object.gaps,
+        };
+        self.emit(cx, EventBody::RecordingFinished(Box::new(finished)));
+    }
+
+    pub(crate) fn recording_failed(&mut self, cx: &mut Cx<'_>, recording: RecordingId, reason: String) {
+        if self.expects(recording) {
+            self.emit(cx, EventBody::RecordingFailed { recording, reason });
+        }
+    }
+
+    fn expects(&self, id: RecordingId) -> bool {
+        self.recordings.iter().any(|recording| recording.id == id && !recording.stored)
+    }
+
+    /// Nobody will tell any more.
+    pub(crate) fn recording_overdue(&mut self, cx: &mut Cx<'_>, n: usize) {
+        let Some(recording) = self.recordings.get(n) else { return };
+        let (id, stored, transcript) = (recording.id, recording.stored, recording.transcript_open);
+        if !stored {
+            let reason = format!("not stored within {} s of its end", self.settings.settle_deadline.as_secs());
+            self.emit(cx, EventBody::RecordingFailed { recording: id, reason });
+        }
+        if transcript {
+            let detail = "the recogniser did not finish in time".to_owned();
+            self.emit(cx, EventBody::TranscriptStatus { status: TranscriptState::Failed, detail });
+        }
+        // The event settles the first open transcript; this one is over in any case.
+        self.recordings.retain(|recording| recording.id != id);
+    }
+
+    pub(crate) fn transcribed(&mut self, cx: &mut Cx<'_>, segment: TranscriptSegment) {
+        if segment.recording.call == self.id && segment.recording.index < self.next_recording {
+            self.emit(cx, EventBody::TranscriptSegment(Box::new(segment)));
+        }
+    }
+
+    pub(crate) fn transcript_status(&mut self, cx: &mut Cx<'_>, status: TranscriptState, detail: String) {
+        if self.recordings.iter().any(|recording| recording.transcript_open) {
+            self.emit(cx, EventBody::TranscriptStatus { status, detail });
+        }
+    }
+
+    /// Pause for card data, or go on. Returns an error for the agent, empty = done.
+    pub(crate) fn pause_recording(&mut self, cx: &mut Cx<'_>, paused: bool) -> &'static str {
+        let Some(recording) = self.running_recording() else { return "not_recording" };
+        let (id, was) = (recording.id, recording.paused);
+        if was != paused {
+            self.emit(cx, EventBody::RecordingPaused { recording: id, paused });
+            let resume_after_ms = u32::try_from(self.settings.pause_limit.as_millis()).unwrap_or(u32::MAX);
+            let body = MediaBody::PauseRecording { recording: id, paused, resume_after_ms };
+            self.media(cx, body, Then::Optional);
+        }
+        ""
+    }
+
+    pub(crate) fn recording_pause_over(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now;
+        let due = |recording: &Recording| recording.paused_until.is_some_and(|until| until <= now);
+        if self.running_recording().is_some_and(due) {
+            self.pause_recording(cx, false);
+            self.notify_state(cx);
+        } else if let Some(recording) = self.recordings.iter_mut().find(|recording| due(recording)) {
+            recording.paused_until = None;
+        }
+    }
+
+    /// Marks the hold in the recording when it begins and ends.
+    pub(crate) fn mark_hold(&mut self, cx: &mut Cx<'_>, on: bool) {
+        if let Some(recording) = self.running_recording().map(|recording| recording.id) {
+            self.media(cx, MediaBody::MarkHold { recording, on }, Then::Optional);
+        }
+    }
+}

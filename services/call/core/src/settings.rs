@@ -1,0 +1,134 @@
+//! Time limits of a call, and what it looks up in the configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use trunkline_types::{FlowId, QueueId, TenantId};
+
+use crate::flow::Flow;
+
+/// Time limits. The defaults suit a telephone network and a cluster in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// SIP T1: the first interval of a repeated 2xx (RFC 3261 section 17.1.1.1). 500 ms.
+    pub t1: Duration,
+    /// SIP T2: the longest interval of a repeated 2xx. 4 s.
+    pub t2: Duration,
+    /// A media command is sent again this long after the last time. 500 ms.
+    pub media_resend: Duration,
+    /// A media command without an answer has failed after this long. 4 s: less than the caller's patience, more than
+    /// a pause of the node.
+    pub media_deadline: Duration,
+    /// First interval of what queues and agents have to acknowledge; doubles up to `resend_max`. 500 ms.
+    pub resend_first: Duration,
+    /// Longest interval of the same. 4 s.
+    pub resend_max: Duration,
+    /// A queue that did not answer `Enqueue` for this long counts as refusing. 15 s.
+    pub enqueue_deadline: Duration,
+    /// While waiting the place is confirmed this often, so that a lost place is found. 30 s.
+    pub place_check: Duration,
+    /// What has not been acknowledged for this long is given up; queue and agent have checks of their own. 120 s.
+    pub debt_deadline: Duration,
+    /// An agent without audio (a reload, a lost connection) keeps the call this long. 60 s.
+    pub agent_reconnect: Duration,
+    /// After the media node reported no RTP from the caller, the call is kept this long. 15 s.
+    pub silence_grace: Duration,
+    /// The longest that one announcement may take. 120 s.
+    pub play_limit: Duration,
+    /// After the end: how long a recording, its transcript and the last measurements may take to come in. 60 s.
+    pub settle_deadline: Duration,
+    /// The same for measurements alone, when nothing was recorded. 2 s.
+    pub quality_deadline: Duration,
+    /// A paused recording goes on by itself after this long. 300 s.
+    pub pause_limit: Duration,
+    /// A session timer below this is refused with 422 (RFC 4028 section 5). 90 s.
+    pub min_session: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            media_resend: Duration::from_millis(500),
+            media_deadline: Duration::from_secs(4),
+            resend_first: Duration::from_millis(500),
+            resend_max: Duration::from_secs(4),
+            enqueue_deadline: Duration::from_secs(15),
+            place_check: Duration::from_secs(30),
+            debt_deadline: Duration::from_secs(120),
+            agent_reconnect: Duration::from_secs(60),
+            silence_grace: Duration::from_secs(15),
+            play_limit: Duration::from_secs(120),
+            settle_deadline: Duration::from_secs(60),
+            quality_deadline: Duration::from_secs(2),
+            pause_limit: Duration::from_secs(300),
+            min_session: Duration::from_secs(90),
+        }
+    }
+}
+
+impl Settings {
+    /// How long a 2xx waits for its ACK, and a request of ours for its answer: 64*T1.
+    pub fn sip_patience(&self) -> Duration {
+        self.t1 * 64
+    }
+}
+
+/// What a call looks up: flows by version, and how a queue treats its callers. Answers may change between calls, but
+/// a version of a flow never does.
+pub trait Library: Send + Sync {
+    /// The flow that is in force now.
+    fn flow(&self, tenant: &TenantId, id: &FlowId) -> Option<Arc<Flow>>;
+    /// One immutable version, for a call that began it before.
+    fn flow_version(&self, tenant: &TenantId, id: &FlowId, version: u64) -> Option<Arc<Flow>>;
+    /// How a queue treats its callers; the default for an unknown one.
+    fn treatment(&self, tenant: &TenantId, id: &QueueId) -> Arc<Treatment>;
+}
+
+/// How a queue treats its callers and conversations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// Music while waiting and on hold; empty = the node's own.
+    pub music: String,
+    /// Played over the music from time to time while waiting.
+    pub announcement: Option<Announcement>,
+    /// Played when the queue gives no place; empty = nothing.
+    pub refused_prompts: Vec<String>,
+    /// Played when the longest wait is over; empty = nothing.
+    pub timed_out_prompts: Vec<String>,
+    /// Hand recorded conversations to the recogniser. (Whether a queue's calls are recorded is told by the queue.)
+    pub transcribe: bool,
+    /// BCP 47, for the recogniser; empty = its default.
+    pub language: String,
+    /// Words and phrases that are expected, for the recogniser.
+    pub phrases: Vec<String>,
+}
+
+impl Default for Treatment {
+    fn default() -> Self {
+        Self {
+            music: String::new(),
+            announcement: Some(Announcement {
+                prompts: vec!["queue-wait".into()],
+                first: Duration::from_secs(20),
+                every: Duration::from_secs(45),
+            }),
+            refused_prompts: vec!["queue-full".into()],
+            timed_out_prompts: vec!["goodbye".into()],
+            transcribe: true,
+            language: String::new(),
+            phrases: Vec::new(),
+        }
+    }
+}
+
+/// A comfort announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Names of prompts, at least one.
+    pub prompts: Vec<String>,
+    /// After this long in the queue for the first time.
+    pub first: Duration,
+    /// And this long after the last time; at least 5 s.
+    pub every: Duration,
+}
