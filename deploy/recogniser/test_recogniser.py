@@ -190,7 +190,8 @@ class RecogniserTest(unittest.TestCase):
         if OPTIONS.show:
             for channel in voices:
                 for segment in finals(responses, channel):
-                    print(f"  {channel} {segment.start_ms:6} {segment.end_ms:6} {segment.confidence:.2f} {segment.text}")
+                    print(f"  {channel} {segment.start_ms:6} {segment.end_ms:6} "
+                          f"{segment.confidence:.2f} {segment.text}")
         return responses
 
     def assert_found(self, name, heard):
@@ -313,6 +314,15 @@ class RecogniserTest(unittest.TestCase):
         self.assert_found("caller-order", text(with_hints, CALLER))
         lie = [pb.PhraseHint(phrase="elephant", boost=20)]
         self.assertNotIn("elephant", text(self.transcribe({CALLER: sample("caller-order")}, phrase_hints=lie), CALLER))
+
+    def test_a_strong_hint_brings_out_a_word_that_is_mistaken_without_it(self):
+        call = {CALLER: sample("caller-support")}
+        for word in EXPECTED["caller-support"]["hinted"]:
+            self.assertNotIn(word, text(self.transcribe(call), CALLER).split(), "then it needs no hint")
+            hinted = self.transcribe(call, phrase_hints=[pb.PhraseHint(phrase=word, boost=3)])
+            self.assertIn(word, text(hinted, CALLER).split())
+            segment = next(s for s in finals(hinted, CALLER) if word in s.text)
+            self.assertEqual(" ".join(w.text for w in segment.words), segment.text)
 
     def test_bad_messages_are_refused_with_the_field_named(self):
         frame = next(frames({CALLER: np.zeros(800, np.float32)}, pb.ENCODING_MULAW))
