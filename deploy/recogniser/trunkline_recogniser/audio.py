@@ -10,8 +10,9 @@ MODEL_RATE_HZ = 16000
 # How much of the mirror image of the telephone band is left above 4 kHz. The model
 # was trained on 16 kHz speech and its upper filters see only rounding noise when the
 # image is removed entirely; a trace of it makes them rise and fall with the speech.
-# Word errors on telephone-band development sentences: 11.5 % without, 7-8 % between
-# 0.03 and 0.06, rising again above 0.1.
+# Word errors on 16 telephone-band development sentences of one synthetic voice, by gain:
+# 0: 11.5 %, 0.01: 8.8 %, 0.03: 8.0 %, 0.06: 7.1 %, 0.15: 8.0 % (113 words, so only the
+# step away from 0 means much).
 IMAGE_GAIN = 0.05
 
 _TAPS = 127
