@@ -69,14 +69,16 @@ fn clip(name: &str, reader: impl Read) -> Result<Clip, SoundError> {
     let wrong = |problem: String| SoundError::Format { name: name.to_owned(), problem };
     let reader = hound::WavReader::new(reader).map_err(|e| wrong(e.to_string()))?;
     let spec = reader.spec();
-    if (spec.sample_rate, spec.channels, spec.bits_per_sample) != (8_000, 1, 16) || spec.sample_format != hound::SampleFormat::Int
+    if (spec.sample_rate, spec.channels, spec.bits_per_sample) != (8_000, 1, 16)
+        || spec.sample_format != hound::SampleFormat::Int
     {
         return Err(wrong(format!(
             "it has {} Hz, {} channels, {} bits",
             spec.sample_rate, spec.channels, spec.bits_per_sample
         )));
     }
-    let samples = reader.into_samples::<i16>().collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
+    let samples =
+        reader.into_samples::<i16>().collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
     Clip::new(samples).map_err(|e| wrong(e.to_string()))
 }
 
@@ -90,7 +92,12 @@ mod tests {
         assert!(library.music("").is_some() && library.prompt("greeting").is_some(), "{:?}", library.names());
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("prompts")).unwrap();
-        let spec = hound::WavSpec { channels: 1, sample_rate: 8_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: 8_000,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
         let mut wav = hound::WavWriter::create(folder.path().join("prompts/own.wav"), spec).unwrap();
         (0..80).for_each(|n| wav.write_sample(n).unwrap());
         wav.finalize().unwrap();

@@ -197,7 +197,8 @@ impl FromStr for PortRange {
             remedy: "write it as 40000-40999, first below last, both from 1024",
         };
         let (first, last) = text.split_once('-').ok_or_else(wrong)?;
-        let (first, last) = (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?);
+        let (first, last) =
+            (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?);
         if first < 1_024 || first >= last {
             return Err(wrong());
         }
@@ -246,7 +247,11 @@ impl Config {
             return wrong("media.workers", format!("{} threads", self.workers), "use 1 to 64");
         }
         if self.rtp.pairs().count() < self.workers {
-            return wrong("media.rtp", format!("{} has fewer port pairs than workers", self.rtp), "widen the range");
+            return wrong(
+                "media.rtp",
+                format!("{} has fewer port pairs than workers", self.rtp),
+                "widen the range",
+            );
         }
         if self.max_sessions == 0 {
             return wrong("media.max_sessions", "0 sessions".into(), "use at least 1");
@@ -260,7 +265,11 @@ impl Config {
             );
         }
         if advertised.is_ipv4() != self.bind.is_ipv4() {
-            return wrong("media.advertised", "its family is not that of media.bind".into(), "use the same family");
+            return wrong(
+                "media.advertised",
+                "its family is not that of media.bind".into(),
+                "use the same family",
+            );
         }
         for (field, value, least) in [
             ("media.no_rtp_timeout_ms", self.no_rtp_timeout_ms, 1_000),
@@ -269,7 +278,11 @@ impl Config {
             ("media.orphan_timeout_ms", self.orphan_timeout_ms, 1_000),
         ] {
             if !(least..=86_400_000).contains(&value) {
-                return wrong(field, format!("{value} ms"), "use at least a second (STUN three, pause 200 ms), at most a day");
+                return wrong(
+                    field,
+                    format!("{value} ms"),
+                    "use at least a second (STUN three, pause 200 ms), at most a day",
+                );
             }
         }
         self.validate_transcription()
@@ -317,8 +330,10 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let store: StoreConfig =
-            serde_json::from_value(serde_json::json!({ "kind": "s3", "bucket": "b", "secret_access_key": "hush" })).unwrap();
+        let store: StoreConfig = serde_json::from_value(
+            serde_json::json!({ "kind": "s3", "bucket": "b", "secret_access_key": "hush" }),
+        )
+        .unwrap();
         assert!(!format!("{store:?}{}", serde_json::to_string(&store).unwrap()).contains("hush"));
     }
 }

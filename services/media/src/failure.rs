@@ -50,9 +50,10 @@ pub(crate) type Done = Result<pb::MediaOk, Failure>;
 pub(crate) fn reply(call_id: &str, command_id: u64, done: Done) -> pb::MediaReply {
     let result = match done {
         Ok(ok) => media_reply::Result::Ok(ok),
-        Err(failure) => {
-            media_reply::Result::Failure(pb::MediaFailure { kind: failure.kind as i32, message: failure.message })
-        }
+        Err(failure) => media_reply::Result::Failure(pb::MediaFailure {
+            kind: failure.kind as i32,
+            message: failure.message,
+        }),
     };
     pb::MediaReply { call_id: call_id.to_owned(), command_id, result: Some(result) }
 }

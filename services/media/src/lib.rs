@@ -41,6 +41,8 @@ mod tap;
 mod transcription;
 mod worker;
 
-pub use config::{Config, ConfigError, LatchPolicy, PortRange, RecordingConfig, StoreConfig, TranscriptionConfig};
+pub use config::{
+    Config, ConfigError, LatchPolicy, PortRange, RecordingConfig, StoreConfig, TranscriptionConfig,
+};
 pub use metrics::Metrics;
 pub use node::{MediaNode, StartError};

@@ -102,21 +102,61 @@ impl Metrics {
         r.register("endpoints", "Parties by kind of transport", self.endpoints.clone());
         r.register("packets_received", "RTP packets accepted from parties", self.packets_received.clone());
         r.register("packets_sent", "RTP packets sent to parties", self.packets_sent.clone());
-        r.register("packets_refused", "RTP packets from sources that are not believed", self.packets_refused.clone());
-        r.register("packets_lost", "RTP packets missing at the end of endpoints (RFC 3550 A.3)", self.packets_lost.clone());
+        r.register(
+            "packets_refused",
+            "RTP packets from sources that are not believed",
+            self.packets_refused.clone(),
+        );
+        r.register(
+            "packets_lost",
+            "RTP packets missing at the end of endpoints (RFC 3550 A.3)",
+            self.packets_lost.clone(),
+        );
         r.register("send_errors", "Packets that the system did not take", self.send_errors.clone());
-        r.register("jitter_seconds", "Interarrival jitter of endpoints, every 10 s (RFC 3550 A.8)", self.jitter.clone());
-        r.register("mos", "Mean opinion score of endpoints, every 10 s (E-model G.107, G.711 with concealment)", self.mos.clone());
-        r.register("silent_parties", "Parties that should speak and were not heard for the configured time", self.silent_parties.clone());
+        r.register(
+            "jitter_seconds",
+            "Interarrival jitter of endpoints, every 10 s (RFC 3550 A.8)",
+            self.jitter.clone(),
+        );
+        r.register(
+            "mos",
+            "Mean opinion score of endpoints, every 10 s (E-model G.107, G.711 with concealment)",
+            self.mos.clone(),
+        );
+        r.register(
+            "silent_parties",
+            "Parties that should speak and were not heard for the configured time",
+            self.silent_parties.clone(),
+        );
         r.register("commands_refused", "Commands answered with a failure", self.commands_refused.clone());
-        r.register("epochs_refused", "Commands of owners whose epoch is not the highest seen", self.epochs_refused.clone());
+        r.register(
+            "epochs_refused",
+            "Commands of owners whose epoch is not the highest seen",
+            self.epochs_refused.clone(),
+        );
         r.register("events_dropped", "Events lost because nobody took them", self.events_dropped.clone());
-        r.register("tick_late_seconds", "Time by which frames were made too late, summed", self.tick_late.clone());
+        r.register(
+            "tick_late_seconds",
+            "Time by which frames were made too late, summed",
+            self.tick_late.clone(),
+        );
         r.register("recordings", "Recordings by outcome", self.recordings.clone());
         r.register("recordings_open", "Recordings being written", self.recordings_open.clone());
-        r.register("uploads_waiting", "Finished recordings that are not stored yet", self.uploads_waiting.clone());
-        r.register("tap_gaps", "Times that audio was lost on the way to a file or recogniser", self.tap_gaps.clone());
+        r.register(
+            "uploads_waiting",
+            "Finished recordings that are not stored yet",
+            self.uploads_waiting.clone(),
+        );
+        r.register(
+            "tap_gaps",
+            "Times that audio was lost on the way to a file or recogniser",
+            self.tap_gaps.clone(),
+        );
         r.register("transcriptions_open", "Transcriptions under way", self.transcriptions_open.clone());
-        r.register("recogniser_failures", "Streams to the recogniser that failed or were refused", self.recogniser_failures.clone());
+        r.register(
+            "recogniser_failures",
+            "Streams to the recogniser that failed or were refused",
+            self.recogniser_failures.clone(),
+        );
     }
 }

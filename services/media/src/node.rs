@@ -64,7 +64,11 @@ impl MediaNode {
     ///
     /// # Errors
     /// [`StartError`], naming the key and the remedy.
-    pub fn start(config: Config, registry: &mut Registry, events: mpsc::Sender<pb::MediaEvent>) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        registry: &mut Registry,
+        events: mpsc::Sender<pb::MediaEvent>,
+    ) -> Result<Self, StartError> {
         config.validate()?;
         let library = assets::load(config.sounds.as_deref())?;
         let runtime = tokio::runtime::Handle::current();
@@ -72,9 +76,11 @@ impl MediaNode {
         let metrics = Arc::new(Metrics::register(registry));
         metrics.sessions_capacity.set(i64::try_from(config.max_sessions).unwrap_or(i64::MAX));
         let sink = Sink::start(&runtime, clock, metrics.clone(), events);
-        let recorder = Recorder::start(&config.recording, clock, sink.clone(), metrics.clone(), runtime.clone())?;
+        let recorder =
+            Recorder::start(&config.recording, clock, sink.clone(), metrics.clone(), runtime.clone())?;
         let transcription = config.transcription.clone();
-        let transcriber = Transcriber::new(transcription, clock, sink.clone(), metrics.clone(), runtime.clone())?;
+        let transcriber =
+            Transcriber::new(transcription, clock, sink.clone(), metrics.clone(), runtime.clone())?;
         let count = config.workers;
         let shared = Arc::new(Shared {
             config,
@@ -90,7 +96,8 @@ impl MediaNode {
         let mut node = Self { shared: shared.clone(), workers: Vec::with_capacity(count) };
         for index in 0..count {
             // When one fails, dropping the node stops those before it.
-            let worker = worker::start(shared.clone(), index).map_err(|source| StartError::Worker { index, source })?;
+            let worker = worker::start(shared.clone(), index)
+                .map_err(|source| StartError::Worker { index, source })?;
             node.workers.push(worker);
         }
         runtime.spawn_blocking(move || webrtc::warm_up(clock.now().instant));
@@ -112,7 +119,8 @@ impl MediaNode {
 
     async fn carry(&self, command: pb::MediaCommand) -> Result<pb::MediaReply, Failure> {
         let shard = self.fence(&command)?;
-        let inner = command.command.ok_or_else(|| Failure::invalid("command: none of the known ones is set"))?;
+        let inner =
+            command.command.ok_or_else(|| Failure::invalid("command: none of the known ones is set"))?;
         if let Command::ListSessions(list) = &inner {
             if list.shard != command.shard {
                 return Err(Failure::invalid("list_sessions.shard is not the shard of the command"));
@@ -160,7 +168,11 @@ impl MediaNode {
     }
 
     /// Makes a browser's connection away from the worker: keys take milliseconds.
-    async fn prepare(&self, worker: &WorkerHandle, command: &Command) -> Result<Option<Result<Prepared, Failure>>, Failure> {
+    async fn prepare(
+        &self,
+        worker: &WorkerHandle,
+        command: &Command,
+    ) -> Result<Option<Result<Prepared, Failure>>, Failure> {
         let (sdp, prefer) = match command {
             Command::CreateWebrtc(c) => (c.sdp.clone(), &c.prefer),
             Command::ReplaceWebrtc(c) => (c.sdp.clone(), &c.prefer),
@@ -168,7 +180,8 @@ impl MediaNode {
         };
         let prefer = worker::codecs(prefer)?;
         let (candidate, clock) = (worker.candidate, self.shared.clock);
-        let made = tokio::task::spawn_blocking(move || webrtc::prepare(&sdp, &prefer, candidate, clock.now()));
+        let made =
+            tokio::task::spawn_blocking(move || webrtc::prepare(&sdp, &prefer, candidate, clock.now()));
         let made = made.await.map_err(|e| Failure::new(Kind::Internal, format!("connection: {e}")))?;
         Ok(Some(made))
     }

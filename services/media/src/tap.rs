@@ -87,7 +87,15 @@ pub(crate) fn tap(left: &str, right: &str) -> (Tap, TapReader) {
 impl Tap {
     /// Copies a packet's audio; longer packets go in pieces.
     #[inline]
-    pub(crate) fn audio(&mut self, channel: u8, codec: Codec, ssrc: u32, timestamp: u32, at: Timestamp, payload: &[u8]) {
+    pub(crate) fn audio(
+        &mut self,
+        channel: u8,
+        codec: Codec,
+        ssrc: u32,
+        timestamp: u32,
+        at: Timestamp,
+        payload: &[u8],
+    ) {
         if self.paused {
             return;
         }

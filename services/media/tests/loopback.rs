@@ -1,5 +1,7 @@
 //! The media node with real UDP sockets: what the parties hear, what is recorded, what is reported.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
+
 mod support;
 
 use std::time::Duration;
@@ -8,7 +10,8 @@ use support::*;
 use trunkline_media_core::codec::Codec;
 use trunkline_media_core::rtp;
 use trunkline_proto::media::v1::{
-    self as pb, media_command::Command, media_event::Event, media_failure::Kind, playback_finished::Outcome, program,
+    self as pb, media_command::Command, media_event::Event, media_failure::Kind, playback_finished::Outcome,
+    program,
 };
 
 #[tokio::test]
@@ -111,9 +114,17 @@ async fn a_prompt_is_interrupted_by_one_digit_that_is_reported_once() {
     bench.program("alice", play(&["greeting", "menu"], "menu-1", true)).await;
     assert!(level(&alice.samples(50).await) > 50.0, "the prompt is audible");
     alice.press(5, 1_000_000).await;
-    let digit = bench.event("digit", |e| match e { Event::Digit(d) => Some(d.clone()), _ => None }).await;
+    let digit = bench
+        .event("digit", |e| match e {
+            Event::Digit(d) => Some(d.clone()),
+            _ => None,
+        })
+        .await;
     assert_eq!((digit.digit.as_str(), digit.endpoint.as_str()), ("5", "alice"));
-    let finished = |e: &Event| match e { Event::PlaybackFinished(f) => Some((f.token.clone(), f.outcome())), _ => None };
+    let finished = |e: &Event| match e {
+        Event::PlaybackFinished(f) => Some((f.token.clone(), f.outcome())),
+        _ => None,
+    };
     assert_eq!(bench.event("end", finished).await, ("menu-1".into(), Outcome::Interrupted));
     alice.hears(900).await;
 
@@ -158,7 +169,9 @@ async fn a_late_offer_a_hold_and_the_way_back() {
     let alice = Phone::new("127.0.0.1", Codec::Pcma).await;
     let ours = bench.ok(create("alice", "")).await;
     assert_eq!(ours.codec(), pb::Codec::Unspecified);
-    let set = |sdp: String| Command::SetRemote(pb::SetRemote { endpoint: "alice".into(), sdp: sdp.into_bytes().into() });
+    let set = |sdp: String| {
+        Command::SetRemote(pb::SetRemote { endpoint: "alice".into(), sdp: sdp.into_bytes().into() })
+    };
     let agreed = bench.ok(set(alice.sdp("a=rtcp-mux\r\n"))).await;
     assert_eq!((agreed.codec(), agreed.telephone_event), (pb::Codec::Pcma, true));
     alice.answer(&ours.sdp);
@@ -218,7 +231,10 @@ async fn commands_are_executed_once_and_old_owners_are_refused() {
     };
     let Some(pb::media_reply::Result::Ok(ok)) = bench.node.command(list(6)).await.result else { panic!() };
     assert_eq!(ok.sessions.len(), 1);
-    assert_eq!((ok.sessions[0].call_id.clone(), ok.sessions[0].last_command_id), (bench.call.to_string(), 901));
+    assert_eq!(
+        (ok.sessions[0].call_id.clone(), ok.sessions[0].last_command_id),
+        (bench.call.to_string(), 901)
+    );
     assert_eq!(ok.sessions[0].endpoints[0].endpoint, "alice");
     assert_eq!(failure(&bench.node.command(bench.message(903, 5, command.clone())).await), Kind::StaleEpoch);
     let close = Command::CloseSession(pb::CloseSession {});
@@ -259,7 +275,12 @@ async fn silence_is_reported_and_so_is_the_return() {
     let connected = |e: &Event| matches!(e, Event::Connected(_)).then_some(());
     bench.event("connected", connected).await;
     alice.silent(true);
-    let reason = bench.event("silence", |e| match e { Event::Disconnected(d) => Some(d.reason()), _ => None }).await;
+    let reason = bench
+        .event("silence", |e| match e {
+            Event::Disconnected(d) => Some(d.reason()),
+            _ => None,
+        })
+        .await;
     assert_eq!(reason, pb::disconnected::Reason::NoRtp);
     alice.silent(false);
     bench.event("return", connected).await;

@@ -166,8 +166,14 @@ mod tests {
 
     #[test]
     fn reference_points_of_g711() {
-        assert_eq!((decode_ulaw(0xff), decode_ulaw(0x7f), decode_ulaw(0x00), decode_ulaw(0x80)), (0, 0, -32_124, 32_124));
-        assert_eq!((decode_alaw(0xd5), decode_alaw(0x55), decode_alaw(0x2a), decode_alaw(0xaa)), (8, -8, -32_256, 32_256));
+        assert_eq!(
+            (decode_ulaw(0xff), decode_ulaw(0x7f), decode_ulaw(0x00), decode_ulaw(0x80)),
+            (0, 0, -32_124, 32_124)
+        );
+        assert_eq!(
+            (decode_alaw(0xd5), decode_alaw(0x55), decode_alaw(0x2a), decode_alaw(0xaa)),
+            (8, -8, -32_256, 32_256)
+        );
         assert_eq!((encode_ulaw(0), encode_ulaw(i16::MAX), encode_ulaw(i16::MIN)), (0xff, 0x80, 0x00));
         assert_eq!((encode_alaw(0), encode_alaw(i16::MAX), encode_alaw(i16::MIN)), (0xd5, 0xaa, 0x2a));
         assert_eq!(Codec::Pcmu.decode(Codec::Pcmu.silence()), 0);

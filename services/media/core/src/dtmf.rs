@@ -58,9 +58,11 @@ struct Event {
 impl Event {
     fn read(payload: &[u8]) -> Option<Self> {
         match payload {
-            [code, flags, high, low, ..] => {
-                Some(Self { code: *code, end: flags & 0x80 != 0, duration: u16::from_be_bytes([*high, *low]) })
-            }
+            [code, flags, high, low, ..] => Some(Self {
+                code: *code,
+                end: flags & 0x80 != 0,
+                duration: u16::from_be_bytes([*high, *low]),
+            }),
             _ => None,
         }
     }
@@ -106,10 +108,18 @@ impl Receiver {
 
 #[derive(Clone, Copy, Debug)]
 enum Item {
-    Press { code: u8, samples: u32, gap: u32 },
-    Pause { samples: u32 },
+    Press {
+        code: u8,
+        samples: u32,
+        gap: u32,
+    },
+    Pause {
+        samples: u32,
+    },
     /// All digits of one command are out.
-    Done { token: u64 },
+    Done {
+        token: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +187,13 @@ impl Sender {
     ///
     /// # Errors
     /// [`DigitsError`], naming what to change.
-    pub fn push(&mut self, digits: &str, duration_ms: u32, gap_ms: u32, token: u64) -> Result<(), DigitsError> {
+    pub fn push(
+        &mut self,
+        digits: &str,
+        duration_ms: u32,
+        gap_ms: u32,
+        token: u64,
+    ) -> Result<(), DigitsError> {
         let duration_ms = if duration_ms == 0 { 100 } else { duration_ms };
         let gap_ms = if gap_ms == 0 { 60 } else { gap_ms };
         if !(40..=6_000).contains(&duration_ms) || !(30..=6_000).contains(&gap_ms) {
@@ -270,7 +286,9 @@ mod tests {
         let packets: Vec<_> = steps
             .iter()
             .filter_map(|s| match s {
-                Step::Packet { payload, first, last, duration } => Some((payload[1] & 0x80 != 0, *first, *last, *duration)),
+                Step::Packet { payload, first, last, duration } => {
+                    Some((payload[1] & 0x80 != 0, *first, *last, *duration))
+                }
                 _ => None,
             })
             .collect();

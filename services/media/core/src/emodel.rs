@@ -43,11 +43,7 @@ fn delay_impairment(one_way_ms: f64) -> f64 {
 /// Mean opinion score (MOS-CQE), 1 to 4.5, by G.107 annex B.
 pub fn mos(impairment: &Impairment) -> f64 {
     let r = rating(impairment);
-    if r <= 0.0 {
-        1.0
-    } else {
-        (1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6).clamp(1.0, 4.5)
-    }
+    if r <= 0.0 { 1.0 } else { (1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6).clamp(1.0, 4.5) }
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ impl Latch {
             // Another source during a probation does not get to restart it: first come, first judged.
             Some(c) if c.source != source && now.since(c.seen) <= PATIENCE => return self.refuse(),
             _ => {
-                self.candidate = Some(Candidate { source, ssrc, next: sequence.wrapping_add(1), good: 1, seen: now });
+                self.candidate =
+                    Some(Candidate { source, ssrc, next: sequence.wrapping_add(1), good: 1, seen: now });
                 1
             }
         };
@@ -193,7 +194,10 @@ mod tests {
         assert!(feed(&mut latch, "203.0.113.66:4000", 0, 200).iter().all(|v| *v == Verdict::Refuse));
         // The signalling host, behind whose NAT the caller sits, does after its probation.
         let verdicts = feed(&mut latch, "192.0.2.9:31000", 10_000, 5);
-        assert_eq!(verdicts, [Verdict::Refuse, Verdict::Refuse, Verdict::Latched, Verdict::Accept, Verdict::Accept]);
+        assert_eq!(
+            verdicts,
+            [Verdict::Refuse, Verdict::Refuse, Verdict::Latched, Verdict::Accept, Verdict::Accept]
+        );
     }
 
     #[test]
@@ -201,7 +205,10 @@ mod tests {
         let mut latch = Latch::new(false, None);
         latch.signal(Some(addr("192.168.1.5:4000")));
         let verdicts = feed(&mut latch, "203.0.113.7:4000", 0, 12);
-        assert_eq!(verdicts.iter().position(|v| *v == Verdict::Latched), Some(usize::from(LONG_PROBATION) - 1));
+        assert_eq!(
+            verdicts.iter().position(|v| *v == Verdict::Latched),
+            Some(usize::from(LONG_PROBATION) - 1)
+        );
         let mut public = Latch::new(false, None);
         public.signal(Some(addr("198.51.100.1:4000")));
         assert!(feed(&mut public, "203.0.113.7:4000", 0, 50).iter().all(|v| *v == Verdict::Refuse));
@@ -213,7 +220,10 @@ mod tests {
         latch.signal(Some(addr("198.51.100.1:4000")));
         for n in 0..200u32 {
             let sequence = (n.wrapping_mul(40_503) >> 3) as u16;
-            assert_eq!(latch.judge(at(i64::from(n) * 20), addr("198.51.100.1:9999"), 7, sequence), Verdict::Refuse);
+            assert_eq!(
+                latch.judge(at(i64::from(n) * 20), addr("198.51.100.1:9999"), 7, sequence),
+                Verdict::Refuse
+            );
         }
     }
 

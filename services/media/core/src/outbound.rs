@@ -91,8 +91,16 @@ impl Outbound {
     /// Places a packet of another party's stream. `None`: it is older than the moment at which that party began to be
     /// heard, and must not be sent.
     #[inline]
-    pub fn relay(&mut self, now: Timestamp, ssrc: u32, sequence: u16, timestamp: u32, payload_len: usize) -> Option<Placed> {
-        if let Source::Relayed { ssrc: known, highest_in, highest_out, first_out, timestamp_offset } = &mut self.source
+    pub fn relay(
+        &mut self,
+        now: Timestamp,
+        ssrc: u32,
+        sequence: u16,
+        timestamp: u32,
+        payload_len: usize,
+    ) -> Option<Placed> {
+        if let Source::Relayed { ssrc: known, highest_in, highest_out, first_out, timestamp_offset } =
+            &mut self.source
             && *known == ssrc
         {
             let step = i64::from(sequence.wrapping_sub(*highest_in) as i16);
@@ -205,7 +213,17 @@ mod tests {
             now += 20;
         }
         for n in 0..50u16 {
-            push(now, out.relay(at(now), 99, 65_520u16.wrapping_add(n), 4_000_000_000u32.wrapping_add(u32::from(n) * 160), 160).unwrap());
+            push(
+                now,
+                out.relay(
+                    at(now),
+                    99,
+                    65_520u16.wrapping_add(n),
+                    4_000_000_000u32.wrapping_add(u32::from(n) * 160),
+                    160,
+                )
+                .unwrap(),
+            );
             now += 20;
         }
         let event_from = now;

@@ -187,7 +187,13 @@ impl<P: Copy> Player<P> {
             let take = (clip.len() - playing.position).min(out.len() - filled);
             let span = playing.position..playing.position + take;
             if over && let Bed::Music(_, music) = &self.bed {
-                mix(codec, &clip.linear()[span], music, &mut self.music_position, &mut out[filled..filled + take]);
+                mix(
+                    codec,
+                    &clip.linear()[span],
+                    music,
+                    &mut self.music_position,
+                    &mut out[filled..filled + take],
+                );
             } else {
                 out[filled..filled + take].copy_from_slice(&clip.law(codec)[span]);
             }
@@ -265,7 +271,14 @@ mod tests {
     }
 
     fn announcement(prompts: Vec<Arc<Clip>>, then: Bed<u8>) -> Announcement<u8> {
-        Announcement { names: vec![String::new(); prompts.len()], prompts, then, token: "t".into(), interruptible: true, over_music: false }
+        Announcement {
+            names: vec![String::new(); prompts.len()],
+            prompts,
+            then,
+            token: "t".into(),
+            interruptible: true,
+            over_music: false,
+        }
     }
 
     #[test]
@@ -291,7 +304,8 @@ mod tests {
     #[test]
     fn prompts_follow_each_other_to_the_sample_and_finish_once() {
         let mut player = Player::<u8>::default();
-        player.announce(announcement(vec![clip(vec![1_000; 200]), clip(vec![-1_000; 100])], Bed::Tone(1_000)));
+        player
+            .announce(announcement(vec![clip(vec![1_000; 200]), clip(vec![-1_000; 100])], Bed::Tone(1_000)));
         let (mut heard, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             let mut out = [0u8; 160];
@@ -310,7 +324,10 @@ mod tests {
         assert_eq!(player.peer(), None);
         assert_eq!(player.digit().map(|f| f.outcome), Some(Outcome::Interrupted));
         assert_eq!((player.peer(), player.digit()), (Some(9), None));
-        player.announce(Announcement { interruptible: false, ..announcement(vec![clip(vec![1; 10])], Bed::Silence) });
+        player.announce(Announcement {
+            interruptible: false,
+            ..announcement(vec![clip(vec![1; 10])], Bed::Silence)
+        });
         assert_eq!(player.digit(), None);
         assert_eq!(player.set(Bed::Silence).map(|f| f.outcome), Some(Outcome::Replaced));
     }
@@ -319,7 +336,10 @@ mod tests {
     fn a_prompt_over_music_leaves_the_music_audible_below() {
         let mut player = Player::<u8>::default();
         player.set(Bed::Music("m".into(), clip(vec![10_000; 160])));
-        player.announce(Announcement { over_music: true, ..announcement(vec![clip(vec![8_000; 160])], Bed::Silence) });
+        player.announce(Announcement {
+            over_music: true,
+            ..announcement(vec![clip(vec![8_000; 160])], Bed::Silence)
+        });
         let mut out = [0u8; 160];
         player.frame(Codec::Pcmu, &mut out);
         let heard = Codec::Pcmu.decode(out[80]);

@@ -1,6 +1,8 @@
 //! RTCP: sender and receiver reports out, the other side's view in (RFC 3550 section 6).
 
-use rtcp_types::{Bye, Compound, ReceiverReport, ReportBlock, RtcpPacketWriterExt, Sdes, SdesChunk, SdesItem, SenderReport};
+use rtcp_types::{
+    Bye, Compound, ReceiverReport, ReportBlock, RtcpPacketWriterExt, Sdes, SdesChunk, SdesItem, SenderReport,
+};
 use trunkline_types::Timestamp;
 
 use crate::outbound::Outbound;
@@ -57,7 +59,8 @@ impl RemoteView {
     fn blocks<'a>(&mut self, now: Timestamp, blocks: impl Iterator<Item = ReportBlock<'a>>, our_ssrc: u32) {
         for block in blocks.filter(|b| b.ssrc() == our_ssrc) {
             self.loss_percent = Some(f64::from(block.fraction_lost()) * 100.0 / 256.0);
-            let (last, delay) = (block.last_sender_report_timestamp(), block.delay_since_last_sender_report_timestamp());
+            let (last, delay) =
+                (block.last_sender_report_timestamp(), block.delay_since_last_sender_report_timestamp());
             if last != 0 {
                 // RFC 3550 section 6.4.1: A − LSR − DLSR, in 1/65536 s.
                 let rtt = ((ntp(now) >> 16) as u32).wrapping_sub(last).wrapping_sub(delay) as i32;

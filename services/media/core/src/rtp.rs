@@ -72,7 +72,14 @@ impl Header {
 
 /// Writes a plain header into the first [`HEADER_BYTES`] of `out`.
 #[inline]
-pub fn write_header(out: &mut [u8; HEADER_BYTES], payload_type: u8, marker: bool, sequence: u16, timestamp: u32, ssrc: u32) {
+pub fn write_header(
+    out: &mut [u8; HEADER_BYTES],
+    payload_type: u8,
+    marker: bool,
+    sequence: u16,
+    timestamp: u32,
+    ssrc: u32,
+) {
     out[0] = 0x80;
     out[1] = (payload_type & 0x7f) | if marker { 0x80 } else { 0 };
     out[2..4].copy_from_slice(&sequence.to_be_bytes());
@@ -112,7 +119,10 @@ mod tests {
         packet.extend([0xaa; 10]);
         packet.extend([0, 0, 3]); // padding
         let header = Header::read(&packet).unwrap();
-        assert_eq!((header.payload_offset, header.payload_len, header.sequence, header.marker), (24, 10, 7, true));
+        assert_eq!(
+            (header.payload_offset, header.payload_len, header.sequence, header.marker),
+            (24, 10, 7, true)
+        );
         let sent = rewrite(&mut packet, &header, 8, false, 99, 1_000, 77).unwrap().to_vec();
         let again = Header::read(&sent).unwrap();
         assert_eq!((again.payload_type, again.sequence, again.timestamp, again.ssrc), (8, 99, 1_000, 77));

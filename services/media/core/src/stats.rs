@@ -73,7 +73,7 @@ impl ReceiveStats {
     pub fn packet(&mut self, now: Timestamp, ssrc: u32, sequence: u16, timestamp: Option<u32>) {
         let same = self.stream.as_ref().is_some_and(|s| {
             let ahead = sequence.wrapping_sub(s.highest as u16);
-            s.ssrc == ssrc && (ahead < MAX_DROPOUT || ahead > u16::MAX - MAX_DROPOUT)
+            s.ssrc == ssrc && !(MAX_DROPOUT..=u16::MAX - MAX_DROPOUT).contains(&ahead)
         });
         if !same {
             self.close_stream();
@@ -97,7 +97,8 @@ impl ReceiveStats {
                 // A jump of the sender's clock (a program switch at its side) is not jitter.
                 let difference = (transit - last).unsigned_abs() as u32;
                 if difference < crate::SAMPLE_RATE_HZ {
-                    stream.jitter_16 = (stream.jitter_16 + difference).saturating_sub((stream.jitter_16 + 8) >> 4);
+                    stream.jitter_16 =
+                        (stream.jitter_16 + difference).saturating_sub((stream.jitter_16 + 8) >> 4);
                     self.max_jitter = self.max_jitter.max(stream.jitter_16 >> 4);
                 }
             }
@@ -151,7 +152,7 @@ impl ReceiveStats {
         let lost_interval = expected_interval.saturating_sub(received_interval);
         stream.prior_expected = expected;
         stream.prior_received = stream.received;
-        let fraction = if expected_interval == 0 { 0 } else { (lost_interval * 256 / expected_interval).min(255) };
+        let fraction = (lost_interval * 256).checked_div(expected_interval).unwrap_or(0).min(255);
         Some(Report {
             ssrc: stream.ssrc,
             fraction_lost: fraction as u8,

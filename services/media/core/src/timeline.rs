@@ -116,7 +116,8 @@ impl Timeline {
         let arrived = self.position(at);
         let Some(slot) = self.anchors.get_mut(channel) else { return };
         let placed = slot.filter(|a| a.ssrc == ssrc).and_then(|a| {
-            let position = a.position.checked_add_signed(i64::from(timestamp.wrapping_sub(a.timestamp) as i32))?;
+            let position =
+                a.position.checked_add_signed(i64::from(timestamp.wrapping_sub(a.timestamp) as i32))?;
             (position.abs_diff(arrived) <= MAX_DRIFT_SAMPLES).then_some(position)
         });
         let position = placed.unwrap_or(arrived);

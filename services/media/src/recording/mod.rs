@@ -81,8 +81,10 @@ impl Meta {
             SpanKind::Paused => 2,
             SpanKind::Gap => 3,
         };
-        self.spans =
-            spans.iter().map(|s| MetaSpan { kind: kind(s.kind), start_ms: s.start_ms, end_ms: s.end_ms }).collect();
+        self.spans = spans
+            .iter()
+            .map(|s| MetaSpan { kind: kind(s.kind), start_ms: s.start_ms, end_ms: s.end_ms })
+            .collect();
     }
 
     /// `{tenant}/{recording}.wav`
@@ -149,7 +151,8 @@ impl Recorder {
         let writer = Writer::new(context.clone(), queue);
         // It ends by itself when nobody can begin a recording any more.
         let thread = std::thread::Builder::new().name("media-writer".into()).spawn(move || writer.run());
-        thread.map_err(|source| RecordingError::Spool { path: context.spool.display().to_string(), source })?;
+        thread
+            .map_err(|source| RecordingError::Spool { path: context.spool.display().to_string(), source })?;
         Ok(Self { begin, context })
     }
 
@@ -188,7 +191,8 @@ impl Context {
             match stored {
                 Ok(stored) => context.finished(&meta, &stored, salvaged),
                 Err(problem) => {
-                    let kept_at = meta.audio(&context.spool).file_name().map(|n| n.to_string_lossy().into_owned());
+                    let kept_at =
+                        meta.audio(&context.spool).file_name().map(|n| n.to_string_lossy().into_owned());
                     context.failed(&meta, &problem, kept_at.unwrap_or_default());
                 }
             }
@@ -200,7 +204,11 @@ impl Context {
         let outcome = if salvaged { Outcome::Salvaged } else { Outcome::Stored };
         self.metrics.recordings.get_or_create(&OutcomeLabel { outcome }).inc();
         let data = stored.bytes.saturating_sub(wav::HEADER_BYTES as u64);
-        let spans = meta.spans.iter().map(|s| pb::Span { kind: s.kind.into(), start_ms: s.start_ms, end_ms: s.end_ms });
+        let spans = meta.spans.iter().map(|s| pb::Span {
+            kind: s.kind.into(),
+            start_ms: s.start_ms,
+            end_ms: s.end_ms,
+        });
         let finished = pb::RecordingFinished {
             recording_id: meta.recording.to_string(),
             tenant: meta.tenant.to_string(),
@@ -235,7 +243,9 @@ impl Context {
 /// be stored.
 fn salvage(context: &Arc<Context>) {
     let Ok(entries) = std::fs::read_dir(&context.spool) else { return };
-    let beside = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "json"));
+    let beside = entries
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "json"));
     for path in beside {
         let meta = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok());
         let Some(meta) = meta else {

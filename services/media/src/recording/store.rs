@@ -47,13 +47,19 @@ impl Store {
 
     /// Copies a file to `key`, with retries; a text for people when it does not work.
     pub(super) async fn put(&self, file: &FilePath, key: &str) -> Result<Stored, String> {
-        let key = if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) };
+        let key = if self.prefix.is_empty() {
+            Path::from(key)
+        } else {
+            Path::from(format!("{}/{key}", self.prefix))
+        };
         let mut pause = FIRST_PAUSE;
         let mut tries = 1;
         loop {
             match self.attempt(file, &key).await {
                 Ok(stored) => return Ok(stored),
-                Err(problem) if tries >= TRIES => return Err(format!("not stored after {TRIES} tries: {problem}")),
+                Err(problem) if tries >= TRIES => {
+                    return Err(format!("not stored after {TRIES} tries: {problem}"));
+                }
                 Err(problem) => tracing::warn!(%key, problem, "recording is not stored yet"),
             }
             tokio::time::sleep(pause).await;
@@ -85,7 +91,9 @@ impl Store {
 
 #[cfg(feature = "s3")]
 fn s3(config: &StoreConfig) -> Result<Store, String> {
-    let StoreConfig::S3 { bucket, prefix, region, endpoint, access_key_id, secret_access_key, allow_http } = config else {
+    let StoreConfig::S3 { bucket, prefix, region, endpoint, access_key_id, secret_access_key, allow_http } =
+        config
+    else {
         return Err("not S3".into());
     };
     let mut builder = object_store::aws::AmazonS3Builder::new()

@@ -130,7 +130,13 @@ impl Open {
                 // Room for it: a writer that was held up has a ring full of what is older than the window.
                 self.timeline.drain(packet.at, write(&mut self.file, &mut self.trouble));
                 let channel = usize::from(packet.channel);
-                self.timeline.push(channel, packet.at, packet.ssrc, packet.timestamp, &samples[..bytes.len()]);
+                self.timeline.push(
+                    channel,
+                    packet.at,
+                    packet.ssrc,
+                    packet.timestamp,
+                    &samples[..bytes.len()],
+                );
             }
             Item::Gap { from, to } => self.timeline.gap(from, to),
             Item::Hold { at, begins: true } => self.timeline.hold_started(at),

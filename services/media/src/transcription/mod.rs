@@ -70,10 +70,17 @@ impl Transcriber {
     /// Begins a transcription. `false`: no recogniser is configured, and an event has said so.
     pub(crate) fn begin(&self, order: Order, reader: TapReader) -> Result<bool, &'static str> {
         let Some((config, endpoint)) = self.config.clone() else {
-            status(&self.sink, &order, State::NoRecogniser, "no recogniser is configured (media.transcription)", "");
+            status(
+                &self.sink,
+                &order,
+                State::NoRecogniser,
+                "no recogniser is configured (media.transcription)",
+                "",
+            );
             return Ok(false);
         };
-        let room = self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST).then_some(n + 1));
+        let room =
+            self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST).then_some(n + 1));
         if room.is_err() {
             return Err("as many transcriptions as this node takes are running");
         }
@@ -117,7 +124,8 @@ async fn transcribe(mut run: Run, config: TranscriptionConfig, endpoint: Endpoin
                 }
                 if run.wait(pause).await {
                     run.close_gap();
-                    return run.status(State::Failed, &format!("the call ended without the recogniser: {problem}"));
+                    return run
+                        .status(State::Failed, &format!("the call ended without the recogniser: {problem}"));
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

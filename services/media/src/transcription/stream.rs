@@ -90,7 +90,13 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(order: Order, reader: TapReader, clock: Clock, sink: Sink, config: TranscriptionConfig) -> Self {
+    pub(super) fn new(
+        order: Order,
+        reader: TapReader,
+        clock: Clock,
+        sink: Sink,
+        config: TranscriptionConfig,
+    ) -> Self {
         let mut timeline = Timeline::new(order.axis);
         timeline.skip_to(order.started_at);
         let chunk_at = timeline.flushed();
@@ -152,7 +158,11 @@ impl Run {
     }
 
     /// Audio out, segments in, until one of them ends.
-    async fn talk(&mut self, sender: mpsc::Sender<wire::TranscribeRequest>, answers: &mut Streaming<wire::TranscribeResponse>) -> Ended {
+    async fn talk(
+        &mut self,
+        sender: mpsc::Sender<wire::TranscribeRequest>,
+        answers: &mut Streaming<wire::TranscribeResponse>,
+    ) -> Ended {
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -176,7 +186,11 @@ impl Run {
     }
 
     /// The call is over: the rest, the end, and what the recogniser still has to say.
-    async fn finish(&mut self, sender: mpsc::Sender<wire::TranscribeRequest>, answers: &mut Streaming<wire::TranscribeResponse>) -> Ended {
+    async fn finish(
+        &mut self,
+        sender: mpsc::Sender<wire::TranscribeRequest>,
+        answers: &mut Streaming<wire::TranscribeResponse>,
+    ) -> Ended {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.drain_timeout_ms);
         let end_ms = self.timeline.flushed() / 8;
         let mut last = VecDeque::new();
@@ -227,7 +241,9 @@ impl Run {
             let gap = self.gap_message(start_ms, end_ms, why);
             let _ = sender.try_send(gap);
         }
-        let channels = (0..).zip(chunk.audio).map(|(channel, audio)| wire::ChannelAudio { channel, audio: audio.into() });
+        let channels = (0..)
+            .zip(chunk.audio)
+            .map(|(channel, audio)| wire::ChannelAudio { channel, audio: audio.into() });
         let frame = wire::AudioFrame { sequence, start_ms: chunk.start_ms, channels: channels.collect() };
         if sender.try_send(request(transcribe_request::Message::Audio(frame))).is_err() {
             self.lose(chunk.start_ms, chunk.start_ms + CHUNK_MS, Why::Slow);
@@ -264,7 +280,13 @@ impl Run {
 
     fn gap_message(&mut self, start_ms: u64, end_ms: u64, why: Why) -> wire::TranscribeRequest {
         self.gaps += 1;
-        let gap = wire::Gap { gap_id: self.gaps, start_ms, end_ms, channels: Vec::new(), reason: why.wire() as i32 };
+        let gap = wire::Gap {
+            gap_id: self.gaps,
+            start_ms,
+            end_ms,
+            channels: Vec::new(),
+            reason: why.wire() as i32,
+        };
         request(transcribe_request::Message::Gap(gap))
     }
 
@@ -279,7 +301,13 @@ impl Run {
                     packet.codec.decode_into(bytes, &mut samples);
                     self.drain(Some(packet.at), &mut chunks);
                     let channel = usize::from(packet.channel);
-                    self.timeline.push(channel, packet.at, packet.ssrc, packet.timestamp, &samples[..bytes.len()]);
+                    self.timeline.push(
+                        channel,
+                        packet.at,
+                        packet.ssrc,
+                        packet.timestamp,
+                        &samples[..bytes.len()],
+                    );
                 }
                 Item::Gap { from, to } => {
                     let ms = |at| self.timeline.position(at) / 8;
@@ -377,8 +405,16 @@ impl Run {
             language: self.order.language.clone(),
             sample_rate_hz: trunkline_media_core::SAMPLE_RATE_HZ,
             encoding: wire::Encoding::Linear16 as i32,
-            channels: vec![channel(0, wire::Speaker::Caller, "caller"), channel(1, wire::Speaker::Agent, "agent")],
-            phrase_hints: self.order.phrases.iter().map(|p| wire::PhraseHint { phrase: p.clone(), boost: 0.0 }).collect(),
+            channels: vec![
+                channel(0, wire::Speaker::Caller, "caller"),
+                channel(1, wire::Speaker::Agent, "agent"),
+            ],
+            phrase_hints: self
+                .order
+                .phrases
+                .iter()
+                .map(|p| wire::PhraseHint { phrase: p.clone(), boost: 0.0 })
+                .collect(),
             want_partials: true,
             want_words: false,
         }))

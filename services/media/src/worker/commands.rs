@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use trunkline_media_core::codec::Codec;
 use trunkline_media_core::latch::Latch;
 use trunkline_media_core::sdp::Negotiation;
-use trunkline_proto::media::v1::{self as pb, media_command::Command, media_event::Event, media_failure::Kind};
+use trunkline_proto::media::v1::{
+    self as pb, media_command::Command, media_event::Event, media_failure::Kind,
+};
 use trunkline_types::{CallId, ShardId};
 
 use super::endpoint::{self, Endpoint, Transport};
@@ -28,7 +30,8 @@ impl Worker {
     pub(super) fn execute(&mut self, order: Order) {
         let call_id = order.call.to_string();
         let answer = |done: Done| reply(&call_id, order.command_id, done);
-        let highest = self.shared.epochs.get(usize::from(order.shard.index())).map_or(0, |e| e.load(Ordering::Acquire));
+        let highest =
+            self.shared.epochs.get(usize::from(order.shard.index())).map_or(0, |e| e.load(Ordering::Acquire));
         if order.epoch < highest {
             let text = format!("epoch {} of shard {}: {highest} was seen here", order.epoch, order.shard);
             let _ = order.reply.send(answer(Err(Failure::new(Kind::StaleEpoch, text))));
@@ -85,9 +88,14 @@ impl Worker {
             }
         }
         let most = self.shared.config.max_sessions;
-        let counted = self.shared.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
+        let counted = self
+            .shared
+            .sessions
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1));
         if counted.is_err() {
-            return Err(Err(Failure::overload(format!("this node has its {most} sessions: place the call elsewhere"))));
+            return Err(Err(Failure::overload(format!(
+                "this node has its {most} sessions: place the call elsewhere"
+            ))));
         }
         self.shared.metrics.sessions.inc();
         Ok(Session::new(Owner { call: order.call, shard: order.shard }, self.now.at))
@@ -102,8 +110,12 @@ impl Worker {
     ) -> Done {
         match command {
             Command::CreateRtp(c) => self.create_rtp(session, &c),
-            Command::SetRemote(c) => self.negotiate(session, &c.endpoint, |n| n.accept(&c.sdp).map(|_| Vec::new())),
-            Command::RenegotiateRtp(c) => self.negotiate(session, &c.endpoint, |n| n.answer(&c.sdp).map(|(sdp, _)| sdp)),
+            Command::SetRemote(c) => {
+                self.negotiate(session, &c.endpoint, |n| n.accept(&c.sdp).map(|_| Vec::new()))
+            }
+            Command::RenegotiateRtp(c) => {
+                self.negotiate(session, &c.endpoint, |n| n.answer(&c.sdp).map(|(sdp, _)| sdp))
+            }
             Command::CreateOffer(c) => {
                 let key = find(session, "endpoint", &c.endpoint)?;
                 let port = self.rtp_port(key)?;
@@ -155,15 +167,22 @@ impl Worker {
         let signalling: Option<IpAddr> = if c.signalling_ip.is_empty() {
             None
         } else {
-            let wrong = |_| Failure::invalid(format!("signalling_ip {:?} is no IP address", cut(&c.signalling_ip)));
+            let wrong =
+                |_| Failure::invalid(format!("signalling_ip {:?} is no IP address", cut(&c.signalling_ip)));
             Some(c.signalling_ip.parse().map_err(wrong)?)
         };
-        let socket = self.ports.open().map_err(|e| Failure::overload(format!("no RTP port: {e}; widen media.rtp")))?;
+        let socket =
+            self.ports.open().map_err(|e| Failure::overload(format!("no RTP port: {e}; widen media.rtp")))?;
         let internal = |e: std::io::Error| Failure::new(Kind::Internal, e.to_string());
-        let local = rtp::local(self.shared.config.advertised(), &socket, rand::random::<u64>() >> 2).map_err(internal)?;
+        let local = rtp::local(self.shared.config.advertised(), &socket, rand::random::<u64>() >> 2)
+            .map_err(internal)?;
         let mut port = RtpPort::new(socket, Negotiation::new(local, prefer)).map_err(internal)?;
         let number = port.port;
-        let sdp = if c.sdp.is_empty() { Ok(port.negotiation.offer()) } else { port.negotiation.answer(&c.sdp).map(|(s, _)| s) };
+        let sdp = if c.sdp.is_empty() {
+            Ok(port.negotiation.offer())
+        } else {
+            port.negotiation.answer(&c.sdp).map(|(s, _)| s)
+        };
         let sdp = match sdp {
             Ok(sdp) => sdp,
             Err(error) => {
@@ -174,7 +193,8 @@ impl Worker {
         };
         let latch = Latch::new(self.shared.config.latch == LatchPolicy::Strict, signalling);
         let transport = Transport::Rtp(Box::new(port));
-        let key = self.endpoints.insert(Endpoint::new(session.owner, &c.endpoint, transport, latch, self.now.at));
+        let key =
+            self.endpoints.insert(Endpoint::new(session.owner, &c.endpoint, transport, latch, self.now.at));
         session.endpoints.push((c.endpoint.clone(), key));
         self.shared.metrics.endpoints.get_or_create(&KindLabel { kind: metrics::Kind::Rtp }).inc();
         if let Err(failure) = self.watch_socket(key).and_then(|()| self.follow(key)) {
@@ -228,7 +248,9 @@ impl Worker {
 
     /// What was negotiated, for replies.
     fn state(&self, key: Key) -> pb::MediaOk {
-        let Some(endpoint) = self.endpoints.get(key).filter(|e| e.negotiated) else { return pb::MediaOk::default() };
+        let Some(endpoint) = self.endpoints.get(key).filter(|e| e.negotiated) else {
+            return pb::MediaOk::default();
+        };
         let direction = match &endpoint.transport {
             Transport::Rtp(port) => port.negotiation.current().map_or(endpoint.direction, |n| n.direction),
             Transport::WebRtc(_) => endpoint.direction,
@@ -241,13 +263,20 @@ impl Worker {
         }
     }
 
-    fn put_webrtc(&mut self, session: &mut Session, name: &str, prepared: Option<Result<Prepared, Failure>>) -> Done {
+    fn put_webrtc(
+        &mut self,
+        session: &mut Session,
+        name: &str,
+        prepared: Option<Result<Prepared, Failure>>,
+    ) -> Done {
         let missing = || Err(Failure::new(Kind::Internal, "the connection was not prepared"));
         let prepared = prepared.unwrap_or_else(missing)?;
         let answer = prepared.peer.answer.clone();
         let key = match session.endpoint(name) {
             Some(key) => {
-                let Some(endpoint) = self.endpoints.get_mut(key) else { return Err(unknown("endpoint", name)) };
+                let Some(endpoint) = self.endpoints.get_mut(key) else {
+                    return Err(unknown("endpoint", name));
+                };
                 if matches!(endpoint.transport, Transport::Rtp(_)) {
                     return Err(Failure::invalid("endpoint is plain RTP: use renegotiate_rtp"));
                 }
@@ -261,7 +290,8 @@ impl Worker {
                 let (codec, types, direction) = (prepared.codec, prepared.payload_types, prepared.direction);
                 let ssrc = prepared.peer.ssrc();
                 let transport = Transport::WebRtc(prepared.peer);
-                let mut endpoint = Endpoint::new(session.owner, name, transport, Latch::new(true, None), self.now.at);
+                let mut endpoint =
+                    Endpoint::new(session.owner, name, transport, Latch::new(true, None), self.now.at);
                 (endpoint.codec, endpoint.send, endpoint.receive) = (codec, types, types);
                 (endpoint.direction, endpoint.negotiated) = (direction, true);
                 endpoint.out.set_ssrc(ssrc);
@@ -326,7 +356,9 @@ impl Worker {
 
     fn send_digits(&mut self, session: &Session, c: &pb::SendDigits, command_id: u64) -> Done {
         let key = find(session, "endpoint", &c.endpoint)?;
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return Err(unknown("endpoint", &c.endpoint)) };
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return Err(unknown("endpoint", &c.endpoint));
+        };
         if endpoint.send.event.is_none() {
             let text = "the party did not agree to telephone events: use SIP INFO";
             return Err(Failure::new(Kind::NoTelephoneEvent, text));
@@ -363,8 +395,10 @@ impl Worker {
         let now = self.now.at;
         let endpoints = &self.endpoints;
         let silent = |key: &Key| endpoints.get(*key).is_none_or(|e| now.since(e.heard_at) > limit);
-        let orphaned = |s: &Session| now.since(s.commanded_at) > limit && s.endpoints.iter().all(|(_, key)| silent(key));
-        let orphans: Vec<CallId> = self.sessions.iter().filter(|(_, s)| orphaned(s)).map(|(call, _)| *call).collect();
+        let orphaned =
+            |s: &Session| now.since(s.commanded_at) > limit && s.endpoints.iter().all(|(_, key)| silent(key));
+        let orphans: Vec<CallId> =
+            self.sessions.iter().filter(|(_, s)| orphaned(s)).map(|(call, _)| *call).collect();
         for call in orphans {
             self.end_session(call, Some(pb::session_ended::Reason::Orphaned));
         }
@@ -417,13 +451,20 @@ fn find(session: &Session, field: &str, name: &str) -> Result<Key, Failure> {
 
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), Failure> {
     let ok = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-    if ok { Ok(()) } else { Err(Failure::invalid(format!("{field} {:?}: use 1 to {MAX_NAME} printable characters", cut(name)))) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!("{field} {:?}: use 1 to {MAX_NAME} printable characters", cut(name))))
+    }
 }
 
 fn vacant(session: &Session, name: &str) -> Result<(), Failure> {
     check_name("endpoint", name)?;
     if session.endpoint(name).is_some() {
-        return Err(Failure::new(Kind::Conflict, format!("endpoint {name:?} exists: close it first, or use another command id to change it")));
+        return Err(Failure::new(
+            Kind::Conflict,
+            format!("endpoint {name:?} exists: close it first, or use another command id to change it"),
+        ));
     }
     if session.endpoints.len() >= MAX_ENDPOINTS {
         return Err(Failure::overload(format!("the call has {MAX_ENDPOINTS} endpoints already")));

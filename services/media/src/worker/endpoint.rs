@@ -155,7 +155,13 @@ impl Endpoint {
 
     /// Judges and counts a packet. `source` is known for plain RTP only; SRTP needs no latch.
     #[inline]
-    pub(crate) fn hear(&mut self, now: Timestamp, source: Option<SocketAddr>, header: &Header, datagram: &[u8]) -> Heard {
+    pub(crate) fn hear(
+        &mut self,
+        now: Timestamp,
+        source: Option<SocketAddr>,
+        header: &Header,
+        datagram: &[u8],
+    ) -> Heard {
         let audio = self.receive.codec(header.payload_type);
         let event = audio.is_none() && self.is_event(header.payload_type);
         if !(audio.is_some() || event) || !self.direction.receives() {
@@ -167,7 +173,8 @@ impl Endpoint {
             return DROPPED;
         }
         self.stats.packet(now, header.ssrc, header.sequence, audio.map(|_| header.timestamp));
-        let connected = !self.connected && !matches!(&self.transport, Transport::WebRtc(peer) if !peer.connected);
+        let connected =
+            !self.connected && !matches!(&self.transport, Transport::WebRtc(peer) if !peer.connected);
         self.connected |= connected;
         self.heard_at = now;
         let pressed = if event {

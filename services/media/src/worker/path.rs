@@ -68,6 +68,9 @@ impl Worker {
             if peer.learn(source) {
                 self.by_address.insert(source, key);
             }
+            if !peer.connected && peer.revive() {
+                self.noted(key, Note::Connected);
+            }
             self.pump(key);
             self.empty_inbox();
         }
@@ -173,7 +176,14 @@ impl Worker {
             } else {
                 for (tap, channel) in taps.into_iter().flatten() {
                     if let Some(tap) = self.taps.get_mut(tap) {
-                        tap.audio(channel, codec, header.ssrc, header.timestamp, self.now.at, &self.buffer[span.clone()]);
+                        tap.audio(
+                            channel,
+                            codec,
+                            header.ssrc,
+                            header.timestamp,
+                            self.now.at,
+                            &self.buffer[span.clone()],
+                        );
                     }
                 }
             }
@@ -203,12 +213,25 @@ impl Worker {
         if let Some(law) = law {
             law.transcode(endpoint.codec, &mut self.buffer[span.clone()]);
             if endpoint.repack.as_ref().is_some_and(|r| r.frame() != header.payload_len) {
-                repack(endpoint, self.now, payload_type, &self.buffer[span], &mut self.frame[..], &mut self.counts);
+                repack(
+                    endpoint,
+                    self.now,
+                    payload_type,
+                    &self.buffer[span],
+                    &mut self.frame[..],
+                    &mut self.counts,
+                );
                 return Some(endpoint.codec);
             }
         }
         let law = law.map(|_| endpoint.codec);
-        let place = endpoint.out.relay(self.now.at, header.ssrc, header.sequence, header.timestamp, header.payload_len);
+        let place = endpoint.out.relay(
+            self.now.at,
+            header.ssrc,
+            header.sequence,
+            header.timestamp,
+            header.payload_len,
+        );
         let Some(mut placed) = place else { return law };
         placed.marker |= header.marker;
         send(endpoint, self.now, payload_type, &placed, header, &mut self.buffer[..], &mut self.counts);
@@ -235,7 +258,8 @@ pub(super) fn send(
             let Some(destination) = endpoint.latch.destination() else { return };
             let sequence = placed.sequence as u16;
             let ssrc = endpoint.out.ssrc();
-            let packet = rtp::rewrite(datagram, header, payload_type, placed.marker, sequence, placed.timestamp, ssrc);
+            let packet =
+                rtp::rewrite(datagram, header, payload_type, placed.marker, sequence, placed.timestamp, ssrc);
             match packet.map(|p| port.socket.send_to(p, destination)) {
                 Some(Ok(_)) => counts.sent += 1,
                 _ => counts.errors += 1,
@@ -272,7 +296,15 @@ fn repack(
 
 /// The description of a packet made here: its payload follows a plain header.
 pub(super) fn made(payload_type: u8, payload_len: usize) -> Header {
-    Header { payload_type, marker: false, sequence: 0, timestamp: 0, ssrc: 0, payload_offset: HEADER_BYTES, payload_len }
+    Header {
+        payload_type,
+        marker: false,
+        sequence: 0,
+        timestamp: 0,
+        ssrc: 0,
+        payload_offset: HEADER_BYTES,
+        payload_len,
+    }
 }
 
 pub(super) fn disconnected(endpoint: String, reason: pb::disconnected::Reason) -> Event {

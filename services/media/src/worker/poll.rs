@@ -74,7 +74,8 @@ impl Poll {
 
     /// Waits at most `timeout`; `batch` then has `0..n`.
     pub(crate) fn wait(&self, timeout: Duration, batch: &mut Batch) -> usize {
-        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         batch.0.clear();
         // EINTR and the like: the next turn asks again.
         epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut batch.0), Some(&timeout)).unwrap_or(0)

@@ -76,20 +76,37 @@ impl Worker {
         }
     }
 
-    fn announcement(&self, session: &Session, key: Key, play: &pb::Play) -> Result<Announcement<Key>, Failure> {
+    fn announcement(
+        &self,
+        session: &Session,
+        key: Key,
+        play: &pb::Play,
+    ) -> Result<Announcement<Key>, Failure> {
         if play.prompts.is_empty() || play.prompts.len() > MAX_PROMPTS {
-            return Err(Failure::invalid(format!("play.prompts has {}: name 1 to {MAX_PROMPTS}", play.prompts.len())));
+            return Err(Failure::invalid(format!(
+                "play.prompts has {}: name 1 to {MAX_PROMPTS}",
+                play.prompts.len()
+            )));
         }
         if play.token.len() > 256 {
             return Err(Failure::invalid("play.token is longer than 256 bytes"));
         }
         let then = match play.then.as_deref().and_then(|p| p.kind.as_ref()) {
-            Some(program::Kind::Play(_)) => return Err(Failure::invalid("play.then is another play: use music, silence, tone or peer_of")),
+            Some(program::Kind::Play(_)) => {
+                return Err(Failure::invalid(
+                    "play.then is another play: use music, silence, tone or peer_of",
+                ));
+            }
             other => self.bed(session, key, other)?,
         };
         let library = &self.shared.library;
         let find = |name: &String| {
-            let unknown = || Failure::new(Kind::UnknownPrompt, format!("play.prompts: {name:?} is none of {:?}", library.names().0));
+            let unknown = || {
+                Failure::new(
+                    Kind::UnknownPrompt,
+                    format!("play.prompts: {name:?} is none of {:?}", library.names().0),
+                )
+            };
             library.prompt(name).cloned().ok_or_else(unknown)
         };
         let prompts = play.prompts.iter().map(find).collect::<Result<_, _>>()?;
@@ -116,11 +133,18 @@ impl Worker {
                 Ok(Bed::Music(music.name.clone(), clip))
             }
             Some(program::Kind::Tone(tone)) if (50..=3_800).contains(&tone.hz) => Ok(Bed::Tone(tone.hz)),
-            Some(program::Kind::Tone(tone)) => Err(Failure::invalid(format!("tone.hz is {}: use 50 to 3800", tone.hz))),
+            Some(program::Kind::Tone(tone)) => {
+                Err(Failure::invalid(format!("tone.hz is {}: use 50 to 3800", tone.hz)))
+            }
             Some(program::Kind::PeerOf(name)) => match session.endpoint(name) {
-                Some(peer) if peer == key => Err(Failure::invalid("peer_of names the endpoint itself: name the other party")),
+                Some(peer) if peer == key => {
+                    Err(Failure::invalid("peer_of names the endpoint itself: name the other party"))
+                }
                 Some(peer) => Ok(Bed::Peer(peer)),
-                None => Err(Failure::new(Kind::UnknownEndpoint, format!("peer_of: there is no endpoint {name:?} in this call"))),
+                None => Err(Failure::new(
+                    Kind::UnknownEndpoint,
+                    format!("peer_of: there is no endpoint {name:?} in this call"),
+                )),
             },
             Some(program::Kind::Play(_)) => Err(Failure::invalid("a play cannot stand here")),
         }

@@ -39,7 +39,8 @@ impl Worker {
     }
 
     pub(super) fn start_recording(&mut self, session: &mut Session, c: &pb::StartRecording) -> Done {
-        let id: RecordingId = c.recording_id.parse().map_err(|e| Failure::invalid(format!("recording_id: {e}")))?;
+        let id: RecordingId =
+            c.recording_id.parse().map_err(|e| Failure::invalid(format!("recording_id: {e}")))?;
         if id.call != session.owner.call {
             return Err(Failure::invalid("recording_id is of another call"));
         }
@@ -60,21 +61,30 @@ impl Worker {
         session.recording = Some((c.recording_id.clone(), self.taps.insert(tap)));
         session.recording_started = Some(started_at);
         self.attach_taps(session);
-        let started = pb::RecordingStarted { recording_id: c.recording_id.clone(), started_at_us: started_at.as_micros() };
+        let started = pb::RecordingStarted {
+            recording_id: c.recording_id.clone(),
+            started_at_us: started_at.as_micros(),
+        };
         self.shared.sink.emit(session.owner, Event::RecordingStarted(started));
         Ok(pb::MediaOk::default())
     }
 
     fn recording<'a>(&'a mut self, session: &Session, id: &str) -> Result<&'a mut tap::Tap, Failure> {
         let key = session.recording.as_ref().filter(|(running, _)| running == id).map(|(_, key)| *key);
-        key.and_then(|key| self.taps.get_mut(key)).ok_or_else(|| Failure::invalid("recording_id: no such recording runs"))
+        key.and_then(|key| self.taps.get_mut(key))
+            .ok_or_else(|| Failure::invalid("recording_id: no such recording runs"))
     }
 
     pub(super) fn mark_recording(&mut self, session: &Session, c: &pb::MarkRecording) -> Done {
         let begins = match pb::mark_recording::Mark::try_from(c.mark) {
             Ok(pb::mark_recording::Mark::HoldStarted) => true,
             Ok(pb::mark_recording::Mark::HoldEnded) => false,
-            _ => return Err(Failure::invalid(format!("mark is {}: use MARK_HOLD_STARTED or MARK_HOLD_ENDED", c.mark))),
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "mark is {}: use MARK_HOLD_STARTED or MARK_HOLD_ENDED",
+                    c.mark
+                )));
+            }
         };
         let now = self.now.at;
         self.recording(session, &c.recording_id)?.hold(now, begins);
@@ -84,7 +94,11 @@ impl Worker {
     /// What must not be recorded must not be transcribed either: both taps pause.
     pub(super) fn pause_recording(&mut self, session: &Session, c: &pb::PauseRecording) -> Done {
         let now = self.now.at;
-        let pause = if c.resume_after_ms == 0 { DEFAULT_PAUSE } else { Duration::from_millis(c.resume_after_ms.into()) };
+        let pause = if c.resume_after_ms == 0 {
+            DEFAULT_PAUSE
+        } else {
+            Duration::from_millis(c.resume_after_ms.into())
+        };
         self.recording(session, &c.recording_id)?.pause(now, now + pause);
         if let Some(tap) = self.transcription_tap(session) {
             tap.pause(now, now + pause);
@@ -122,7 +136,9 @@ impl Worker {
         check_name("right", &c.right)?;
         let tenant: TenantId = c.tenant.parse().map_err(|e| Failure::invalid(format!("tenant: {e}")))?;
         if c.phrases.len() > MAX_PHRASES || c.phrases.iter().any(|p| p.chars().count() > MAX_PHRASE_CHARS) {
-            return Err(Failure::invalid(format!("phrases: at most {MAX_PHRASES} of {MAX_PHRASE_CHARS} characters")));
+            return Err(Failure::invalid(format!(
+                "phrases: at most {MAX_PHRASES} of {MAX_PHRASE_CHARS} characters"
+            )));
         }
         if c.language.len() > 35 {
             return Err(Failure::invalid("language: use a BCP 47 tag of at most 35 characters"));
@@ -135,7 +151,8 @@ impl Worker {
             };
         }
         let (mut tap, reader) = tap::tap(&c.left, &c.right);
-        let running_pause = session.recording.as_ref().and_then(|(_, key)| self.taps.get(*key)).and_then(|t| t.resume_at);
+        let running_pause =
+            session.recording.as_ref().and_then(|(_, key)| self.taps.get(*key)).and_then(|t| t.resume_at);
         if let Some(resume_at) = running_pause {
             tap.pause(self.now.at, resume_at);
         }

@@ -78,6 +78,9 @@ impl Worker {
         }
         if let Some(reason) = silence(endpoint, now, &shared.config) {
             endpoint.connected = false;
+            if let (Transport::WebRtc(peer), Reason::Ice) = (&mut endpoint.transport, reason) {
+                peer.connected = false;
+            }
             shared.metrics.silent_parties.inc();
             shared.sink.emit(endpoint.owner, disconnected(endpoint.name.clone(), reason));
         }
@@ -103,13 +106,16 @@ impl Worker {
 /// Whether a party that should be heard no longer is.
 fn silence(endpoint: &Endpoint, now: Timestamp, config: &crate::config::Config) -> Option<Reason> {
     let since = |at: Timestamp, ms: u64| now.since(at) > Duration::from_millis(ms);
-    if !endpoint.connected {
-        return None;
-    }
     match &endpoint.transport {
-        Transport::WebRtc(peer) if since(peer.stun_at, config.webrtc_stun_timeout_ms) => Some(Reason::Ice),
+        // A path that is gone is told even when its audio was missed before.
+        Transport::WebRtc(peer) if peer.connected && since(peer.stun_at, config.webrtc_stun_timeout_ms) => {
+            Some(Reason::Ice)
+        }
+        _ if !endpoint.connected => None,
         Transport::WebRtc(_) if !endpoint.direction.receives() => None,
-        Transport::WebRtc(_) => since(endpoint.heard_at, config.webrtc_rtp_pause_ms).then_some(Reason::Paused),
+        Transport::WebRtc(_) => {
+            since(endpoint.heard_at, config.webrtc_rtp_pause_ms).then_some(Reason::Paused)
+        }
         Transport::Rtp(_) if !endpoint.direction.receives() => None,
         Transport::Rtp(_) => since(endpoint.heard_at, config.no_rtp_timeout_ms).then_some(Reason::NoRtp),
     }
@@ -148,8 +154,12 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
     if let Some(finished) = finished {
         sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
     }
-    let Some(payload_type) = endpoint.send.audio(endpoint.codec).filter(|_| endpoint.listens()) else { return };
-    if made_frame == Frame::Relayed && endpoint.out.last_sent().is_none_or(|at| now.at.since(at) > COMFORT_AFTER) {
+    let Some(payload_type) = endpoint.send.audio(endpoint.codec).filter(|_| endpoint.listens()) else {
+        return;
+    };
+    if made_frame == Frame::Relayed
+        && endpoint.out.last_sent().is_none_or(|at| now.at.since(at) > COMFORT_AFTER)
+    {
         body.fill(endpoint.codec.silence());
         made_frame = Frame::Audio;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use str0m::change::SdpOffer;
 use str0m::config::DtlsVersion;
 use str0m::format::{Codec as WireCodec, FormatParams};
-use str0m::media::{Direction as WireDirection, Frequency, MediaKind, Mid};
+use str0m::media::{Direction as WireDirection, Frequency, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
@@ -52,7 +52,10 @@ pub(crate) struct Peer {
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("ufrag", &self.ufrag).field("connected", &self.connected).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("ufrag", &self.ufrag)
+            .field("connected", &self.connected)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,11 +69,17 @@ pub(crate) struct Prepared {
 }
 
 /// Answers a browser's offer. Takes milliseconds (keys are made): not on a worker thread.
-pub(crate) fn prepare(offer: &[u8], prefer: &[Codec], candidate: SocketAddr, now: Now) -> Result<Prepared, Failure> {
+pub(crate) fn prepare(
+    offer: &[u8],
+    prefer: &[Codec],
+    candidate: SocketAddr,
+    now: Now,
+) -> Result<Prepared, Failure> {
     let malformed = |e: &dyn std::fmt::Display| Failure::new(Kind::MalformedSdp, format!("sdp: {e}"));
     let offered = sdp::offered_codecs(offer)?;
     let order = if prefer.is_empty() { &Codec::ALL } else { prefer };
-    let codec = order.iter().find(|c| offered.contains(c)).or(offered.first()).copied().unwrap_or(Codec::Pcmu);
+    let codec =
+        order.iter().find(|c| offered.contains(c)).or(offered.first()).copied().unwrap_or(Codec::Pcmu);
     let text = std::str::from_utf8(offer).map_err(|e| malformed(&e))?;
     let offer = SdpOffer::from_sdp_string(text).map_err(|e| malformed(&e))?;
     let mut rtc = config(codec).build(now.instant);
@@ -78,31 +87,40 @@ pub(crate) fn prepare(offer: &[u8], prefer: &[Codec], candidate: SocketAddr, now
     // Before the offer is accepted: otherwise the answer has no candidate.
     rtc.add_local_candidate(host);
     let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| malformed(&e))?;
-    let mut audio = None;
+    let answer = answer.to_sdp_string();
+    // Not from an event: str0m tells of media only once the connection stands.
+    let no_audio =
+        || Failure::new(Kind::UnsupportedTransport, "sdp: the offer has no audio that can be answered");
+    let mid = audio_mid(&answer).ok_or_else(no_audio)?;
     let mut deadline = now.instant;
     for _ in 0..MAX_OUTPUTS {
-        match rtc.poll_output().map_err(|e| malformed(&e))? {
-            Output::Timeout(at) => {
-                deadline = at;
-                break;
-            }
-            Output::Event(Event::MediaAdded(added)) if added.kind == MediaKind::Audio => {
-                audio.get_or_insert(added.mid);
-            }
-            _ => {}
+        if let Output::Timeout(at) = rtc.poll_output().map_err(|e| malformed(&e))? {
+            deadline = at;
+            break;
         }
     }
-    let mid = audio.ok_or_else(|| Failure::new(Kind::UnsupportedTransport, "sdp: the offer has no audio"))?;
     let (payload_types, direction) = negotiated(&rtc, mid);
     if payload_types.audio(codec).is_none() {
-        return Err(Failure::new(Kind::NoCommonCodec, "sdp: neither PCMU nor PCMA was agreed with the browser"));
+        return Err(Failure::new(
+            Kind::NoCommonCodec,
+            "sdp: neither PCMU nor PCMA was agreed with the browser",
+        ));
     }
     let ssrc = rtc.direct_api().stream_tx_by_mid(mid, None).map(|stream| stream.ssrc());
     let ssrc = ssrc.ok_or_else(|| Failure::new(Kind::Internal, "no stream towards the browser"))?;
     let ufrag = rtc.direct_api().local_ice_credentials().ufrag;
-    let answer = answer.to_sdp_string().into_bytes();
-    let peer =
-        Peer { rtc, ssrc, candidate, deadline, ufrag, addresses: Vec::new(), stun_at: now.at, connected: false, answer };
+    let answer = answer.into_bytes();
+    let peer = Peer {
+        rtc,
+        ssrc,
+        candidate,
+        deadline,
+        ufrag,
+        addresses: Vec::new(),
+        stun_at: now.at,
+        connected: false,
+        answer,
+    };
     Ok(Prepared { peer: Box::new(peer), codec, payload_types, direction })
 }
 
@@ -125,6 +143,20 @@ fn config(codec: Codec) -> RtcConfig {
         events,
     );
     config
+}
+
+/// The mid of the audio that was accepted.
+fn audio_mid(answer: &str) -> Option<Mid> {
+    let mut in_audio = false;
+    for line in answer.lines() {
+        if let Some(media) = line.strip_prefix("m=") {
+            in_audio = media.starts_with("audio ") && !media.starts_with("audio 0 ");
+        }
+        if let Some(mid) = line.strip_prefix("a=mid:").filter(|_| in_audio) {
+            return Some(Mid::from(mid.trim()));
+        }
+    }
+    None
 }
 
 /// The browser's numbers and the direction: read after the answer, since it renumbers what was configured.
@@ -179,6 +211,13 @@ impl Peer {
         true
     }
 
+    /// A path that was given up is alive again: STUN has come back without a new connection.
+    pub(crate) fn revive(&mut self) -> bool {
+        let back = !self.connected && self.rtc.is_alive() && self.rtc.is_connected();
+        self.connected |= back;
+        back
+    }
+
     /// Whether `source` is new and may be remembered.
     pub(crate) fn learn(&mut self, source: SocketAddr) -> bool {
         let new = !self.addresses.contains(&source) && self.addresses.len() < MAX_ADDRESSES;
@@ -192,8 +231,13 @@ impl Peer {
     pub(crate) fn write(&mut self, now: Now, payload_type: u8, placed: &Placed, payload: &[u8]) {
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx(&self.ssrc) else { return };
-        let packet =
-            RtpWrite::new(payload_type.into(), placed.sequence.into(), placed.timestamp, now.instant, payload);
+        let packet = RtpWrite::new(
+            payload_type.into(),
+            placed.sequence.into(),
+            placed.timestamp,
+            now.instant,
+            payload,
+        );
         stream.write_rtp(packet.marker(placed.marker));
         let _ = self.rtc.handle_input(Input::Timeout(now.instant));
     }
@@ -242,7 +286,10 @@ impl Peer {
                         note = Some(Note::Closed);
                     }
                     Event::MediaEgressStats(stats) => {
-                        view.set(stats.loss.map(|l| f64::from(l) * 100.0), stats.rtt.map(|r| r.as_secs_f64() * 1_000.0));
+                        view.set(
+                            stats.loss.map(|l| f64::from(l) * 100.0),
+                            stats.rtt.map(|r| r.as_secs_f64() * 1_000.0),
+                        );
                     }
                     _ => {}
                 },

@@ -1,6 +1,7 @@
 //! Telephones on loopback, a node under test, and ears.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use trunkline_proto::media::v1::{
     self as pb, media_command::Command, media_event::Event, media_failure::Kind, media_reply, program,
 };
 use trunkline_types::{CallId, ShardId, Timestamp};
+
+/// Packets with their payload.
+pub type Packets = Vec<(Header, Vec<u8>)>;
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,12 +66,19 @@ impl Bench {
         let (sender, events) = mpsc::channel(1_024);
         let mut registry = Registry::default();
         let node = MediaNode::start(config, &mut registry, sender).unwrap();
-        let call = CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_795_000_000_000), rand::random());
+        let call =
+            CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_795_000_000_000), rand::random());
         Self { node, registry, call, events, seen: Vec::new(), next: AtomicU64::new(1), folder }
     }
 
     pub fn message(&self, command_id: u64, epoch: u64, command: Command) -> pb::MediaCommand {
-        pb::MediaCommand { call_id: self.call.to_string(), shard: 7, epoch, command_id, command: Some(command) }
+        pb::MediaCommand {
+            call_id: self.call.to_string(),
+            shard: 7,
+            epoch,
+            command_id,
+            command: Some(command),
+        }
     }
 
     pub async fn reply(&self, command: Command) -> pb::MediaReply {
@@ -144,7 +155,10 @@ pub fn create(endpoint: &str, sdp: &str) -> Command {
 }
 
 pub fn set_program(endpoint: &str, kind: program::Kind) -> Command {
-    Command::SetProgram(pb::SetProgram { endpoint: endpoint.into(), program: Some(pb::Program { kind: Some(kind) }) })
+    Command::SetProgram(pb::SetProgram {
+        endpoint: endpoint.into(),
+        program: Some(pb::Program { kind: Some(kind) }),
+    })
 }
 
 pub fn bridge(a: &str, b: &str) -> Command {
@@ -159,7 +173,7 @@ pub fn music() -> program::Kind {
 pub struct Phone {
     pub socket: Arc<UdpSocket>,
     pub codec: Codec,
-    pub heard: Arc<Mutex<Vec<(Header, Vec<u8>)>>>,
+    pub heard: Arc<Mutex<Packets>>,
     remote: Arc<Mutex<Option<SocketAddr>>>,
     hz: Arc<AtomicU32>,
     silent: Arc<AtomicBool>,
@@ -199,7 +213,8 @@ impl Phone {
                 if rtp::kind(&buffer[..len]) == rtp::Kind::Rtp
                     && let Some(header) = Header::read(&buffer[..len])
                 {
-                    let payload = buffer[header.payload_offset..header.payload_offset + header.payload_len].to_vec();
+                    let payload =
+                        buffer[header.payload_offset..header.payload_offset + header.payload_len].to_vec();
                     heard.lock().push((header, payload));
                 }
             }
@@ -207,7 +222,8 @@ impl Phone {
     }
 
     fn speak(&self) -> tokio::task::JoinHandle<()> {
-        let (socket, remote, hz, silent) = (self.socket.clone(), self.remote.clone(), self.hz.clone(), self.silent.clone());
+        let (socket, remote, hz, silent) =
+            (self.socket.clone(), self.remote.clone(), self.hz.clone(), self.silent.clone());
         let (sequence, codec) = (self.sequence.clone(), self.codec);
         tokio::spawn(async move {
             let mut turn = tokio::time::interval(Duration::from_millis(20));
@@ -221,7 +237,14 @@ impl Phone {
                 };
                 let mut packet = [0; 172];
                 let sequence = sequence.fetch_add(1, Ordering::Relaxed) as u16;
-                rtp::write_header(packet.first_chunk_mut().unwrap(), codec.payload_type(), false, sequence, n, 4_711);
+                rtp::write_header(
+                    packet.first_chunk_mut().unwrap(),
+                    codec.payload_type(),
+                    false,
+                    sequence,
+                    n,
+                    4_711,
+                );
                 let hz = f64::from(hz.load(Ordering::Relaxed));
                 for (i, byte) in packet[12..].iter_mut().enumerate() {
                     let t = (f64::from(n) + i as f64) / 8_000.0;
@@ -282,7 +305,7 @@ impl Phone {
     }
 
     /// Waits for `count` more audio packets and gives them with their headers.
-    pub async fn listen_for(&self, count: usize) -> Vec<(Header, Vec<u8>)> {
+    pub async fn listen_for(&self, count: usize) -> Packets {
         self.clear();
         let audio = |heard: &[(Header, Vec<u8>)]| heard.iter().filter(|(h, _)| h.payload_type < 96).count();
         until(&format!("{count} packets"), || audio(&self.heard.lock()) >= count).await;
@@ -311,7 +334,9 @@ impl Phone {
 /// The address in an SDP's c= and m=audio lines.
 pub fn media_address(sdp: &[u8]) -> SocketAddr {
     let text = std::str::from_utf8(sdp).unwrap();
-    let line = |start: &str| text.lines().find_map(|l| l.strip_prefix(start)).unwrap_or_else(|| panic!("{start} in {text}"));
+    let line = |start: &str| {
+        text.lines().find_map(|l| l.strip_prefix(start)).unwrap_or_else(|| panic!("{start} in {text}"))
+    };
     let port = line("m=audio ").split(' ').next().unwrap().parse().unwrap();
     SocketAddr::new(line("c=IN IP4 ").parse().unwrap(), port)
 }

@@ -103,7 +103,8 @@ impl Negotiation {
             event: Some(standing.and_then(|s| s.event).unwrap_or(EVENT_PAYLOAD_TYPE)),
         };
         if self.lines.is_empty() {
-            self.lines = vec![MediaLine { media: "audio".into(), proto: "RTP/AVP".into(), fmt: String::new() }];
+            self.lines =
+                vec![MediaLine { media: "audio".into(), proto: "RTP/AVP".into(), fmt: String::new() }];
             self.index = 0;
         }
         let proto = self.lines[self.index].proto.clone();
@@ -168,7 +169,8 @@ impl Negotiation {
         if rtcp_mux {
             media.add_attribute_from_str("rtcp-mux");
         }
-        media.add_attribute_with_value("rtcp", self.local.address.port().saturating_add(u16::from(!rtcp_mux)));
+        media
+            .add_attribute_with_value("rtcp", self.local.address.port().saturating_add(u16::from(!rtcp_mux)));
         media
     }
 

@@ -45,7 +45,10 @@ fn parse(sdp: &[u8]) -> Result<Session, SdpError> {
     }
     let session = Session::parse(sdp).map_err(|e| malformed(e.to_string()))?;
     if session.medias.len() > MAX_MEDIA {
-        return Err(malformed(format!("{} media lines, at most {MAX_MEDIA} are answered", session.medias.len())));
+        return Err(malformed(format!(
+            "{} media lines, at most {MAX_MEDIA} are answered",
+            session.medias.len()
+        )));
     }
     Ok(session)
 }
@@ -80,30 +83,37 @@ pub(super) fn read(sdp: &[u8]) -> Result<Remote, SdpError> {
         if codecs.is_empty() {
             continue;
         }
-        return audio(&session, media, Remote {
-            lines,
-            index,
-            codecs,
-            payload_types,
-            address: None,
-            rtcp: None,
-            rtcp_mux: false,
-            direction: Direction::SendRecv,
-            ptime_ms: None,
-        });
+        return audio(
+            &session,
+            media,
+            Remote {
+                lines,
+                index,
+                codecs,
+                payload_types,
+                address: None,
+                rtcp: None,
+                rtcp_mux: false,
+                direction: Direction::SendRecv,
+                ptime_ms: None,
+            },
+        );
     }
-    Err(if named.is_empty() { SdpError::Unsupported(unsupported) } else { SdpError::NoCommonCodec(named.join(", ")) })
+    Err(if named.is_empty() {
+        SdpError::Unsupported(unsupported)
+    } else {
+        SdpError::NoCommonCodec(named.join(", "))
+    })
 }
 
 /// Codecs in the party's order, its payload types, and all names for the error text.
 fn codecs(media: &Media) -> Result<(Vec<Codec>, PayloadTypes, Vec<String>), SdpError> {
     let (mut found, mut types, mut names) = (Vec::new(), PayloadTypes::default(), Vec::new());
     for fmt in media.fmt.split_ascii_whitespace() {
-        let payload_type = fmt
-            .parse::<u8>()
-            .ok()
-            .filter(|pt| *pt < 128)
-            .ok_or_else(|| SdpError::Malformed(format!("payload type {fmt:?} of m=audio is not 0 to 127")))?;
+        let payload_type =
+            fmt.parse::<u8>().ok().filter(|pt| *pt < 128).ok_or_else(|| {
+                SdpError::Malformed(format!("payload type {fmt:?} of m=audio is not 0 to 127"))
+            })?;
         let mapped = rtpmap(media, payload_type);
         let name = mapped.clone().unwrap_or_else(|| static_name(payload_type).to_owned());
         let codec = match name.to_ascii_uppercase().as_str() {
@@ -173,9 +183,12 @@ fn audio(session: &Session, media: &Media, mut remote: Remote) -> Result<Remote,
 fn address(text: &str) -> Result<IpAddr, SdpError> {
     // A name instead of an address would need a resolver: nobody sends one.
     let ip = text.split('/').next().unwrap_or(text);
-    let ip: IpAddr = ip
-        .parse()
-        .map_err(|_| SdpError::Malformed(format!("c= has {:?}, an IP address is needed", ip.chars().take(64).collect::<String>())))?;
+    let ip: IpAddr = ip.parse().map_err(|_| {
+        SdpError::Malformed(format!(
+            "c= has {:?}, an IP address is needed",
+            ip.chars().take(64).collect::<String>()
+        ))
+    })?;
     if ip.is_multicast() {
         return Err(SdpError::Malformed("c= has a multicast address".into()));
     }

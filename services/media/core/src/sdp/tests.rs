@@ -9,7 +9,8 @@ fn negotiation() -> Negotiation {
 }
 
 fn offer(media: &str) -> Vec<u8> {
-    format!("v=0\r\no=- 1 1 IN IP4 198.51.100.7\r\ns=-\r\nc=IN IP4 198.51.100.7\r\nt=0 0\r\n{media}").into_bytes()
+    format!("v=0\r\no=- 1 1 IN IP4 198.51.100.7\r\ns=-\r\nc=IN IP4 198.51.100.7\r\nt=0 0\r\n{media}")
+        .into_bytes()
 }
 
 fn text(sdp: &[u8]) -> String {
@@ -24,8 +25,14 @@ fn sipps_offer_is_answered_with_its_codec_and_its_numbers() {
     assert_eq!(agreed.remote_rtcp, Some("127.0.0.1:6001".parse().unwrap()));
     let sdp = text(&sdp);
     assert!(sdp.contains("m=audio 40000 RTP/AVP 8 101\r\n"), "{sdp}");
-    assert!(sdp.contains("a=sendrecv\r\n") && sdp.contains("a=rtcp:40001\r\n") && !sdp.contains("rtcp-mux"), "{sdp}");
-    assert!(sdp.contains("c=IN IP4 192.0.2.10\r\n") && sdp.starts_with("v=0\r\no=- 77 0 IN IP4 192.0.2.10\r\n"), "{sdp}");
+    assert!(
+        sdp.contains("a=sendrecv\r\n") && sdp.contains("a=rtcp:40001\r\n") && !sdp.contains("rtcp-mux"),
+        "{sdp}"
+    );
+    assert!(
+        sdp.contains("c=IN IP4 192.0.2.10\r\n") && sdp.starts_with("v=0\r\no=- 77 0 IN IP4 192.0.2.10\r\n"),
+        "{sdp}"
+    );
 }
 
 #[test]
@@ -36,21 +43,32 @@ fn other_media_are_refused_in_their_places() {
         ))
         .unwrap();
     let lines: Vec<_> = text(&sdp).lines().filter(|l| l.starts_with("m=")).map(str::to_owned).collect();
-    assert_eq!(lines, ["m=video 0 RTP/AVP 96", "m=audio 0 RTP/SAVP 0", "m=audio 40000 RTP/AVP 0", "m=image 0 udptl t38"]);
+    assert_eq!(
+        lines,
+        ["m=video 0 RTP/AVP 96", "m=audio 0 RTP/SAVP 0", "m=audio 40000 RTP/AVP 0", "m=image 0 udptl t38"]
+    );
 }
 
 #[test]
 fn what_cannot_be_agreed_says_why_and_changes_nothing() {
     let mut n = negotiation();
     let (before, _) = n.answer(SIPP.as_bytes()).unwrap();
-    assert!(matches!(n.answer(&offer("m=audio 9 RTP/AVP 9 18\r\n")), Err(SdpError::NoCommonCodec(names)) if names.contains("G722")));
+    assert!(
+        matches!(n.answer(&offer("m=audio 9 RTP/AVP 9 18\r\n")), Err(SdpError::NoCommonCodec(names)) if names.contains("G722"))
+    );
     assert!(matches!(n.answer(&offer("m=audio 9000 RTP/SAVP 0\r\n")), Err(SdpError::Unsupported(_))));
     assert!(matches!(n.answer(&offer("m=image 9000 udptl t38\r\n")), Err(SdpError::Unsupported(_))));
     assert!(matches!(n.answer(&offer("m=audio 0 RTP/AVP 0\r\n")), Err(SdpError::Unsupported(_))));
     assert!(matches!(n.answer(b"hello"), Err(SdpError::Malformed(_))));
-    assert!(matches!(n.answer(&offer(&"m=audio 9000 RTP/AVP 0\r\n".repeat(33))), Err(SdpError::Malformed(_))));
+    assert!(matches!(
+        n.answer(&offer(&"m=audio 9000 RTP/AVP 0\r\n".repeat(33))),
+        Err(SdpError::Malformed(_))
+    ));
     assert!(matches!(n.answer(&offer("m=audio 9000 RTP/AVP 900\r\n")), Err(SdpError::Malformed(_))));
-    assert!(matches!(n.answer(b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"), Err(SdpError::Malformed(_))));
+    assert!(matches!(
+        n.answer(b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"),
+        Err(SdpError::Malformed(_))
+    ));
     assert_eq!(n.last_sdp(), before);
 }
 
@@ -64,9 +82,16 @@ fn hold_in_its_three_forms_and_back_raises_the_version_each_time() {
     };
     assert_eq!(held(&mut n, format!("{SIPP}a=sendonly\r\n")), ("1".into(), Direction::RecvOnly, true));
     assert_eq!(held(&mut n, SIPP.into()), ("2".into(), Direction::SendRecv, true));
-    assert_eq!(held(&mut n, SIPP.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0")), ("3".into(), Direction::RecvOnly, false));
+    assert_eq!(
+        held(&mut n, SIPP.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0")),
+        ("3".into(), Direction::RecvOnly, false)
+    );
     assert_eq!(held(&mut n, format!("{SIPP}a=inactive\r\n")), ("4".into(), Direction::Inactive, true));
-    assert_eq!(held(&mut n, format!("{SIPP}a=inactive\r\n")), ("4".into(), Direction::Inactive, true), "a refresh changes nothing");
+    assert_eq!(
+        held(&mut n, format!("{SIPP}a=inactive\r\n")),
+        ("4".into(), Direction::Inactive, true),
+        "a refresh changes nothing"
+    );
 }
 
 #[test]
@@ -74,20 +99,29 @@ fn a_late_offer_keeps_the_numbers_of_each_side() {
     let mut n = negotiation();
     let ours = text(&n.offer());
     assert!(ours.contains("m=audio 40000 RTP/AVP 0 8 101\r\n") && ours.contains("a=rtcp-mux\r\n"), "{ours}");
-    let answer = offer("m=audio 7000 RTP/AVP 8 96\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:96 telephone-event/8000\r\na=ptime:30\r\na=rtcp-mux\r\n");
+    let answer = offer(
+        "m=audio 7000 RTP/AVP 8 96\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:96 telephone-event/8000\r\na=ptime:30\r\na=rtcp-mux\r\n",
+    );
     let agreed = n.accept(&answer).unwrap();
     assert_eq!((agreed.codec, agreed.send.event, agreed.receive.event), (Codec::Pcma, Some(96), Some(101)));
     assert_eq!((agreed.receive.pcmu, agreed.receive.pcma, agreed.ptime_ms), (Some(0), Some(8), Some(30)));
     assert_eq!((agreed.rtcp_mux, agreed.remote_rtcp), (true, agreed.remote));
     assert_eq!(n.accept(&answer).unwrap(), agreed, "the 200 after the 183");
-    assert!(matches!(n.accept(&offer("m=audio 7000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n")), Err(SdpError::Mismatch(_))));
+    assert!(matches!(
+        n.accept(&offer("m=audio 7000 RTP/AVP 0\r\nm=video 0 RTP/AVP 96\r\n")),
+        Err(SdpError::Mismatch(_))
+    ));
     assert!(matches!(negotiation().accept(&answer), Err(SdpError::Mismatch(_))));
 }
 
 #[test]
 fn our_preference_and_explicit_rtcp_are_honoured() {
-    let mut n = Negotiation::new(Local { address: "192.0.2.10:40000".parse().unwrap(), session_id: 1 }, vec![Codec::Pcma]);
-    let (_, agreed) = n.answer(&offer("m=audio 7000 RTP/AVP 0 8\r\na=rtcp:7777 IN IP4 198.51.100.9\r\n")).unwrap();
+    let mut n = Negotiation::new(
+        Local { address: "192.0.2.10:40000".parse().unwrap(), session_id: 1 },
+        vec![Codec::Pcma],
+    );
+    let (_, agreed) =
+        n.answer(&offer("m=audio 7000 RTP/AVP 0 8\r\na=rtcp:7777 IN IP4 198.51.100.9\r\n")).unwrap();
     assert_eq!((agreed.codec, agreed.send.event), (Codec::Pcma, None));
     assert_eq!(agreed.remote_rtcp, Some("198.51.100.9:7777".parse().unwrap()));
     let ours = text(&n.offer());
