@@ -104,7 +104,8 @@ impl AgentShell {
         };
         let before = agent_message::status(&self.call);
         if let Some(state) = state.filter(|state| state.at_us >= self.call.at_us || state.at_us == 0) {
-            let changed = (state.recording, state.caller_held) != (self.call.recording, self.call.caller_held);
+            let changed =
+                (state.recording, state.caller_held) != (self.call.recording, self.call.caller_held);
             self.call = state;
             if changed && let Some(view) = self.shown.clone() {
                 // Hold and mute are the core's; these two only pass through.
@@ -167,7 +168,11 @@ impl AgentShell {
             && !matches!(before.as_ref().map(|b| &b.status), Some(AgentStatus::Ringing { offer: o, .. }) if o == offer)
         {
             for console in &consoles {
-                self.to_console(console, "", console_message::Message::Ring(Ring { offer_id: offer.to_string() }));
+                self.to_console(
+                    console,
+                    "",
+                    console_message::Message::Ring(Ring { offer_id: offer.to_string() }),
+                );
             }
         }
         let lost = before.and_then(|b| b.microphone);
@@ -234,7 +239,9 @@ impl Behaviour for AgentShell {
                 self.sender.send(&EntityAddress::call(&self.tenant, call), Payload::Call(message), Some(id));
             }
             AgentEffect::Show(view) => self.show(view),
-            AgentEffect::CommandDone { session, id, reply } => self.to_session(&session.0, view::done(id, reply)),
+            AgentEffect::CommandDone { session, id, reply } => {
+                self.to_session(&session.0, view::done(id, reply))
+            }
             AgentEffect::CommandFailed { session, id, error } => {
                 self.to_session(&session.0, view::failed(id, &error));
             }
@@ -245,7 +252,7 @@ impl Behaviour for AgentShell {
         false
     }
 
-    fn snapshot(&self, core: &Agent) -> Option<(u16, trunkline_journal::Bytes)> {
+    fn snapshot(&self, core: &Agent) -> Option<(u16, bytes::Bytes)> {
         let body = serde_json::to_vec(&core.snapshot()).ok()?;
         Some((SNAPSHOT, body.into()))
     }
@@ -254,7 +261,8 @@ impl Behaviour for AgentShell {
         if version != SNAPSHOT {
             return Err(DecodeError::new(format!("snapshot version {version} of an agent is not known")));
         }
-        let snapshot: AgentSnapshot = serde_json::from_slice(body).map_err(|e| DecodeError::new(e.to_string()))?;
+        let snapshot: AgentSnapshot =
+            serde_json::from_slice(body).map_err(|e| DecodeError::new(e.to_string()))?;
         let (tenant, agent) = (self.tenant.clone(), self.agent.clone());
         *core = Agent::restore(tenant, agent, self.sender.epoch(), core.config().clone(), snapshot);
         Ok(())

@@ -29,10 +29,6 @@ use trunkline_proto::{
 use trunkline_rpc::{Bus, Deliver, Refused, entity};
 use trunkline_types::{AgentId, EntityAddress, EntityKind, QueueId, ShardId, TenantId};
 
-pub use crate::{
-    metrics::AcdMetrics,
-    parts::{AcdParts, Directory},
-};
 use crate::{
     agent::{AgentMail, AgentShell},
     convert::queue_message,
@@ -40,13 +36,16 @@ use crate::{
     queue::{QueueMail, QueueShell},
     sessions::{SWEEP_EVERY, Sessions},
 };
+pub use crate::{
+    metrics::AcdMetrics,
+    parts::{AcdParts, Directory},
+};
 
 /// Messages that may wait at one queue: a burst of calls and answers of all its agents.
 const QUEUE_PERMITS: u32 = 65_536;
 const AGENT_PERMITS: u32 = 512;
 const MAX_QUEUES: usize = 10_000;
 const MAX_AGENTS: usize = 100_000;
-const SNAPSHOT_EVERY: u64 = 2_000;
 
 /// The running role.
 pub struct Acd {
@@ -102,12 +101,9 @@ impl Acd {
 
 fn queue_host(parts: &AcdParts) -> Host<QueueShell> {
     let options = HostOptions {
-        name: "queue",
-        kind: EntityKind::Queue,
         permits: QUEUE_PERMITS,
         max_entities: MAX_QUEUES,
-        snapshot_every: SNAPSHOT_EVERY,
-        ..HostOptions::default()
+        ..HostOptions::new(EntityKind::Queue)
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
     let (directory, metrics) = (parts.directory.clone(), parts.metrics.clone());
@@ -120,24 +116,22 @@ fn queue_host(parts: &AcdParts) -> Host<QueueShell> {
         let shell = QueueShell::new(address.tenant.clone(), id, sender, directory.clone(), metrics.clone());
         (core, shell)
     };
-    Host::new(
+    Host::builder(
         options,
-        parts.arbiters.clone(),
+        &parts.arbiters,
         parts.journal.clone(),
         parts.placement.clone(),
         &parts.actor_metrics,
         factory,
     )
+    .build()
 }
 
 fn agent_host(parts: &AcdParts, sessions: &Sessions) -> Host<AgentShell> {
     let options = HostOptions {
-        name: "agent",
-        kind: EntityKind::Agent,
         permits: AGENT_PERMITS,
         max_entities: MAX_AGENTS,
-        snapshot_every: SNAPSHOT_EVERY,
-        ..HostOptions::default()
+        ..HostOptions::new(EntityKind::Agent)
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
     let (directory, metrics) = (parts.directory.clone(), parts.metrics.clone());
@@ -151,14 +145,15 @@ fn agent_host(parts: &AcdParts, sessions: &Sessions) -> Host<AgentShell> {
         let shell = AgentShell::new(tenant, id, sender, directory.clone(), metrics.clone(), sessions.clone());
         (core, shell)
     };
-    Host::new(
+    Host::builder(
         options,
-        parts.arbiters.clone(),
+        &parts.arbiters,
         parts.journal.clone(),
         parts.placement.clone(),
         &parts.actor_metrics,
         factory,
     )
+    .build()
 }
 
 async fn sweep(sessions: Sessions, agents: Host<AgentShell>) {

@@ -60,7 +60,11 @@ impl AcdMetrics {
             malformed: Family::default(),
         };
         registry.register("queue_offered", "Calls that entered the queue", metrics.offered.clone());
-        registry.register("queue_outcomes", "Calls that left the queue, by outcome", metrics.outcomes.clone());
+        registry.register(
+            "queue_outcomes",
+            "Calls that left the queue, by outcome",
+            metrics.outcomes.clone(),
+        );
         registry.register(
             "queue_answered_in_target",
             "Calls answered within the service-level target",
@@ -73,7 +77,11 @@ impl AcdMetrics {
             metrics.oldest.clone(),
         );
         registry.register("queue_wait_seconds", "Wait of answered calls", metrics.wait_seconds.clone());
-        registry.register("agent_transitions", "Changes of agents' states, by new state", metrics.agent_states.clone());
+        registry.register(
+            "agent_transitions",
+            "Changes of agents' states, by new state",
+            metrics.agent_states.clone(),
+        );
         registry.register("malformed_messages", "Messages that could not be read", metrics.malformed.clone());
         metrics
     }
@@ -110,7 +118,9 @@ impl AcdMetrics {
                 trunkline_acd_core::LeaveCause::Timeout => "timed_out",
                 trunkline_acd_core::LeaveCause::Lost => "lost",
             },
-            QueueEvent::Committed { .. } | QueueEvent::OfferEnded { .. } => return,
+            QueueEvent::NeverQueued { .. } | QueueEvent::Committed { .. } | QueueEvent::OfferEnded { .. } => {
+                return;
+            }
         };
         let labels = OutcomeLabels { tenant: tenant.to_string(), queue: queue.to_string(), outcome };
         self.outcomes.get_or_create(&labels).inc();

@@ -130,7 +130,7 @@ impl Behaviour for QueueShell {
         self.metrics.depth(&self.tenant, &self.queue, waiting, oldest_s);
     }
 
-    fn snapshot(&self, core: &Queue) -> Option<(u16, trunkline_journal::Bytes)> {
+    fn snapshot(&self, core: &Queue) -> Option<(u16, bytes::Bytes)> {
         let body = serde_json::to_vec(&core.snapshot()).ok()?;
         Some((SNAPSHOT, body.into()))
     }
@@ -139,7 +139,8 @@ impl Behaviour for QueueShell {
         if version != SNAPSHOT {
             return Err(DecodeError::new(format!("snapshot version {version} of a queue is not known")));
         }
-        let snapshot: QueueSnapshot = serde_json::from_slice(body).map_err(|e| DecodeError::new(e.to_string()))?;
+        let snapshot: QueueSnapshot =
+            serde_json::from_slice(body).map_err(|e| DecodeError::new(e.to_string()))?;
         let (tenant, queue) = (self.tenant.clone(), self.queue.clone());
         *core = Queue::restore(tenant, queue, self.sender.epoch(), core.config().clone(), snapshot);
         Ok(())

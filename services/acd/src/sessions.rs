@@ -32,8 +32,11 @@ impl Sessions {
     pub fn expired(&self) -> Vec<(EntityAddress, pb::AgentMessage)> {
         let now = Instant::now();
         let mut sessions = self.0.lock();
-        let gone: Vec<_> =
-            sessions.iter().filter(|(_, seen)| now.duration_since(**seen) > LIFE).map(|(key, _)| key.clone()).collect();
+        let gone: Vec<_> = sessions
+            .iter()
+            .filter(|(_, seen)| now.duration_since(**seen) > LIFE)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in &gone {
             sessions.remove(key);
         }

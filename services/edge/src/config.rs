@@ -136,7 +136,13 @@ impl Settings {
     }
 }
 
-fn bounds(field: &'static str, value: u64, low: u64, high: u64, bounds: &'static str) -> Result<(), ConfigError> {
+fn bounds(
+    field: &'static str,
+    value: u64,
+    low: u64,
+    high: u64,
+    bounds: &'static str,
+) -> Result<(), ConfigError> {
     if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError::Bounds { field, value, bounds }) }
 }
 

@@ -23,15 +23,15 @@ use trunkline_proto::common::v1::{Envelope, Role, envelope::Payload};
 use trunkline_rpc::{Bus, Deliver, Refused};
 use trunkline_types::{DialString, EntityAddress, FlowId, QueueId, TenantId};
 
-pub use crate::{
-    config::{Config, ConfigError, TrunkConfig},
-    metrics::EdgeMetrics,
-    token::TokenKey,
-};
 use crate::{
     config::Settings,
     engine::{Command, Control, Engine, Inboxes, Parts},
     transport::tcp::Connections,
+};
+pub use crate::{
+    config::{Config, ConfigError, TrunkConfig},
+    metrics::EdgeMetrics,
+    token::TokenKey,
 };
 
 /// Commands of calls that wait for the engine; more are refused and sent again by the calls.
@@ -61,7 +61,9 @@ pub enum EdgeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be listened on.
-    #[error("sip.listen: cannot listen on {transport} {address}: {source}; is another SIP server running there?")]
+    #[error(
+        "sip.listen: cannot listen on {transport} {address}: {source}; is another SIP server running there?"
+    )]
     Listen {
         /// "udp" or "tcp".
         transport: &'static str,
@@ -151,8 +153,11 @@ async fn bind(wanted: SocketAddr) -> Result<(tokio::net::UdpSocket, TcpListener)
     let mut tries = if wanted.port() == 0 { 16 } else { 1 };
     loop {
         tries -= 1;
-        let udp = transport::udp::bind(wanted)
-            .map_err(|source| EdgeError::Listen { transport: "udp", address: wanted, source })?;
+        let udp = transport::udp::bind(wanted).map_err(|source| EdgeError::Listen {
+            transport: "udp",
+            address: wanted,
+            source,
+        })?;
         let address = udp.local_addr().unwrap_or(wanted);
         match TcpListener::bind(address).await {
             Ok(tcp) => return Ok((udp, tcp)),
@@ -172,9 +177,11 @@ impl Deliver for CommandPort {
         let (Ok(tenant), Ok(call)) = (command.tenant.parse(), command.call_id.parse()) else {
             return Err(Refused::Unroutable);
         };
-        self.0.try_send(Command { call: EntityAddress::call(&tenant, call), command }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Full,
-            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        self.0.try_send(Command { call: EntityAddress::call(&tenant, call), command }).map_err(|error| {
+            match error {
+                mpsc::error::TrySendError::Full(_) => Refused::Full,
+                mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+            }
         })
     }
 }

@@ -38,11 +38,21 @@ impl EdgeMetrics {
             rejected: Family::default(),
             transactions: Gauge::default(),
             connections: Gauge::default(),
-            answer_seconds: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5]),
+            answer_seconds: Histogram::new([
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
+            ]),
         };
-        registry.register("messages", "SIP messages by method, direction and class", metrics.messages.clone());
+        registry.register(
+            "messages",
+            "SIP messages by method, direction and class",
+            metrics.messages.clone(),
+        );
         registry.register("dropped", "Packets dropped without an answer, by reason", metrics.dropped.clone());
-        registry.register("rejected", "Requests that the edge refused by itself, by reason", metrics.rejected.clone());
+        registry.register(
+            "rejected",
+            "Requests that the edge refused by itself, by reason",
+            metrics.rejected.clone(),
+        );
         registry.register("transactions", "SIP transactions alive", metrics.transactions.clone());
         registry.register("connections", "TCP connections open", metrics.connections.clone());
         registry.register(

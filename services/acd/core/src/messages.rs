@@ -395,6 +395,8 @@ pub enum Action {
     Unmute,
     /// Send DTMF digits to the caller's side.
     Digits(String),
+    /// Pause the recording (card data), or go on with it.
+    PauseRecording(bool),
     /// End the call.
     Hangup,
 }

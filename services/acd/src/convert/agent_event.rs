@@ -52,8 +52,12 @@ fn offer_of(event: &AgentEvent) -> Option<&OfferId> {
 pub(crate) fn encode(event: &AgentEvent) -> pb::AgentEvent {
     let offer_id = offer_of(event).map(ToString::to_string).unwrap_or_default();
     let body = match event {
-        AgentEvent::SignedIn { session, .. } => Event::SignedIn(pb::AgentSignedIn { session: session.0.clone() }),
-        AgentEvent::SignedOut { reason, .. } => Event::SignedOut(pb::AgentSignedOut { reason: reason.clone() }),
+        AgentEvent::SignedIn { session, .. } => {
+            Event::SignedIn(pb::AgentSignedIn { session: session.0.clone() })
+        }
+        AgentEvent::SignedOut { reason, .. } => {
+            Event::SignedOut(pb::AgentSignedOut { reason: reason.clone() })
+        }
         AgentEvent::Ready { idle_since, .. } => {
             Event::Ready(pb::AgentReady { idle_since_us: idle_since.as_micros() })
         }
@@ -62,11 +66,13 @@ pub(crate) fn encode(event: &AgentEvent) -> pb::AgentEvent {
             commit: Some(commit(&offer_id, Epoch(0), card)),
             until_us: ring_until.as_micros(),
         }),
-        AgentEvent::Accepted { session, sdp_offer, connect_until, .. } => Event::Accepted(pb::AgentAccepted {
-            session: session.0.clone(),
-            sdp_offer: sdp_offer.clone(),
-            until_us: connect_until.as_micros(),
-        }),
+        AgentEvent::Accepted { session, sdp_offer, connect_until, .. } => {
+            Event::Accepted(pb::AgentAccepted {
+                session: session.0.clone(),
+                sdp_offer: sdp_offer.clone(),
+                until_us: connect_until.as_micros(),
+            })
+        }
         AgentEvent::OfferEnded { outcome, .. } => {
             Event::OfferEnded(pb::AgentOfferEnded { outcome: outcome_to(*outcome).into() })
         }
@@ -147,7 +153,11 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
 }
 
 pub(crate) fn notes_to(notes: &Notes) -> pb::AgentNotes {
-    pb::AgentNotes { disposition: notes.disposition.clone(), tags: notes.tags.clone(), text: notes.text.clone() }
+    pb::AgentNotes {
+        disposition: notes.disposition.clone(),
+        tags: notes.tags.clone(),
+        text: notes.text.clone(),
+    }
 }
 
 fn notes(wire: pb::AgentNotes) -> Notes {
@@ -180,7 +190,9 @@ fn next_to(next: Option<&NextStatus>) -> pb::AgentNextSet {
         Some(NextStatus::NotReady { reason }) => {
             pb::AgentNextSet { next: Next::NotReady.into(), reason: reason.clone() }
         }
-        Some(NextStatus::SignedOut) => pb::AgentNextSet { next: Next::SignedOut.into(), reason: String::new() },
+        Some(NextStatus::SignedOut) => {
+            pb::AgentNextSet { next: Next::SignedOut.into(), reason: String::new() }
+        }
     }
 }
 

@@ -57,7 +57,9 @@ pub(crate) fn from_call(m: pb::CallToAgent, before: ConversationStatus) -> Parse
         call_to_agent::Event::Connected(e) => {
             CallToAgent::Connected { offer, sdp_answer: e.sdp_answer, at: at(e.at_us) }
         }
-        call_to_agent::Event::ConnectFailed(e) => CallToAgent::ConnectFailed { offer, cause: cause(&e.reason) },
+        call_to_agent::Event::ConnectFailed(e) => {
+            CallToAgent::ConnectFailed { offer, cause: cause(&e.reason) }
+        }
         call_to_agent::Event::MediaRemade(e) => {
             let control = parse("media_remade.request", &e.request)?;
             if e.error.is_empty() {
@@ -122,9 +124,9 @@ pub(crate) fn from_session(m: pb::AgentCommand, saved: &Notes) -> Parsed<Option<
             },
         },
         Pb::ExtendWrapUp(_) => Command::ExtendWrapUp,
-        Pb::SetNext(c) => Command::SetNextStatus {
-            next: (!c.ready).then_some(NextStatus::NotReady { reason: c.reason }),
-        },
+        Pb::SetNext(c) => {
+            Command::SetNextStatus { next: (!c.ready).then_some(NextStatus::NotReady { reason: c.reason }) }
+        }
     };
     Ok(Some(AgentInput::FromSession { session, message: SessionInput::Command { id: m.id, command } }))
 }
@@ -146,13 +148,14 @@ fn action(control: call_control::Control) -> Action {
 pub(crate) fn to_call(agent: &AgentId, name: &str, message: AgentToCall) -> call_pb::AgentToCall {
     use agent_to_call::Event;
     let (offer, event) = match message {
-        AgentToCall::Connect { offer, session, sdp_offer, recording } => {
+        AgentToCall::Connect { offer, entry, session, sdp_offer, recording } => {
             let connect = call_pb::Connect {
                 session: session.0,
                 sdp_offer,
                 agent_name: name.to_owned(),
                 queue_id: offer.queue.to_string(),
                 recording,
+                entry,
             };
             (offer, Event::Connect(connect))
         }

@@ -17,6 +17,7 @@ pub(crate) fn kind(event: &QueueEvent) -> &'static str {
     match event {
         QueueEvent::Enqueued { .. } => "queue.enqueued",
         QueueEvent::Refused { .. } => "queue.refused",
+        QueueEvent::NeverQueued { .. } => "queue.never_queued",
         QueueEvent::Committed { .. } => "queue.committed",
         QueueEvent::OfferEnded { .. } => "queue.offer_ended",
         QueueEvent::Answered { .. } => "queue.answered",
@@ -26,28 +27,33 @@ pub(crate) fn kind(event: &QueueEvent) -> &'static str {
 
 pub(crate) fn encode(event: &QueueEvent) -> pb::QueueEvent {
     let body = match event {
-        QueueEvent::Enqueued { seq, priority, rank_at, expires_at, target_at, short_until, enqueue, .. } => {
-            Event::Enqueued(pb::QueueEnqueued {
-                entry: enqueue.entry,
-                priority: i32::from(*priority),
-                rank_us: rank_at.as_micros(),
-                seq: *seq,
-                expires_us: micros_some(*expires_at),
-                target_us: target_at.as_micros(),
-                short_until_us: short_until.as_micros(),
-                card: Some(card(&enqueue.caller, &enqueue.caller_name, &enqueue.dialled, &enqueue.attributes)),
-                requested_priority: enqueue.priority.map(i32::from),
-            })
-        }
+        QueueEvent::Enqueued {
+            seq, priority, rank_at, expires_at, target_at, short_until, enqueue, ..
+        } => Event::Enqueued(pb::QueueEnqueued {
+            entry: enqueue.entry,
+            priority: i32::from(*priority),
+            rank_us: rank_at.as_micros(),
+            seq: *seq,
+            expires_us: micros_some(*expires_at),
+            target_us: target_at.as_micros(),
+            short_until_us: short_until.as_micros(),
+            card: Some(card(&enqueue.caller, &enqueue.caller_name, &enqueue.dialled, &enqueue.attributes)),
+            requested_priority: enqueue.priority.map(i32::from),
+        }),
         QueueEvent::Refused { entry, cause, .. } => {
             Event::Refused(pb::QueueRefused { entry: *entry, cause: cause.as_str().to_owned() })
         }
-        QueueEvent::Committed { offer, agent, agent_epoch, decision, .. } => Event::Committed(pb::OfferCommitted {
-            offer_id: offer.to_string(),
-            agent_id: agent.to_string(),
-            agent_epoch: agent_epoch.0,
-            explanation: Some(explanation(decision)),
-        }),
+        QueueEvent::NeverQueued { entry, cause, .. } => {
+            Event::NeverQueued(pb::QueueNever { entry: *entry, cause: leave_cause_to(*cause).into() })
+        }
+        QueueEvent::Committed { offer, agent, agent_epoch, decision, .. } => {
+            Event::Committed(pb::OfferCommitted {
+                offer_id: offer.to_string(),
+                agent_id: agent.to_string(),
+                agent_epoch: agent_epoch.0,
+                explanation: Some(explanation(decision)),
+            })
+        }
         QueueEvent::OfferEnded { offer, agent, outcome, ended_at, avoid_until, .. } => {
             Event::OfferEnded(pb::OfferEnded {
                 offer_id: offer.to_string(),
@@ -101,6 +107,12 @@ pub(crate) fn decode(event: pb::QueueEvent) -> Parsed<QueueEvent> {
             }
         }
         Event::Refused(m) => QueueEvent::Refused { at: when, call, entry: m.entry, cause: cause(&m.cause) },
+        Event::NeverQueued(m) => QueueEvent::NeverQueued {
+            at: when,
+            call,
+            entry: m.entry,
+            cause: leave_cause(m.cause()).ok_or(Malformed("cause"))?,
+        },
         Event::Committed(m) => QueueEvent::Committed {
             at: when,
             offer: parse("offer_id", &m.offer_id)?,

@@ -1,8 +1,8 @@
 //! To and from queues.
 
 use trunkline_acd_core::{
-    AgentToQueue, CallToQueue, Enqueue, LeaveCause, OfferCard, QueueInput, QueueToAgent, QueueToCall, RefuseReason,
-    Stamp, queue::Position,
+    AgentToQueue, CallToQueue, Enqueue, LeaveCause, OfferCard, QueueInput, QueueToAgent, QueueToCall,
+    RefuseReason, Stamp, queue::Position,
 };
 use trunkline_proto::{
     acd::v1::{self as pb, agent_message, queue_message::Message},
@@ -10,7 +10,7 @@ use trunkline_proto::{
 };
 use trunkline_types::{Epoch, QueueId};
 
-use super::{Malformed, Parsed, at, card, cause, micros, outcome, parse, span};
+use super::{Malformed, Parsed, at, card, micros, outcome, parse, span};
 
 /// What a queue is told.
 pub(crate) fn input(message: pb::QueueMessage) -> Parsed<QueueInput> {
@@ -51,7 +51,9 @@ fn from_agent(message: Message) -> Parsed<QueueInput> {
             let stamp = Stamp { epoch: Epoch(m.agent_epoch), seq: m.sequence };
             (m.agent_id, AgentToQueue::Unavailable { stamp })
         }
-        Message::Granted(m) => (m.agent_id, AgentToQueue::Granted { offer: parse("granted.offer_id", &m.offer_id)? }),
+        Message::Granted(m) => {
+            (m.agent_id, AgentToQueue::Granted { offer: parse("granted.offer_id", &m.offer_id)? })
+        }
         Message::Refused(m) => {
             let message = AgentToQueue::Refused {
                 offer: parse("refused.offer_id", &m.offer_id)?,
@@ -174,7 +176,9 @@ pub(crate) fn to_agent(queue: &QueueId, message: QueueToAgent) -> pb::AgentMessa
             agent_epoch: stamp.epoch.0,
             sequence: stamp.seq,
         }),
-        QueueToAgent::AskAnnounce => Message::AskAvailability(pb::AskAvailability { queue_id: queue.to_string() }),
+        QueueToAgent::AskAnnounce => {
+            Message::AskAvailability(pb::AskAvailability { queue_id: queue.to_string() })
+        }
     };
     pb::AgentMessage { message: Some(message) }
 }
@@ -281,6 +285,5 @@ mod tests {
     fn a_queue_message_without_a_call_names_the_field() {
         let message = Message::Leave(pb::Leave { call_id: "x".to_owned(), cause: 1, ..Default::default() });
         assert_eq!(input(pb::QueueMessage { message: Some(message) }), Err(Malformed("call_id")));
-        assert_eq!(cause("no such cause").as_str(), "internal");
     }
 }

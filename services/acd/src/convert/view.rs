@@ -6,14 +6,21 @@ use trunkline_acd_core::{
 };
 use trunkline_proto::{
     acd::v1::AgentCallState,
-    console::v1::{AgentCallView, AgentSnapshot, CommandResult, NextStatus as NextPb, SdpAnswer, console_message},
+    console::v1::{
+        AgentCallView, AgentSnapshot, CommandResult, NextStatus as NextPb, SdpAnswer, console_message,
+    },
 };
 use trunkline_types::Timestamp;
 
 use super::card;
 
 /// The snapshot; `call` is the conversation as the call last told it.
-pub(crate) fn snapshot(view: &AgentView, call: &AgentCallState, queues: Vec<String>, now: Timestamp) -> AgentSnapshot {
+pub(crate) fn snapshot(
+    view: &AgentView,
+    call: &AgentCallState,
+    queues: Vec<String>,
+    now: Timestamp,
+) -> AgentSnapshot {
     let mut snapshot = AgentSnapshot {
         server_us: now.as_micros(),
         state: view.status.name().to_owned(),

@@ -32,17 +32,16 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn new(prefix: u64) -> Self {
-        Self {
-            prefix,
-            next: 0,
-            owners: HashMap::new(),
-            servers: HashMap::new(),
-            clients: HashMap::new(),
-        }
+        Self { prefix, next: 0, owners: HashMap::new(), servers: HashMap::new(), clients: HashMap::new() }
     }
 
     /// Names a server transaction for its call.
-    pub fn server(&mut self, id: TransactionId, call: EntityAddress, invite_since: Option<Timestamp>) -> String {
+    pub fn server(
+        &mut self,
+        id: TransactionId,
+        call: EntityAddress,
+        invite_since: Option<Timestamp>,
+    ) -> String {
         self.next += 1;
         let name = format!("{:x}-{}", self.prefix, self.next);
         self.servers.insert(name.clone(), id.clone());

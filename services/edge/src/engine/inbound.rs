@@ -15,8 +15,8 @@ use trunkline_proto::{
 };
 use trunkline_rpc::{Refused, entity};
 use trunkline_sip::{
-    Frame, HeaderName, Message, Method, Request, Response, TransactionId, Unacceptable, Uri, parse_datagram, token,
-    uas,
+    Frame, HeaderName, Message, Method, Request, Response, TransactionId, Unacceptable, Uri, parse_datagram,
+    token, uas,
 };
 use trunkline_types::{DialString, EntityAddress, TenantId, Timestamp, mask_number};
 
@@ -43,13 +43,15 @@ impl Engine {
 
     pub(super) fn connection_event(&mut self, event: ConnectionEvent) {
         match event {
-            ConnectionEvent::Opened { connection, peer, writer } => self.writers.insert(connection, peer, writer),
+            ConnectionEvent::Opened { connection, peer, writer } => {
+                self.writers.insert(connection, peer, writer)
+            }
             ConnectionEvent::Closed { connection } => self.writers.remove(connection),
             ConnectionEvent::Frame { connection, peer, frame } => {
                 let path = Path::Tcp { connection, peer };
                 match frame {
-                    Frame::Message(message) => self.message(message, path),
-                    Frame::Rejected { rejection, .. } => self.reject(rejection, path),
+                    Frame::Message(message) => self.message(*message, path),
+                    Frame::Rejected { rejection, .. } => self.reject(*rejection, path),
                     Frame::Dropped { .. } => self.parts.metrics.drop("unparsable"),
                     Frame::Ping | Frame::Pong => {}
                 }
@@ -73,7 +75,8 @@ impl Engine {
                 self.perform(outputs);
             }
             Message::Response(response) => {
-                let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
+                let method =
+                    response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
                 self.parts.metrics.message(&method, "in", class(response.status));
                 if uas::check_response(&response).is_err() {
                     return self.parts.metrics.drop("bad_response");
@@ -95,7 +98,13 @@ impl Engine {
         self.send_stateless(&response, path);
     }
 
-    pub(super) fn refuse_stateless(&mut self, request: &Request, path: Path, status: u16, reason: &'static str) {
+    pub(super) fn refuse_stateless(
+        &mut self,
+        request: &Request,
+        path: Path,
+        status: u16,
+        reason: &'static str,
+    ) {
         self.parts.metrics.reject(reason);
         let response = Response::to(request, status).with_to_tag(&self.new_tag());
         self.send_stateless(&response, path);
@@ -107,7 +116,7 @@ impl Engine {
 
     /// A request that is new to the transaction layer.
     pub(super) fn request(&mut self, id: TransactionId, request: Request, path: Path) {
-        let in_dialog = request.headers.to_tag().ok().flatten().is_some();
+        let in_dialog = request.is_in_dialog();
         match (&request.method, in_dialog) {
             (_, true) => self.in_dialog(id, request, path),
             (Method::Invite, false) => self.invite(id, request, path),
@@ -163,7 +172,8 @@ impl Engine {
             return self.refuse(id, &request, 404, "unknown_number");
         };
         let at = now();
-        let minted = trunkline_cluster::mint_call(&*self.parts.placement, &self.parts.loads, at, rand::rng().random());
+        let minted =
+            trunkline_cluster::mint_call(&*self.parts.placement, &self.parts.loads, at, rand::rng().random());
         let Ok(call) = minted else {
             return self.refuse(id, &request, 503, "no_shard");
         };
@@ -178,7 +188,13 @@ impl Engine {
         }
     }
 
-    fn incoming(&self, transaction: String, request: &Request, path: Path, new_call: Option<NewCall>) -> edge_event::Event {
+    fn incoming(
+        &self,
+        transaction: String,
+        request: &Request,
+        path: Path,
+        new_call: Option<NewCall>,
+    ) -> edge_event::Event {
         edge_event::Event::Request(IncomingRequest {
             transaction,
             message: request.to_bytes(),
@@ -233,8 +249,11 @@ impl Engine {
             Failure::Transport => transaction_failed::Kind::Transport,
             Failure::NoAck => transaction_failed::Kind::NoAck,
         };
-        let event = TransactionFailed { transaction, kind: kind.into() };
-        let _ = self.to_call(&call, edge_event::Event::Failed(event));
+        self.report_failed(&call, TransactionFailed { transaction, kind: kind.into() });
+    }
+
+    pub(super) fn report_failed(&self, call: &EntityAddress, failed: TransactionFailed) {
+        let _ = self.to_call(call, edge_event::Event::Failed(failed));
     }
 
     fn to_call(&self, call: &EntityAddress, event: edge_event::Event) -> Result<(), Refused> {
@@ -269,20 +288,26 @@ impl Engine {
 fn dialled(request: &Request) -> Option<DialString> {
     match &request.uri {
         Uri::Sip(uri) => uri.user()?.parse().ok(),
-        Uri::Tel(uri) => uri.number.parse().ok(),
+        Uri::Tel(uri) => uri.number().parse().ok(),
         Uri::Other(_) => None,
     }
 }
 
-fn describe(request: &Request, trunk: &Trunk, dialled: DialString, to: Destination, contact_uri: String) -> NewCall {
+fn describe(
+    request: &Request,
+    trunk: &Trunk,
+    dialled: DialString,
+    to: Destination,
+    contact_uri: String,
+) -> NewCall {
     let asserted = if trunk.trust_identity { request.headers.asserted_identities().ok() } else { None };
     let identity = asserted.and_then(|list| list.into_iter().next()).or_else(|| request.headers.from().ok());
-    let private = request.headers.privacy().is_ok_and(|values| values.iter().any(|v| v == "id" || v == "user"));
+    let private = request.headers.privacy().iter().any(|v| v == "id" || v == "user");
     let (mut caller_number, mut caller_name) = (String::new(), String::new());
     if let Some(identity) = identity.filter(|_| !private) {
         caller_number = match &identity.uri {
             Uri::Sip(uri) => uri.user().unwrap_or_default(),
-            Uri::Tel(uri) => uri.number.clone(),
+            Uri::Tel(uri) => uri.number().to_owned(),
             Uri::Other(_) => String::new(),
         };
         caller_name = identity.display_text().map(|text| text.to_string()).unwrap_or_default();

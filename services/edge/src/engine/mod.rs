@@ -15,7 +15,7 @@ use trunkline_actors::now;
 use trunkline_cluster::{Loads, Placement};
 use trunkline_proto::edge::v1::EdgeCommand;
 use trunkline_rpc::Bus;
-use trunkline_sip::{Output, TransactionLayer, uas};
+use trunkline_sip::{Method, Output, TransactionLayer, uas};
 use trunkline_types::{EntityAddress, Timestamp};
 
 use self::calls::Calls;
@@ -90,9 +90,12 @@ impl Engine {
             tag_secret: random.random(),
             ..Default::default()
         };
+        // What the layer answers for us is what the capabilities name; REGISTER is ours to challenge.
+        let mut capabilities = uas::Capabilities::default();
+        capabilities.methods.push(Method::Register);
         Self {
             layer: TransactionLayer::new(config),
-            capabilities: uas::Capabilities::default(),
+            capabilities,
             calls: Calls::new(random.random()),
             writers: outbound::Writers::default(),
             registrar: register::Challenger::new(random.random()),
@@ -161,7 +164,9 @@ impl Engine {
                 Output::Cancel { id, request } => self.cancelled(id, &request),
                 Output::Response { id, response } => self.response(id, &response),
                 Output::StrayResponse { .. } => self.parts.metrics.drop("stray_response"),
-                Output::Overloaded { request, path } => self.refuse_stateless(&request, path, 503, "transactions"),
+                Output::Overloaded { request, path } => {
+                    self.refuse_stateless(&request, path, 503, "transactions")
+                }
                 Output::AckTimeout { id } => self.failed(id, Failure::NoAck),
                 Output::Timeout { id } => self.failed(id, Failure::Timeout),
                 Output::TransportError { id } => self.failed(id, Failure::Transport),

@@ -13,8 +13,8 @@ use trunkline_proto::edge::v1::{
     EdgeCommand, SendAck, SendRequest, SendResponse, TransactionFailed, edge_command, transaction_failed,
 };
 use trunkline_sip::{
-    HeaderName, Message, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram, response_destination,
-    token,
+    HeaderName, Message, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram,
+    response_destination, token,
 };
 use trunkline_types::EntityAddress;
 
@@ -84,8 +84,15 @@ impl Engine {
         }
         let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
         self.parts.metrics.message(&method, "out", class(response.status));
+        let repeats = method == "INVITE" && (200..300).contains(&response.status);
         match self.layer.respond(at, id, response) {
-            Ok(outputs) => self.perform(outputs),
+            Ok(outputs) => {
+                if repeats {
+                    // The call repeats its 2xx itself until the ACK, so that it outlives this edge.
+                    self.layer.acknowledged(id);
+                }
+                self.perform(outputs);
+            }
             // Answered before: the second answer of a retried command.
             Err(error) => tracing::debug!(%error, "an answer came too late"),
         }
@@ -105,9 +112,11 @@ impl Engine {
             };
             return self.report_failed(&call, failed);
         };
-        let request = self.with_via(request, path);
+        let Some(request) = self.with_via(request, path) else {
+            return self.parts.metrics.drop("bad_command");
+        };
         self.parts.metrics.message(request.method.as_str(), "out", "request");
-        match self.layer.send_request(now(), request, path, path.reliable()) {
+        match self.layer.send_request(now(), &request, path, path.reliable()) {
             Ok((id, outputs)) => {
                 self.calls.client(id, call, command.client_transaction);
                 self.perform(outputs);
@@ -115,7 +124,10 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(%error, "a request of a call could not be sent");
                 let kind = transaction_failed::Kind::Transport.into();
-                self.report_failed(&call, TransactionFailed { transaction: command.client_transaction, kind });
+                self.report_failed(
+                    &call,
+                    TransactionFailed { transaction: command.client_transaction, kind },
+                );
             }
         }
     }
@@ -128,18 +140,21 @@ impl Engine {
             return self.parts.metrics.drop("unreachable");
         };
         let invite = self.calls.client_id(call, &command.client_transaction);
-        let request = self.with_via(request, path);
+        let Some(request) = self.with_via(request, path) else {
+            return self.parts.metrics.drop("bad_command");
+        };
         self.parts.metrics.message("ACK", "out", "request");
-        let outputs = self.layer.send_ack(now(), invite, request, path);
+        let outputs = self.layer.send_ack(invite, &request, path);
         self.perform(outputs);
     }
 
-    fn with_via(&self, mut request: Request, path: Path) -> Request {
+    fn with_via(&self, mut request: Request, path: Path) -> Option<Request> {
         let advertised = self.parts.advertised;
         let branch = token::branch(rand::rng().random());
-        let via = Via::new(path.via_transport(), &host(advertised.ip()), Some(advertised.port()), &branch).with_rport();
-        request.headers.push_front(HeaderName::Via, via.to_string());
-        request
+        let host = advertised.ip().to_string();
+        let via = Via::new(path.via_transport(), &host, Some(advertised.port()), &branch)?.with_rport();
+        request.headers.push_front(HeaderName::Via, via.to_value());
+        Some(request)
     }
 
     /// The next hop (RFC 3261 section 8.1.2): the top Route, else the Request-URI; a peer behind a NAT or on a
@@ -167,7 +182,7 @@ impl Engine {
         }
         // A host name, or a private address seen from outside, is answered at the source.
         let literal = target.as_ref().and_then(|uri| {
-            let ip: IpAddr = uri.host.trim_matches(['[', ']']).parse().ok()?;
+            let ip: IpAddr = uri.host().trim_matches(['[', ']']).parse().ok()?;
             Some(SocketAddr::new(ip, uri.port.unwrap_or(5060)))
         });
         let source: Option<SocketAddr> = source.parse().ok();
@@ -254,13 +269,6 @@ impl Engine {
 
 fn parse(message: &Bytes) -> Option<Message> {
     parse_datagram(message).ok()
-}
-
-fn host(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    }
 }
 
 fn is_behind_nat(contact: IpAddr, source: IpAddr) -> bool {

@@ -24,7 +24,7 @@ impl Challenger {
     /// 401 with one challenge for each algorithm, the stronger one first (RFC 8760 section 2.4).
     pub fn challenge(&mut self, now: Timestamp, request: &Request, to_tag: &str) -> Response {
         let realm = match &request.uri {
-            trunkline_sip::Uri::Sip(uri) => uri.host.clone(),
+            trunkline_sip::Uri::Sip(uri) => uri.host().to_owned(),
             _ => "trunkline".to_owned(),
         };
         let mut response = Response::to(request, 401).with_to_tag(to_tag);

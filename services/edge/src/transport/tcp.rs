@@ -163,7 +163,13 @@ impl Connections {
         }
     }
 
-    async fn read(&self, connection: u64, peer: SocketAddr, mut read: OwnedReadHalf, pongs: mpsc::Sender<()>) {
+    async fn read(
+        &self,
+        connection: u64,
+        peer: SocketAddr,
+        mut read: OwnedReadHalf,
+        pongs: mpsc::Sender<()>,
+    ) {
         let mut framer = StreamFramer::new();
         let mut buffer = vec![0u8; READ_BYTES];
         // A peer that trickles bytes has one time-out for the whole message, not one for each byte.
@@ -202,10 +208,8 @@ impl Connections {
 
     /// False when the connection has to close.
     async fn hand_over(&self, connection: u64, peer: SocketAddr, frame: Frame) -> bool {
-        let close = matches!(
-            &frame,
-            Frame::Rejected { close: true, .. } | Frame::Dropped { close: true, .. }
-        );
+        let close =
+            matches!(&frame, Frame::Rejected { close: true, .. } | Frame::Dropped { close: true, .. });
         // The engine's queue is bounded: a flood on this connection waits here, not in memory.
         let taken = self.events.send(ConnectionEvent::Frame { connection, peer, frame }).await.is_ok();
         taken && !close
@@ -216,7 +220,11 @@ fn is_final(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected)
 }
 
-async fn write_all(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>, mut pongs: mpsc::Receiver<()>) {
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Bytes>,
+    mut pongs: mpsc::Receiver<()>,
+) {
     loop {
         let bytes = tokio::select! {
             message = queue.recv() => match message {

@@ -102,6 +102,7 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
     match body {
         Event::Enqueued(_) => contact.outcome = "in_progress".to_owned(),
         Event::Refused(_) => contact.outcome = "refused".to_owned(),
+        Event::NeverQueued(_) => {}
         Event::Committed(e) => contact.decisions.push(Decision {
             at_us: at,
             queue_id: queue.to_owned(),

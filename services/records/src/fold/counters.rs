@@ -72,7 +72,7 @@ impl Counters {
                 LeaveCause::Flow => self.flow_out += 1,
                 LeaveCause::Lost | LeaveCause::Unspecified => self.lost += 1,
             },
-            Some(Event::Committed(_)) | None => {}
+            Some(Event::Committed(_) | Event::NeverQueued(_)) | None => {}
         }
     }
 

@@ -123,6 +123,7 @@ pub(super) fn queue(queue: &str, event: &queue_event::Event) -> Option<TimelineE
             format!("{queue} gave no place: {}", e.cause),
             &[("queue", queue), ("cause", &e.cause)],
         ),
+        Event::NeverQueued(_) => None,
         Event::Committed(e) => {
             let candidates = e.explanation.as_ref().map_or(0, |x| x.candidates_total);
             let text = format!("Offered to {}, chosen of {candidates} available", e.agent_id);

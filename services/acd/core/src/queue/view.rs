@@ -120,6 +120,12 @@ impl Queue {
         (gap > 0).then(|| Duration::from_micros(gap.saturating_mul(u64::from(place))))
     }
 
+    /// Calls that wait, ringing ones included, and since when the first in line waits. O(log n).
+    pub fn depth(&self) -> (u32, Option<Timestamp>) {
+        let first = self.waiting.first_key_value().and_then(|(_, call)| self.state.calls.get(call));
+        (count(self.state.calls.len()), first.map(|queued| queued.enqueued_at))
+    }
+
     /// How many agents could be chosen now.
     pub fn available_agents(&self) -> usize {
         self.pool.available_count()
@@ -142,7 +148,8 @@ impl Queue {
         let head = merge(&self.waiting, &self.reluctant).next();
         let ringing = self.state.offers.values().filter(|open| !open.call_left).map(|open| open.call);
         let oldest = head.into_iter().chain(ringing);
-        let oldest = oldest.filter_map(|call| self.state.calls.get(&call)).map(|queued| queued.enqueued_at).min();
+        let oldest =
+            oldest.filter_map(|call| self.state.calls.get(&call)).map(|queued| queued.enqueued_at).min();
         let agents = self.pool.in_order().take(limit);
         let agents = agents.map(|(idle_since, agent)| AvailableAgent { agent: agent.clone(), idle_since });
         let offers = self.state.offers.iter().take(limit).map(|(offer, open)| OfferView {

@@ -1,0 +1,71 @@
+//! What `dev` starts with: the tenant `default`, two queues, a flow, four agents and a supervisor. Written once; what
+//! was changed since stays.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use trunkline_journal::{DocumentKey, Journal, JournalError};
+use trunkline_types::TenantId;
+
+use super::{SYSTEM, kind};
+
+const MENU: &str = include_str!("../../../call/flows/menu.yaml");
+const DISPOSITIONS: [&str; 5] = ["resolved", "follow_up", "escalated", "wrong_number", "no_answer_needed"];
+
+/// Sign-in names of the sample accounts with their display names; the password is the name and `-dev`.
+pub const DEV_ACCOUNTS: [(&str, &str, &str); 5] = [
+    ("alice", "Alice Adams", "agent"),
+    ("bob", "Bob Brown", "agent"),
+    ("carol", "Carol Clark", "agent"),
+    ("dave", "Dave Davis", "agent"),
+    ("sue", "Sue Summers", "supervisor"),
+];
+
+/// Makes sure of the sample documents. `agents` adds that many numbered agents (`agent-001`, …) for load tests.
+pub async fn dev(journal: &dyn Journal, agents: u32) -> Result<()> {
+    let tenant: TenantId = "default".parse()?;
+    put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" })).await?;
+    for (id, name) in [("support", "Support"), ("sales", "Sales")] {
+        let queue = json!({ "display_name": name, "dispositions": DISPOSITIONS, "max_waiting": 10_000 });
+        put(journal, &tenant, kind::QUEUE, id, queue).await?;
+        put(journal, &tenant, kind::NUMBER, id, json!({ "queue": id })).await?;
+    }
+    put(journal, &tenant, kind::FLOW, "menu", json!({ "yaml": MENU })).await?;
+    put(journal, &tenant, kind::NUMBER, "menu", json!({ "flow": "menu" })).await?;
+    for (name, display_name, role) in DEV_ACCOUNTS {
+        account(journal, &tenant, name, display_name, role).await?;
+    }
+    for n in 1..=agents {
+        let name = format!("agent-{n:03}");
+        account(journal, &tenant, &name, &format!("Agent {n}"), "agent").await?;
+    }
+    Ok(())
+}
+
+async fn account(journal: &dyn Journal, tenant: &TenantId, name: &str, display: &str, role: &str) -> Result<()> {
+    if journal.get_document(&key(tenant, kind::ACCOUNT, name)).await?.is_some() {
+        return Ok(());
+    }
+    let password = format!("{name}-dev");
+    let hash = tokio::task::spawn_blocking(move || trunkline_console::hash_password(&password))
+        .await?
+        .context("the sample password could not be hashed")?;
+    let mut body = json!({ "display_name": display, "password_hash": hash, "roles": [role] });
+    if role == "agent" {
+        body["agent"] = json!(name);
+        let agent = json!({ "display_name": display, "queues": ["support", "sales"] });
+        put(journal, tenant, kind::AGENT, name, agent).await?;
+    }
+    put(journal, tenant, kind::ACCOUNT, name, body).await
+}
+
+fn key(tenant: &TenantId, kind: &str, id: &str) -> DocumentKey {
+    DocumentKey { tenant: tenant.clone(), kind: kind.to_owned(), id: id.to_owned() }
+}
+
+/// Writes a document that is not there yet.
+async fn put(journal: &dyn Journal, tenant: &TenantId, kind: &str, id: &str, body: Value) -> Result<()> {
+    match journal.put_document(&key(tenant, kind, id), body, Some(0)).await {
+        Ok(_) | Err(JournalError::RevisionConflict { .. }) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("the sample {kind} {id} could not be written")),
+    }
+}
