@@ -1,0 +1,141 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Commands without a result at once.
+pub(super) const MAX_PENDING: usize = 32;
+/// Command ids remembered with their results.
+const MAX_REMEMBERED: usize = 256;
+
+/// A session's commands by the client's id: each is done once and answered by one result, which is given again when the
+/// id comes again.
+#[derive(Debug, Default)]
+pub(super) struct CommandLog {
+    entries: HashMap<Arc<str>, Entry>,
+    order: VecDeque<Arc<str>>,
+    pending: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kind: &'static str,
+    wants_sdp: bool,
+    begun: Instant,
+    result: Option<Arc<str>>,
+}
+
+/// What to do about a command that came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Do it.
+    New,
+    /// It is under way: its result comes.
+    UnderWay,
+    /// It was done: this was the result.
+    Done(Arc<str>),
+    /// Too many are under way.
+    Full,
+}
+
+/// A command that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finished {
+    pub(super) id: Arc<str>,
+    pub(super) kind: &'static str,
+    pub(super) took: Duration,
+}
+
+impl CommandLog {
+    /// A command came.
+    pub(super) fn begin(&mut self, id: &str, kind: &'static str, wants_sdp: bool, now: Instant) -> Begin {
+        if let Some(entry) = self.entries.get(id) {
+            return entry.result.as_ref().map_or(Begin::UnderWay, |result| Begin::Done(Arc::clone(result)));
+        }
+        if self.pending >= MAX_PENDING {
+            return Begin::Full;
+        }
+        let id: Arc<str> = id.into();
+        self.entries.insert(Arc::clone(&id), Entry { kind, wants_sdp, begun: now, result: None });
+        self.order.push_back(id);
+        self.pending += 1;
+        self.forget();
+        Begin::New
+    }
+
+    /// The oldest with a result goes first; those under way stay.
+    fn forget(&mut self) {
+        while self.order.len() > MAX_REMEMBERED {
+            let done = |id: &Arc<str>| self.entries.get(id).is_none_or(|entry| entry.result.is_some());
+            let Some(at) = self.order.iter().position(done) else { return };
+            if let Some(id) = self.order.remove(at) {
+                self.entries.remove(&id);
+            }
+        }
+    }
+
+    /// Type of the command that is under way with this id.
+    pub(super) fn under_way(&self, id: &str) -> Option<(&'static str, bool)> {
+        self.entries.get(id).filter(|e| e.result.is_none()).map(|e| (e.kind, e.wants_sdp))
+    }
+
+    /// The result of a command; `None` when it is not under way (unknown, or answered already).
+    pub(super) fn finish(&mut self, id: &str, result: &Arc<str>, now: Instant) -> Option<Finished> {
+        let (key, _) = self.entries.get_key_value(id)?;
+        let key = Arc::clone(key);
+        let entry = self.entries.get_mut(id).filter(|entry| entry.result.is_none())?;
+        entry.result = Some(Arc::clone(result));
+        self.pending -= 1;
+        Some(Finished { id: key, kind: entry.kind, took: now.saturating_duration_since(entry.begun) })
+    }
+
+    /// Ids of commands that have been under way for `limit` or longer.
+    pub(super) fn overdue(&self, now: Instant, limit: Duration) -> Vec<Arc<str>> {
+        if self.pending == 0 {
+            return Vec::new();
+        }
+        let late = |id: &&Arc<str>| {
+            self.entries
+                .get(*id)
+                .is_some_and(|e| e.result.is_none() && now.saturating_duration_since(e.begun) >= limit)
+        };
+        self.order.iter().filter(late).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_done_once_and_its_result_stays() {
+        let (mut log, now) = (CommandLog::default(), Instant::now());
+        assert_eq!(log.begin("a", "hold", false, now), Begin::New);
+        assert_eq!(log.begin("a", "hold", false, now), Begin::UnderWay);
+        let result: Arc<str> = "{}".into();
+        assert!(log.finish("a", &result, now).is_some());
+        assert!(log.finish("a", &result, now).is_none(), "one result only");
+        assert_eq!(log.begin("a", "hold", false, now), Begin::Done(result));
+    }
+
+    #[test]
+    fn memory_and_work_are_bounded() {
+        let (mut log, now) = (CommandLog::default(), Instant::now());
+        for n in 0..MAX_PENDING {
+            assert_eq!(log.begin(&n.to_string(), "hold", false, now), Begin::New);
+        }
+        assert_eq!(log.begin("more", "hold", false, now), Begin::Full);
+        for n in 1..MAX_PENDING {
+            log.finish(&n.to_string(), &"{}".into(), now);
+        }
+        for n in 0..10_000 {
+            let id = format!("x{n}");
+            assert_eq!(log.begin(&id, "hold", false, now), Begin::New);
+            log.finish(&id, &"{}".into(), now);
+        }
+        assert!(log.entries.len() <= MAX_REMEMBERED && log.order.len() == log.entries.len());
+        assert_eq!(log.begin("0", "hold", false, now), Begin::UnderWay, "what is under way is not forgotten");
+        assert_eq!(log.overdue(now + Duration::from_secs(10), Duration::from_secs(10)), ["0".into()]);
+    }
+}
