@@ -128,7 +128,11 @@ impl QueueConfig {
         within("dispositions", self.dispositions.len() <= 200, "use at most 200 dispositions")?;
         if let Some(skill) = &self.required_skill {
             within("required_skill.min_level", (1..=5).contains(&skill.min_level), "use 1 to 5")?;
-            within("required_skill.name", !skill.name.is_empty(), "name the skill, or leave required_skill out")?;
+            within(
+                "required_skill.name",
+                !skill.name.is_empty(),
+                "name the skill, or leave required_skill out",
+            )?;
         }
         Ok(())
     }

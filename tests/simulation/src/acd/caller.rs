@@ -205,7 +205,9 @@ impl Caller {
     fn decision(&self, offer: &OfferId) -> CallToAgent {
         let offer = offer.clone();
         match self.decisions.get(&offer) {
-            Some(Decided::Connected(at)) => CallToAgent::Connected { offer, sdp_answer: "answer".into(), at: *at },
+            Some(Decided::Connected(at)) => {
+                CallToAgent::Connected { offer, sdp_answer: "answer".into(), at: *at }
+            }
             Some(Decided::Failed) => CallToAgent::ConnectFailed { offer, cause: ReleaseCause::NoCommonCodec },
             Some(Decided::Ended { connected_at, at, cause }) => {
                 CallToAgent::Ended { offer, connected_at: Some(*connected_at), cause: *cause, at: *at }
@@ -234,7 +236,11 @@ impl Caller {
             AgentToCall::Connect { offer, entry, .. } => {
                 if !self.decisions.contains_key(&offer) {
                     let decided = if !self.is_waiting() || offered_by != self.queue || entry != self.entry {
-                        if matches!(self.phase, Phase::Connected { .. }) { Decided::Failed } else { Decided::Gone }
+                        if matches!(self.phase, Phase::Connected { .. }) {
+                            Decided::Failed
+                        } else {
+                            Decided::Gone
+                        }
                     } else if rng.chance(30) {
                         Decided::Failed
                     } else {
@@ -259,7 +265,8 @@ impl Caller {
                 says.push(Says::Agent(agent, answer));
             }
             AgentToCall::RemakeMedia { offer, control, .. } => {
-                let answer = CallToAgent::MediaRemade { offer: offer.clone(), control, sdp_answer: "again".into() };
+                let answer =
+                    CallToAgent::MediaRemade { offer: offer.clone(), control, sdp_answer: "again".into() };
                 self.once(agent, &offer, control, answer, says);
             }
             AgentToCall::Control { offer, control, action } => {
@@ -313,7 +320,14 @@ impl Caller {
         self.once(agent, &offer, control, answer, says);
     }
 
-    fn once(&mut self, agent: usize, offer: &OfferId, control: u64, answer: CallToAgent, says: &mut Vec<Says>) {
+    fn once(
+        &mut self,
+        agent: usize,
+        offer: &OfferId,
+        control: u64,
+        answer: CallToAgent,
+        says: &mut Vec<Says>,
+    ) {
         if matches!(self.decisions.get(offer), Some(Decided::Connected(_))) {
             says.push(Says::Agent(agent, self.controls.entry(control).or_insert(answer).clone()));
         } else {

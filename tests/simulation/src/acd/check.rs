@@ -125,7 +125,10 @@ impl Checker {
                     _ => false,
                 };
                 if !agrees {
-                    self.broken(format!("{} stay {entry}: the call says {stay:?}, the queue {end:?}", caller.id));
+                    self.broken(format!(
+                        "{} stay {entry}: the call says {stay:?}, the queue {end:?}",
+                        caller.id
+                    ));
                 }
             }
         }
@@ -158,6 +161,7 @@ impl Line {
             QueueEvent::Refused { call, entry, .. } => {
                 self.ends.insert((*call, *entry), End::Refused);
             }
+            QueueEvent::NeverQueued { .. } => {}
             QueueEvent::Committed { at, call, agent, .. } => {
                 let Some(place) = self.places.get(call).copied() else {
                     broken.push(format!("{call} is committed and does not wait"));
@@ -201,7 +205,8 @@ impl Line {
         if self.totals != *totals {
             broken.push(format!("queue {queue}: its counters are not the fold of its events"));
         }
-        let count = |wanted: &dyn Fn(&End) -> bool| self.ends.values().filter(|end| wanted(end)).count() as u64;
+        let count =
+            |wanted: &dyn Fn(&End) -> bool| self.ends.values().filter(|end| wanted(end)).count() as u64;
         let counted = [
             (totals.answered, count(&|end| *end == End::Answered), "answered"),
             (totals.abandoned, count(&|end| *end == End::Left(LeaveCause::Abandoned)), "abandoned"),

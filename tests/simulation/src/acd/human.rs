@@ -38,8 +38,12 @@ impl Human {
         }
         let percent = rng.below(100);
         let command = match &self.view.as_ref()?.status {
-            AgentStatus::SignedOut | AgentStatus::NotReady { .. } if diligent || percent < 60 => Command::Ready,
-            AgentStatus::Ready { .. } if !diligent && percent < 4 => Command::NotReady { reason: "break".into() },
+            AgentStatus::SignedOut | AgentStatus::NotReady { .. } if diligent || percent < 60 => {
+                Command::Ready
+            }
+            AgentStatus::Ready { .. } if !diligent && percent < 4 => {
+                Command::NotReady { reason: "break".into() }
+            }
             AgentStatus::Ready { .. } if !diligent && percent < 5 => Command::SignOut,
             AgentStatus::Ringing { offer, .. } => {
                 let offer = offer.clone();

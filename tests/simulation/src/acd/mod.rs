@@ -34,6 +34,9 @@ pub enum Weather {
     Lossy,
     /// Besides, nodes pause and crash and shards move.
     Stormy,
+    /// As stormy, but messages live long and come twice, commits are slow, and agents crash and are back in no time: the
+    /// schedules in which what a crash forgot meets what the network kept.
+    Haunted,
 }
 
 /// One schedule.
@@ -50,11 +53,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a seed: one in ten is calm, three are lossy, six are stormy.
+    /// The schedule of a seed: one in ten is calm, two are lossy, four are stormy, three are haunted.
     pub fn of(seed: u64) -> Self {
         let weather = match seed % 10 {
             0 => Weather::Calm,
-            1..=3 => Weather::Lossy,
+            1..=2 => Weather::Lossy,
+            3..=5 => Weather::Haunted,
             _ => Weather::Stormy,
         };
         Self { seed, weather, mutations: Mutations::default(), trace: false }

@@ -45,6 +45,7 @@ enum Happening {
     Move(usize),
     Again(usize),
     Look(usize),
+    Back(usize),
 }
 
 /// How bad the network is.
@@ -83,10 +84,16 @@ impl World {
     pub(super) fn new(schedule: Schedule) -> Self {
         let mut rng = Rng::new(schedule.seed);
         let queues = 1 + rng.below(2) as usize;
-        let agents = 1 + rng.below(5) as usize;
+        let agents = if schedule.weather == Weather::Haunted { 2 } else { 1 } + rng.below(5) as usize;
         let calls = 3 + rng.below(12) as usize;
         let network = match schedule.weather {
             Weather::Calm => Network { loss: 0, double: 0, late: 0, late_most: Duration::ZERO },
+            Weather::Haunted => Network {
+                loss: rng.below(50),
+                double: 200 + rng.below(600),
+                late: 200 + rng.below(400),
+                late_most: rng.millis(3_000, 10_000),
+            },
             Weather::Lossy | Weather::Stormy => Network {
                 loss: rng.below(200),
                 double: rng.below(300),
@@ -171,7 +178,7 @@ impl World {
             self.restart(Node::Agent(n));
             self.after(Duration::from_millis(n as u64), Happening::Look(n));
         }
-        if self.schedule.weather == Weather::Stormy {
+        if matches!(self.schedule.weather, Weather::Stormy | Weather::Haunted) {
             let first = self.rng.millis(0, 10_000);
             self.after(first, Happening::Fault);
         }
@@ -316,7 +323,13 @@ impl World {
             Happening::HangUp(n) => self.hang_up(n),
             Happening::Move(n) => self.move_on(n),
             Happening::Again(n) => self.again(n),
-            Happening::Look(n) => self.look(n),
+            Happening::Look(n) => {
+                self.look(n);
+                let next = self.rng.millis(300, 3_000);
+                self.after(next, Happening::Look(n));
+            }
+            Happening::Back(n) if !self.humans[n].attached => self.look(n),
+            Happening::Back(_) => {}
         }
     }
 
@@ -384,15 +397,14 @@ impl World {
                 self.after(Duration::from_millis(1), Happening::ToAgent(n, Box::new(input)));
             }
         }
-        let next = self.rng.millis(300, 3_000);
-        self.after(next, Happening::Look(n));
     }
 
     /// Puts a message on the network.
     fn send(&mut self, what: Happening) {
         self.report.messages += 1;
         let network = self.network;
-        let copies = if self.rng.chance(network.loss) { 0 } else { 1 } + u64::from(self.rng.chance(network.double));
+        let copies =
+            if self.rng.chance(network.loss) { 0 } else { 1 } + u64::from(self.rng.chance(network.double));
         for _ in 0..copies {
             let delay = if self.rng.chance(network.late) {
                 self.rng.between(Duration::from_micros(200), network.late_most)
@@ -485,7 +497,11 @@ impl World {
             Node::Agent(n) => (self.agents[n].epoch, self.agents[n].next_deadline(), self.agents[n].wake_at),
         };
         if commit {
-            let slow = self.schedule.weather != Weather::Calm && self.rng.chance(30);
+            let slow = match self.schedule.weather {
+                Weather::Calm => false,
+                Weather::Lossy | Weather::Stormy => self.rng.chance(30),
+                Weather::Haunted => self.rng.chance(250),
+            };
             let takes = if slow { self.rng.millis(20, 3_000) } else { self.rng.millis(1, 12) };
             self.after(takes, Happening::Committed(node, epoch));
         }
@@ -567,6 +583,8 @@ impl World {
                 let step = self.agents[n].start(agent, now);
                 self.humans[n].lost_connection();
                 self.agent_stepped(n, step);
+                let back = self.rng.millis(5, 300);
+                self.after(back, Happening::Back(n));
             }
         }
     }
@@ -591,17 +609,24 @@ impl World {
         if self.calm_since.is_some() {
             return;
         }
+        let haunted = self.schedule.weather == Weather::Haunted;
         let nodes = self.queues.len() + self.agents.len();
-        let picked = self.rng.below(nodes as u64) as usize;
+        let mut picked = self.rng.below(nodes as u64) as usize;
+        if haunted && self.rng.chance(600) {
+            picked = self.queues.len() + self.rng.below(self.agents.len() as u64) as usize;
+        }
         let node = picked.checked_sub(self.queues.len()).map_or(Node::Queue(picked), Node::Agent);
-        let last =
-            if self.rng.chance(500) { LastCommit::Lost } else { LastCommit::Torn(1 + self.rng.below(4) as usize) };
+        let last = if self.rng.chance(500) {
+            LastCommit::Lost
+        } else {
+            LastCommit::Torn(1 + self.rng.below(4) as usize)
+        };
         match self.rng.below(3) {
             0 => self.crash(node, last),
             1 => self.pause(node),
             _ => self.take_over(node, last),
         }
-        let next = self.rng.millis(200, 12_000);
+        let next = if haunted { self.rng.millis(100, 3_000) } else { self.rng.millis(200, 12_000) };
         self.after(next, Happening::Fault);
     }
 
@@ -616,7 +641,8 @@ impl World {
             Node::Agent(n) => self.agents[n].crash(last),
         }
         self.witness(node, from);
-        let down = self.rng.millis(1, 3_000);
+        let most = if self.schedule.weather == Weather::Haunted { 100 } else { 3_000 };
+        let down = self.rng.millis(1, most);
         self.after(down, Happening::Restart(node));
     }
 

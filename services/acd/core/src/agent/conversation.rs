@@ -3,7 +3,8 @@
 use trunkline_types::{CallId, OfferId, ReleaseCause, Timestamp};
 
 use super::{
-    Agent, AgentEvent, Answer, CommandError, CommandReply, Key, Outbox, PendingControl, WrapUpEnd, state::Slot,
+    Agent, AgentEvent, Answer, CommandError, CommandReply, Key, Outbox, PendingControl, WrapUpEnd,
+    state::Slot,
 };
 use crate::{
     Action, AgentToCall, CallToAgent, ConversationStatus, Outcome, SessionId,
@@ -165,7 +166,10 @@ impl Agent {
         } else {
             let (session, sdp_offer) = (session.clone(), sdp_offer.clone());
             let (entry, recording) = (contact.card.entry, contact.card.recording);
-            (AgentToCall::Connect { offer, entry, session, sdp_offer, recording }, now.plus(pause).min(*until))
+            (
+                AgentToCall::Connect { offer, entry, session, sdp_offer, recording },
+                now.plus(pause).min(*until),
+            )
         };
         self.connect_attempts += 1;
         self.timers.set(Key::Connect, at);

@@ -10,7 +10,13 @@ use crate::{
 };
 
 impl Agent {
-    pub(super) fn on_queue(&mut self, queue: &QueueId, message: QueueToAgent, now: Timestamp, out: &mut Outbox) {
+    pub(super) fn on_queue(
+        &mut self,
+        queue: &QueueId,
+        message: QueueToAgent,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
         match message {
             QueueToAgent::Reserve { offer, agent_epoch } => {
                 let answer = match self.reserve(queue, &offer, agent_epoch, now) {
@@ -180,9 +186,7 @@ impl Agent {
         };
         let event = match ready {
             Some(idle_since) => AgentEvent::Ready { at: now, idle_since },
-            None => {
-                AgentEvent::NotReady { at: now, reason: super::state::outcome_name(outcome).to_owned() }
-            }
+            None => AgentEvent::NotReady { at: now, reason: super::state::outcome_name(outcome).to_owned() },
         };
         self.record(event, out);
     }

@@ -12,9 +12,6 @@ use crate::{
     timers::backoff,
 };
 
-/// At most so many leaves that overtook their enqueue are remembered.
-const OVERTAKEN_MOST: usize = 10_000;
-
 impl Queue {
     pub(super) fn on_call(&mut self, call: CallId, message: CallToQueue, now: Timestamp, out: &mut Outbox) {
         match message {
@@ -76,10 +73,6 @@ impl Queue {
             Self::tell_call(call, answer, out);
             return;
         }
-        if self.overtaken.get(&call).is_some_and(|(left, _)| *left >= entry) {
-            Self::tell_call(call, QueueToCall::LeaveSeen { entry }, out);
-            return;
-        }
         if self.leaving.contains_key(&call) {
             // It still rings somewhere for the stay before: no second offer until that has ended. The call asks again.
             return;
@@ -131,7 +124,7 @@ impl Queue {
             self.timers.cancel(&Key::Release(call));
         }
         let Some(queued) = self.stay(call, entry) else {
-            self.leave_unknown(call, entry, cause, now);
+            self.leave_unknown(call, entry, cause, now, out);
             return;
         };
         let offer = queued.offer.clone();
@@ -151,23 +144,20 @@ impl Queue {
         }
     }
 
-    /// A leave that overtook its enqueue: the enqueue that comes late must not make a ghost.
-    fn leave_unknown(&mut self, call: CallId, entry: u32, cause: LeaveCause, now: Timestamp) {
-        let newer = self.state.calls.get(&call).is_some_and(|queued| queued.enqueue.entry > entry)
+    /// A leave that overtook its enqueue. Journalled, since the enqueue that comes late must not make a ghost, not even
+    /// after a crash: the call may wait in another queue by then.
+    fn leave_unknown(
+        &mut self,
+        call: CallId,
+        entry: u32,
+        cause: LeaveCause,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
+        let known = self.state.calls.get(&call).is_some_and(|queued| queued.enqueue.entry > entry)
             || self.state.departed.get(&call).is_some_and(|departure| departure.entry >= entry);
-        if !newer && cause != LeaveCause::Lost {
-            // Not journalled, since it never had a place; should a crash forget it, asking the call heals it.
-            self.overtaken.insert(call, (entry, now));
-            self.overtaken_order.push_back((now, call));
-        }
-        while let Some((then, old)) = self.overtaken_order.front().copied() {
-            if then.plus(protocol::REMEMBER) >= now && self.overtaken_order.len() <= OVERTAKEN_MOST {
-                break;
-            }
-            self.overtaken_order.pop_front();
-            if self.overtaken.get(&old).is_some_and(|(_, at)| *at == then) {
-                self.overtaken.remove(&old);
-            }
+        if !known && cause != LeaveCause::Lost {
+            self.record(QueueEvent::NeverQueued { at: now, call, entry, cause }, out);
         }
     }
 

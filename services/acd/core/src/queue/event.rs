@@ -41,6 +41,17 @@ pub enum QueueEvent {
         /// Why.
         cause: ReleaseCause,
     },
+    /// A call left before its request for a place arrived; that request is void. Counts nowhere.
+    NeverQueued {
+        /// When.
+        at: Timestamp,
+        /// The call.
+        call: CallId,
+        /// Which stay.
+        entry: u32,
+        /// Why.
+        cause: LeaveCause,
+    },
     /// A call is bound to an agent. From here on it is never offered to another one until this offer is known to have
     /// ended.
     Committed {
@@ -114,6 +125,7 @@ impl QueueEvent {
         match self {
             Self::Enqueued { at, .. }
             | Self::Refused { at, .. }
+            | Self::NeverQueued { at, .. }
             | Self::Committed { at, .. }
             | Self::OfferEnded { at, .. }
             | Self::Answered { at, .. }
@@ -126,6 +138,7 @@ impl QueueEvent {
         match self {
             Self::Enqueued { call, .. }
             | Self::Refused { call, .. }
+            | Self::NeverQueued { call, .. }
             | Self::Committed { call, .. }
             | Self::OfferEnded { call, .. }
             | Self::Answered { call, .. }

@@ -47,7 +47,12 @@ impl Queue {
     }
 
     /// The first call by place that does not spare the agent.
-    pub(super) fn first_call_for(&self, agent: &AgentId, idle_since: Timestamp, now: Timestamp) -> Option<CallId> {
+    pub(super) fn first_call_for(
+        &self,
+        agent: &AgentId,
+        idle_since: Timestamp,
+        now: Timestamp,
+    ) -> Option<CallId> {
         let first = self.waiting.first_key_value();
         let willing = self
             .reluctant
@@ -81,10 +86,9 @@ impl Queue {
         // Only reluctant calls can be ahead of the one that is bound.
         decision.position = 1 + u32::try_from(self.reluctant.range(..queued.place()).count()).unwrap_or(0);
         for avoid in queued.avoid.iter().filter(|avoid| avoid.until > now) {
-            let spared = self
-                .pool
-                .get(&avoid.agent)
-                .is_some_and(|known| known.standing == Standing::Available && known.idle_since <= avoid.since);
+            let spared = self.pool.get(&avoid.agent).is_some_and(|known| {
+                known.standing == Standing::Available && known.idle_since <= avoid.since
+            });
             if spared {
                 decision.excluded_count += 1;
                 let reason = ExclusionReason::Avoided { after: avoid.after };

@@ -27,7 +27,7 @@ mod tests;
 mod totals;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 pub use event::{OfferOutcome, QueueEvent};
 pub use explain::{Candidate, Decision, EXPLAINED, Exclusion, ExclusionReason};
@@ -148,9 +148,6 @@ pub struct Queue {
     deliveries: BTreeMap<OfferId, Delivery>,
     releasing: BTreeMap<CallId, Releasing>,
     asked: BTreeMap<CallId, Timestamp>,
-    /// Leaves that came before their enqueue: (entry, when).
-    overtaken: BTreeMap<CallId, (u32, Timestamp)>,
-    overtaken_order: VecDeque<(Timestamp, CallId)>,
     timers: Timers<Key>,
     last_offer: u64,
 }
@@ -184,8 +181,6 @@ impl Queue {
             deliveries: BTreeMap::new(),
             releasing: BTreeMap::new(),
             asked: BTreeMap::new(),
-            overtaken: BTreeMap::new(),
-            overtaken_order: VecDeque::new(),
             timers: Timers::new(),
             last_offer: 0,
         };
@@ -333,7 +328,7 @@ impl Machine for Queue {
 
     fn apply(&mut self, event: &QueueEvent) {
         match event {
-            QueueEvent::Enqueued { .. } | QueueEvent::Refused { .. } => {}
+            QueueEvent::Enqueued { .. } | QueueEvent::Refused { .. } | QueueEvent::NeverQueued { .. } => {}
             QueueEvent::Committed { call, .. }
             | QueueEvent::OfferEnded { call, .. }
             | QueueEvent::Answered { call, .. }
@@ -364,7 +359,7 @@ impl Machine for Queue {
                 self.forget(*call);
             }
             QueueEvent::Left { call, .. } => self.forget(*call),
-            QueueEvent::Committed { .. } | QueueEvent::Refused { .. } => {}
+            QueueEvent::Committed { .. } | QueueEvent::Refused { .. } | QueueEvent::NeverQueued { .. } => {}
         }
     }
 

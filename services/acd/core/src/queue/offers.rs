@@ -10,7 +10,13 @@ use crate::{
 };
 
 impl Queue {
-    pub(super) fn on_agent(&mut self, agent: &AgentId, message: AgentToQueue, now: Timestamp, out: &mut Outbox) {
+    pub(super) fn on_agent(
+        &mut self,
+        agent: &AgentId,
+        message: AgentToQueue,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
         match message {
             AgentToQueue::Available { stamp, idle_since, skills, validity } => {
                 let lease_until = now.plus(validity.min(AVAILABLE_VALIDITY));
@@ -182,7 +188,8 @@ impl Queue {
     }
 
     pub(super) fn offer_due(&mut self, offer: &OfferId, now: Timestamp, out: &mut Outbox) {
-        let late = self.deliveries.get(offer).is_some_and(|delivery| delivery.attempts > 2 && !delivery.accepted);
+        let late =
+            self.deliveries.get(offer).is_some_and(|delivery| delivery.attempts > 2 && !delivery.accepted);
         if late && self.protocol.reoffers_after_commit() {
             self.offer_ended(offer, OfferOutcome::Rejected, now, now, out);
             return;
@@ -221,7 +228,8 @@ impl Queue {
     ) {
         let Some(open) = self.state.offers.get(offer) else { return };
         let (call, entry, call_left) = (open.call, open.entry, open.call_left);
-        let spare = matches!(outcome, OfferOutcome::Agent(Outcome::Missed | Outcome::Declined | Outcome::Failed));
+        let spare =
+            matches!(outcome, OfferOutcome::Agent(Outcome::Missed | Outcome::Declined | Outcome::Failed));
         let event = QueueEvent::OfferEnded {
             at: now,
             ended_at: at,

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use trunkline_types::{AgentId, OfferId, Timestamp};
 
 use super::{Candidate, EXPLAINED, Exclusion, ExclusionReason};
-use crate::{Skills, SkillRequirement, Stamp};
+use crate::{SkillRequirement, Skills, Stamp};
 
 /// What a queue knows of its agents. Volatile: a hint only, rebuilt from announcements; safety comes from the
 /// reservation.
@@ -105,7 +105,8 @@ impl AgentPool {
         };
         let skills = skills.unwrap_or_default();
         self.index(agent, idle_since, &standing);
-        self.agents.insert(agent.clone(), KnownAgent { stamp, idle_since, skills, level, standing, lease_until });
+        self.agents
+            .insert(agent.clone(), KnownAgent { stamp, idle_since, skills, level, standing, lease_until });
     }
 
     fn index(&mut self, agent: &AgentId, idle_since: Timestamp, standing: &Standing) {

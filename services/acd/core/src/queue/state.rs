@@ -127,6 +127,9 @@ impl QueueSnapshot {
                 self.calls.insert(*call, queued);
             }
             QueueEvent::Refused { at, call, entry, .. } => self.depart(*call, *entry, *at, Departed::Refused),
+            QueueEvent::NeverQueued { at, call, entry, cause } => {
+                self.depart(*call, *entry, *at, Departed::Left(*cause));
+            }
             QueueEvent::Committed { at, offer, call, agent, agent_epoch, .. } => {
                 let Some(queued) = self.calls.get_mut(call) else { return };
                 queued.offer = Some(offer.clone());
@@ -162,8 +165,11 @@ impl QueueSnapshot {
                 }
             }
             QueueEvent::Left { at, call, entry, cause, .. } => {
-                if let Some(open) =
-                    self.calls.remove(call).and_then(|q| q.offer).and_then(|offer| self.offers.get_mut(&offer))
+                if let Some(open) = self
+                    .calls
+                    .remove(call)
+                    .and_then(|q| q.offer)
+                    .and_then(|offer| self.offers.get_mut(&offer))
                 {
                     open.call_left = true;
                 }

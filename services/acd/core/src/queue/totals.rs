@@ -58,6 +58,7 @@ impl QueueTotals {
                 self.waiting += 1;
             }
             QueueEvent::Refused { .. } => self.refused += 1,
+            QueueEvent::NeverQueued { .. } => {}
             QueueEvent::Committed { .. } => self.offers += 1,
             QueueEvent::OfferEnded { outcome, .. } => match outcome {
                 OfferOutcome::Rejected => self.rejected += 1,
@@ -94,8 +95,11 @@ impl QueueTotals {
         if let Some(last) = self.last_answer_at {
             let gap = micros(at.since(last));
             // 1/8 for the newest, as for TCP's round-trip time (RFC 6298): follows a shift change within some calls.
-            self.answer_gap_us =
-                if self.answer_gap_us == 0 { gap } else { self.answer_gap_us - self.answer_gap_us / 8 + gap / 8 };
+            self.answer_gap_us = if self.answer_gap_us == 0 {
+                gap
+            } else {
+                self.answer_gap_us - self.answer_gap_us / 8 + gap / 8
+            };
         }
         self.last_answer_at = Some(at);
     }
