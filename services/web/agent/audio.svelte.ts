@@ -34,7 +34,10 @@ export class CallAudio {
   readonly #media: MediaLink;
   #meter: LevelMeter | null = null;
   #meterStream: MediaStream | null = null;
-  #previous: string | null;
+  /** Sessions of this very page, now and before: what they hold is ours. */
+  readonly #own = new Set<string>();
+  /** The session for which this page's connection was made. */
+  #connectedAs: string | null = null;
   #snapshot: Snapshot | null = null;
   #sawOther = false;
   #busy = false;
@@ -43,7 +46,7 @@ export class CallAudio {
 
   constructor(client: AgentClient, previous: string | null) {
     this.#client = client;
-    this.#previous = previous;
+    if (previous) this.#own.add(previous);
     this.#media = new MediaLink({
       state: (state) => this.#onLink(state),
       remote: (stream) => (this.remote = stream),
@@ -53,6 +56,11 @@ export class CallAudio {
       this.microphone = 'off';
       void this.openMicrophone();
     };
+  }
+
+  /** The socket has (another) session now. */
+  joined(session: string): void {
+    this.#own.add(session);
   }
 
   /** Brings microphone and connection to what the snapshot asks for. */
@@ -67,7 +75,7 @@ export class CallAudio {
     if (this.#busy) return;
     const holder = snapshot.microphone;
     const own = this.#client.session;
-    if (holder !== null && holder !== own && holder !== this.#previous) {
+    if (holder !== null && !this.#own.has(holder)) {
       this.#sawOther = true;
       this.elsewhere = true;
       clearTimeout(this.#timer);
@@ -75,9 +83,13 @@ export class CallAudio {
       return;
     }
     this.elsewhere = false;
-    if (this.#media.active || this.failed) return;
+    if (this.failed) return;
+    // A connection that was made for an earlier session of this page has to move to the present one.
+    const moved = holder !== null && holder !== own;
+    const renewed = this.#connectedAs !== null && this.#connectedAs !== own;
+    if (this.#media.active && !renewed) return;
     const orphan = holder === null && this.#sawOther;
-    this.#later(orphan ? ORPHAN_MS : (RETRIES_MS[this.#attempt] ?? 0), holder !== null && holder !== own);
+    this.#later(orphan ? ORPHAN_MS : (RETRIES_MS[this.#attempt] ?? 0), moved);
   }
 
   /** Answers the offer: microphone, offer, answer. The result says why not. */
@@ -94,7 +106,6 @@ export class CallAudio {
 
   /** Another page has the microphone now. */
   lost(): void {
-    this.#previous = null;
     this.#sawOther = true;
     this.#media.close();
     if (this.#snapshot) this.follow(this.#snapshot);
@@ -203,7 +214,7 @@ export class CallAudio {
       const result = await command(await this.#media.offer(stream));
       if (result.ok && result.sdp) {
         await this.#media.answer(result.sdp);
-        this.#previous = null;
+        this.#connectedAs = this.#client.session;
         this.elsewhere = false;
       } else this.#media.close();
       return result;

@@ -32,6 +32,8 @@ export class Desk {
   /** The contact to show beside the desk: the call that has just ended. */
   last_call_id = $state<string | null>(null);
   digits = $state('');
+  /** The agent paused the recording of this call on this page. */
+  paused = $state(false);
 
   readonly lines = new Lines();
   readonly notes = new Notes((call_id, notes) => this.client.send('notes', { call_id, notes }));
@@ -52,7 +54,10 @@ export class Desk {
       clock: serverClock,
       events: {
         status: (status) => this.#onStatus(status),
-        welcome: (welcome) => (this.welcome = welcome),
+        welcome: (welcome) => {
+          this.welcome = welcome;
+          this.audio.joined(welcome.session);
+        },
         snapshot: (snapshot) => this.#onSnapshot(snapshot),
         ring: () => undefined, // the snapshot that comes with it says more
         microphoneLost: () => this.audio.lost(),
@@ -123,6 +128,18 @@ export class Desk {
     if (offer_id) await this.do('decline', { offer_id });
   }
 
+  /** `paused` when it can be resumed; a bare `false` from the server leaves open why there is none. */
+  get recording(): 'on' | 'paused' | 'off' | 'unknown' {
+    const recording = this.snapshot?.call?.recording ?? 'off';
+    if (recording === true) return 'on';
+    if (recording === false) return this.paused ? 'paused' : 'unknown';
+    return recording;
+  }
+
+  async pauseRecording(on: boolean): Promise<void> {
+    if (await this.do('pause_recording', { on })) this.paused = on;
+  }
+
   async digit(digit: string): Promise<void> {
     this.digits = (this.digits + digit).slice(-32);
     await this.do('digits', { digits: digit });
@@ -137,10 +154,12 @@ export class Desk {
     });
   }
 
-  async signOut(): Promise<void> {
-    await this.client.send('sign_out', {});
+  /** False when the server keeps the agent signed in, for instance in mid call. */
+  async signOut(): Promise<boolean> {
+    if (this.link.kind === 'open' && !(await this.do('sign_out', {}))) return false;
     this.client.stop();
     this.audio.close();
+    return true;
   }
 
   dismiss(id: number): void {
@@ -189,7 +208,10 @@ export class Desk {
       this.lines.follow(next.call.call_id);
       this.notes.follow(next.call.call_id, next.call.notes);
     }
-    if (before?.call?.call_id !== next.call?.call_id) this.digits = '';
+    if (before?.call?.call_id !== next.call?.call_id) {
+      this.digits = '';
+      this.paused = false;
+    }
     if (next.state === 'ringing' && !this.accepting) this.#startRinging(next);
     else this.#quiet();
     this.audio.follow(next);

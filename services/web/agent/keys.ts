@@ -58,10 +58,7 @@ export function shortcuts(hooks: Hooks): Shortcut[] {
       text: 'call.pause_recording',
       when: talking,
       run: (desk) => {
-        const recording = desk.snapshot?.call?.recording;
-        if (recording !== 'off' && recording !== false) {
-          void desk.do('pause_recording', { on: recording !== 'paused' });
-        }
+        if (desk.recording !== 'off') void desk.pauseRecording(desk.recording === 'on');
       },
     },
     { code: 'KeyU', label: 'Alt+U', text: 'call.hang_up', when: (desk) => desk.inCall, run: (desk) => void desk.do('hang_up', {}) },

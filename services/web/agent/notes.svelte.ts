@@ -5,7 +5,8 @@ export type NotesStatus = { kind: 'saved' } | { kind: 'saving' } | { kind: 'unsa
 
 const QUIET_MS = 500;
 const RETRY_MS = 3_000;
-export const MAX_NOTES = 8_000;
+/** The server takes 16 KiB of UTF-8; three bytes a character fit. */
+export const MAX_NOTES = 5_000;
 
 export class Notes {
   text = $state('');

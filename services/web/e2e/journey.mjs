@@ -76,6 +76,10 @@ async function journey(scheme) {
     await page.keyboard.press('Alt+h');
     await page.locator('[data-testid="call-panel"][data-hold="true"]').waitFor();
     await shot(page, 'hold');
+    await page.getByTestId('call-pause-recording').click();
+    await page.locator('[data-testid="recording-state"][data-recording="paused"]').waitFor();
+    await page.getByTestId('call-pause-recording').click();
+    await page.locator('[data-testid="recording-state"][data-recording="on"]').waitFor();
     await page.getByTestId('call-hold').click();
     await page.getByTestId('call-mute').click();
     await page.locator('[data-testid="call-panel"][data-hold="false"][data-muted="false"]').waitFor();
@@ -88,6 +92,13 @@ async function journey(scheme) {
     assert.equal(agent.sessions.size, before, 'the session is resumed, not made anew');
     assert.ok((await heard(page)) > 0.01, 'audio does not stop with the socket');
     step(`${scheme}: a cut connection is resumed, audio goes on`);
+
+    agent.sessions.clear();
+    mock.cutAgents();
+    await until('the call moves to the new session', () => agent.sessions.size === 1 && agent.sessions.has(agent.state.microphone));
+    await until('caller is heard in the new session', async () => (await heard(page)) > 0.01);
+    assert.equal(await page.getByTestId('take-over').count(), 0);
+    step(`${scheme}: a session that the server forgot is made anew, with the audio`);
 
     const reloaded = Date.now();
     await page.reload();

@@ -33,8 +33,12 @@ export function serveAgent(socket, agent) {
       clearTimeout(session.gone);
       if (session.socket && session.socket !== socket) session.socket.close(4409, 'resumed elsewhere');
       session.socket = socket;
-      socket.send(JSON.stringify({ seq: 0, type: 'welcome', data: welcome(true), re: id }));
-      for (const frame of session.unacked) if (frame.seq > data.resume.last_seq) socket.send(JSON.stringify(frame));
+      // As the console does: the welcome takes the next number, what was not handled follows after it.
+      const rest = session.unacked.filter((frame) => frame.seq > data.resume.last_seq);
+      session.unacked = [];
+      session.seq = data.resume.last_seq;
+      session.push('welcome', welcome(true), id);
+      for (const frame of rest) session.push(frame.type, frame.data, frame.re);
       return;
     }
     session = new Session(agent);

@@ -70,7 +70,7 @@ export class World {
       started_ms, answered_ms, ended_ms: answered_ms + 60_000, cause: 'normal_clearing', ended_by: 'caller', outcome: 'answered',
       queue_id: 'support', agent_id: 'alice', agent_name: 'Alice Ashford', wait_ms: 18_400, talk_ms: 54_000, hold_ms: 6_000,
       wrap_up_ms: 9_000, disposition: 'resolved', tags: ['router', 'follow-up'], notes: 'Router replaced under warranty.\nCalls back if the light stays red.',
-      recordings: [{ recording_id: `r-${call_id}`, state: 'stored', started_ms: answered_ms, duration_ms: 60_000, size_bytes: 1_920_044, sha256: '9f2c4a0be1d7a5c36d2b8c1f0e5a97d3b6c48a2f7e1d0c9b8a7f6e5d4c3b2a10', holds: [{ start_ms: 30_000, end_ms: 36_000, reason: 'agent' }], gaps: [{ start_ms: 44_000, end_ms: 48_000, reason: 'paused' }], url: `/api/v1/recordings/r-${call_id}/audio` }],
+      recordings: [{ recording_id: `r-${call_id}`, state: 'available', detail: '', started_ms: answered_ms, duration_ms: 60_000, size_bytes: 1_920_044, sha256: '9f2c4a0be1d7a5c36d2b8c1f0e5a97d3b6c48a2f7e1d0c9b8a7f6e5d4c3b2a10', holds: [{ start_ms: 30_000, end_ms: 36_000, reason: 'agent' }], gaps: [{ start_ms: 44_000, end_ms: 48_000, reason: 'paused' }], url: `/api/v1/recordings/r-${call_id}/audio` }],
       timeline: [
         { at_ms: started_ms, kind: 'invite', text: 'Call arrived for “support” by trunk “loopback”', attributes: null },
         { at_ms: started_ms + 2_600, kind: 'queued', text: 'Entered queue Support at place 3', attributes: null },
@@ -88,10 +88,10 @@ export class World {
         { channel: 'caller', start_ms: 14_500, end_ms: 16_000, text: '', confidence: null, gap: true },
         { channel: 'caller', start_ms: 16_000, end_ms: 20_000, text: 'Thank you, please help me.', confidence: 0.88, gap: null },
       ],
-      transcript_status: 'complete', transcript_detail: null,
+      transcript_status: 'finished', transcript_detail: '',
       decisions: [
-        { at_ms: started_ms + 9_000, queue_id: 'support', offer_id: 'o-1', agent_id: 'bob', outcome: 'timed_out', explanation: { strategy: 'longest_idle', configuration_version: 7, position: 1, waiting: 3, candidates_total: 1, candidates: [{ agent_id: 'bob', idle_since_ms: started_ms - 50_000, skill_level: 3, score: 59 }], exclusions: [{ agent_id: 'alice', reason: 'on_call' }] } },
-        { at_ms: started_ms + 17_500, queue_id: 'support', offer_id: 'o-2', agent_id: 'alice', outcome: 'accepted', explanation: { strategy: 'longest_idle', configuration_version: 7, position: 1, waiting: 3, candidates_total: 2, candidates: [{ agent_id: 'alice', idle_since_ms: started_ms - 120_000, skill_level: 4, score: 137.5 }, { agent_id: 'carol', idle_since_ms: started_ms - 9_000, skill_level: 3, score: 26.5 }], exclusions: [{ agent_id: 'bob', reason: 'missed' }, { agent_id: 'dave', reason: 'on_call' }, { agent_id: 'gita', reason: 'not_ready' }] } },
+        { at_ms: started_ms + 9_000, queue_id: 'support', offer_id: 'o-1', agent_id: 'bob', outcome: 'missed', explanation: { strategy: 'longest_idle', configuration_version: 7, position: 1, waiting: 3, candidates_total: 1, candidates: [{ agent_id: 'bob', idle_since_ms: started_ms - 50_000, skill_level: 3, score: 59 }], exclusions: [{ agent_id: 'alice', reason: 'unavailable' }] } },
+        { at_ms: started_ms + 17_500, queue_id: 'support', offer_id: 'o-2', agent_id: 'alice', outcome: 'accepted', explanation: { strategy: 'longest_idle', configuration_version: 7, position: 0, waiting: 3, candidates_total: 2, candidates: [{ agent_id: 'alice', idle_since_ms: started_ms - 120_000, skill_level: 4, score: 137.5 }, { agent_id: 'carol', idle_since_ms: started_ms - 9_000, skill_level: 3, score: 26.5 }], exclusions: [{ agent_id: 'bob', reason: 'avoided' }, { agent_id: 'dave', reason: 'unavailable' }, { agent_id: 'gita', reason: 'skill' }] } },
       ],
       quality: [
         { leg_id: `${call_id}-a`, packets_received: 2_990, packets_lost: 10, jitter_ms: 3.1, round_trip_ms: null, mos: 4.31 },
@@ -128,7 +128,7 @@ export class Agent {
 
   ring(more = {}) {
     const id = randomUUID().slice(0, 8);
-    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: 'off', caller_held: false, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
+    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: false, caller_held: false, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
     this.set({ state: 'ringing', until_ms: Date.now() + RING_MS, call });
     for (const session of this.sessions.values()) session.push('ring', { offer_id: call.offer_id });
     clearTimeout(this.timer);
@@ -141,12 +141,12 @@ export class Agent {
     clearTimeout(this.timer);
     if (!call) return;
     if (this.state.state === 'ringing') return this.set({ state: 'ready', call: null });
-    this.world.contact(call.call_id, { wrap_up_ms: null, notes: call.notes, disposition: null, tags: [] });
+    this.world.contact(call.call_id, { wrap_up_ms: 0, notes: call.notes, disposition: '', tags: [] });
     this.set({ state: 'wrap_up', until_ms: Date.now() + WRAP_MS, microphone: null, call: { ...call, on_hold: false } });
     this.timer = setTimeout(() => this.finish({ tags: [] }), WRAP_MS);
   }
 
-  finish({ disposition = null, tags, notes }) {
+  finish({ disposition = '', tags, notes }) {
     clearTimeout(this.timer);
     const { call, next } = this.state;
     const contact = call && this.world.contacts.get(call.call_id);
@@ -175,18 +175,18 @@ export class Agent {
       case 'next': this.set({ next: { ready: data.ready, reason: data.reason ?? null } }); return { ok: true };
       case 'sign_out': this.set({ state: 'signed_out' }); this.state.state = 'not_ready'; return { ok: true };
       case 'accept': {
-        if (s.state !== 'ringing' || s.call.offer_id !== data.offer_id) return { ok: false, error: 'offer_gone' };
+        if (s.state !== 'ringing' || s.call.offer_id !== data.offer_id) return { ok: false, error: 'offer_over' };
         const result = await this.media(session, data.sdp);
         if (!result.ok) return result;
         clearTimeout(this.timer);
         this.set({ state: 'connecting', microphone: session.id });
-        this.set({ state: 'talking', call: { ...s.call, connected_ms: Date.now(), recording: 'on' } });
+        this.set({ state: 'talking', call: { ...s.call, connected_ms: Date.now(), recording: true } });
         return result;
       }
       case 'decline': clearTimeout(this.timer); this.set({ state: 'ready', call: null }); return { ok: true };
       case 'media_resume': {
         if (s.state !== 'talking') return { ok: false, error: 'wrong_state' };
-        if (s.microphone && s.microphone !== session.id && !data.take_over) return { ok: false, error: 'microphone_elsewhere' };
+        if (s.microphone && s.microphone !== session.id && !data.take_over) return { ok: false, error: 'microphone_taken' };
         const result = await this.media(session, data.sdp);
         if (result.ok) this.set({ microphone: session.id });
         return result;
@@ -195,7 +195,7 @@ export class Agent {
       case 'mute': this.setCall({ muted: data.on }); return { ok: true };
       case 'digits': this.digits = (this.digits ?? '') + data.digits; return { ok: true };
       case 'hang_up': this.hangUp(); return { ok: true };
-      case 'pause_recording': this.setCall({ recording: data.on ? 'paused' : 'on' }); return { ok: true };
+      case 'pause_recording': this.setCall({ recording: !data.on }); return { ok: true };
       case 'notes': if (s.call?.call_id !== data.call_id) return { ok: false, error: 'wrong_state' }; this.setCall({ notes: data.notes }); return { ok: true };
       case 'wrap_up_extend': clearTimeout(this.timer); this.set({ until_ms: s.until_ms + data.seconds * 1000 }); return { ok: true };
       case 'wrap_up_finish':

@@ -190,15 +190,17 @@ describe('close codes', () => {
     expect(sockets).toHaveLength(1);
   });
 
-  it('4400 starts a new session, and three in a row end it', () => {
+  it('4400 resumes once, then starts a new session, and three in a row end it', () => {
     const { connected, last, statuses } = setUp();
     connected();
     last().drop(4400, 'bad frame');
     vi.advanceTimersByTime(500);
     last().open();
-    expect(last().of('hello')[0]?.data['resume']).toBeUndefined();
+    expect(last().of('hello')[0]?.data['resume']).toEqual({ session: 's1', last_seq: 2 });
     last().drop(4400);
     vi.advanceTimersByTime(1_000);
+    last().open();
+    expect(last().of('hello')[0]?.data['resume']).toBeUndefined();
     last().drop(4400);
     expect(statuses.at(-1)).toMatchObject({ kind: 'closed', reason: 'protocol' });
   });

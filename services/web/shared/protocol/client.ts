@@ -64,7 +64,8 @@ export const LIMITS = {
   welcome_ms: 8_000,
   command_ms: 20_000,
   ack_ms: 1_000,
-  pending: 64,
+  /** The server refuses more than 32. */
+  pending: 24,
   protocol_errors: 3,
   silence_factor: 2.5,
 } as const;
@@ -361,7 +362,9 @@ export class AgentClient {
     if (code === 4401) this.stop('signed_out', reason);
     else if (code === 4409) this.stop('superseded', reason);
     else if (code === 4400) {
-      this.#session = null;
+      // Too many frames without an ack: the session goes on from a new snapshot. A second time in a
+      // row it is the session itself that does not work.
+      if (this.#protocolErrors > 0) this.#session = null;
       this.#protocolErrors += 1;
       if (this.#protocolErrors >= LIMITS.protocol_errors) this.stop('protocol', reason);
       else this.#retry(reason);

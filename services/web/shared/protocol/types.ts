@@ -145,10 +145,13 @@ export interface Recording {
   /** Positions in the recording, milliseconds from its start. */
   holds: { start_ms: number; end_ms: number | null; reason: string }[];
   gaps: { start_ms: number; end_ms: number | null; reason?: string }[];
+  /** Why it failed. */
+  detail?: string;
   url: string;
 }
 
 export interface TranscriptSegment {
+  recording_id?: string;
   channel: Channel;
   /** Milliseconds from the start of the recording. */
   start_ms: number;

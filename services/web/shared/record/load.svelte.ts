@@ -19,11 +19,15 @@ const PAUSE_MS = 1_500;
 export class RecordLoader {
   state = $state.raw<RecordState>({ kind: 'loading' });
   #stopped = false;
+  #run = 0;
 
+  /** Loads, and keeps what is shown until the newer record is there; a second run ends the first. */
   async run(call_id: string, fresh: boolean): Promise<void> {
-    for (let i = 0; i < TRIES && !this.#stopped; i += 1) {
+    const run = ++this.#run;
+    this.#stopped = false;
+    for (let i = 0; i < TRIES && !this.#stopped && run === this.#run; i += 1) {
       const again = await this.#once(call_id, fresh && i < TRIES - 1);
-      if (!again) return;
+      if (!again || run !== this.#run) return;
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
@@ -57,7 +61,5 @@ export class RecordLoader {
 
 function unfinished(contact: Contact): boolean {
   if (contact.ended_ms === null || contact.ended_ms === undefined) return true;
-  if (contact.recordings.some((recording) => ['pending', 'recording', 'uploading'].includes(recording.state))) return true;
-  if (['pending', 'running', 'live'].includes(contact.transcript_status)) return true;
-  return contact.wrap_up_ms === null || contact.wrap_up_ms === undefined;
+  return contact.recordings.some((recording) => recording.state === 'recording') || contact.transcript_status === 'started';
 }
