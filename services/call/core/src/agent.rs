@@ -107,7 +107,13 @@ impl AgentPart {
 }
 
 impl Call {
-    pub(crate) fn on_agent(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, request: AgentRequest) {
+    pub(crate) fn on_agent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        agent: &AgentId,
+        offer: &OfferId,
+        request: AgentRequest,
+    ) {
         // What is left of the media is not known yet. Agents ask again.
         if self.recovering && request != AgentRequest::EndedAck {
             return;
@@ -121,7 +127,12 @@ impl Call {
                 if mine {
                     self.connect_again(cx, session, sdp_offer);
                 } else if !self.decided_already(cx, agent, offer, &session) {
-                    self.connect(cx, agent, offer, Picked { session, sdp_offer, agent_name, queue, recording });
+                    self.connect(
+                        cx,
+                        agent,
+                        offer,
+                        Picked { session, sdp_offer, agent_name, queue, recording },
+                    );
                 }
             }
             AgentRequest::GiveUp => self.give_up(cx, agent, offer, mine),
@@ -139,7 +150,12 @@ impl Call {
                     self.control(cx, session, command, control);
                 } else if !self.decided_already(cx, agent, offer, "") {
                     let error = "not_connected".to_owned();
-                    self.tell_agent(cx, agent, offer, AgentNotice::Result { session, command, error, state: None });
+                    self.tell_agent(
+                        cx,
+                        agent,
+                        offer,
+                        AgentNotice::Result { session, command, error, state: None },
+                    );
                 }
             }
             AgentRequest::AskAlive if mine => self.notify_state(cx),
@@ -233,8 +249,16 @@ impl Call {
         }
     }
 
-    fn never_connect(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, session: &str, cause: ReleaseCause) {
-        let released = EventBody::AgentReleased { offer: offer.clone(), agent: agent.clone(), leg: None, cause };
+    fn never_connect(
+        &mut self,
+        cx: &mut Cx<'_>,
+        agent: &AgentId,
+        offer: &OfferId,
+        session: &str,
+        cause: ReleaseCause,
+    ) {
+        let released =
+            EventBody::AgentReleased { offer: offer.clone(), agent: agent.clone(), leg: None, cause };
         self.emit(cx, released);
         self.tell_agent(cx, agent, offer, failed(session, cause));
         self.pay_due(cx);
@@ -247,7 +271,8 @@ impl Call {
         offer: &OfferId,
         result: Result<MediaOk, Option<MediaFailureKind>>,
     ) {
-        let Some(part) = self.agent.as_deref().filter(|part| part.offer == *offer && part.bridged.is_none()) else {
+        let Some(part) = self.agent.as_deref().filter(|part| part.offer == *offer && part.bridged.is_none())
+        else {
             return;
         };
         let leg = part.leg;
@@ -269,7 +294,8 @@ impl Call {
 
     fn bridge_agent(&mut self, cx: &mut Cx<'_>, leg: LegId, ok: &MediaOk) {
         let Some(part) = self.agent.as_deref() else { return };
-        let (offer, agent, queue, entry) = (part.offer.clone(), part.agent.clone(), part.queue.clone(), part.entry);
+        let (offer, agent, queue, entry) =
+            (part.offer.clone(), part.agent.clone(), part.queue.clone(), part.entry);
         let part_records = part.recording;
         let treatment = self.library.treatment(&self.tenant, &queue);
         self.emit(cx, EventBody::LegAnswered { leg, codec: ok.codec });
@@ -347,7 +373,9 @@ impl Call {
         part.remade = Some((session.clone(), request.clone(), answer.clone(), error.clone()));
         let (agent, offer) = (part.agent.clone(), part.offer.clone());
         let notice = match (request.is_empty(), part.bridged) {
-            (true, Some(at)) if error.is_empty() => AgentNotice::Connected { session, sdp_answer: answer, at },
+            (true, Some(at)) if error.is_empty() => {
+                AgentNotice::Connected { session, sdp_answer: answer, at }
+            }
             _ => AgentNotice::MediaRemade { session, request, sdp_answer: answer, error },
         };
         self.tell_agent(cx, &agent, &offer, notice);
@@ -355,7 +383,8 @@ impl Call {
 
     fn control(&mut self, cx: &mut Cx<'_>, session: String, command: String, control: Control) {
         let Some(part) = self.agent.as_deref() else { return };
-        let known = part.recent.iter().find(|(s, c, _)| *s == session && *c == command).map(|(.., error)| *error);
+        let known =
+            part.recent.iter().find(|(s, c, _)| *s == session && *c == command).map(|(.., error)| *error);
         if let Some(error) = known {
             return self.control_done(cx, session, command, error, false);
         }
@@ -382,7 +411,14 @@ impl Call {
         self.notify_state(cx);
     }
 
-    fn control_done(&mut self, cx: &mut Cx<'_>, session: String, command: String, error: &'static str, keep: bool) {
+    fn control_done(
+        &mut self,
+        cx: &mut Cx<'_>,
+        session: String,
+        command: String,
+        error: &'static str,
+        keep: bool,
+    ) {
         let Some(part) = self.agent.as_deref_mut() else { return };
         if keep {
             if part.recent.len() >= MAX_RECENT {
@@ -481,7 +517,9 @@ impl Call {
     /// What both parties have to hear as things are.
     pub(crate) fn programs(&mut self, cx: &mut Cx<'_>) {
         let caller = self.caller_leg();
-        let music = |call: &Self, queue: &QueueId| Program::Music(call.library.treatment(&call.tenant, queue).music.clone());
+        let music = |call: &Self, queue: &QueueId| {
+            Program::Music(call.library.treatment(&call.tenant, queue).music.clone())
+        };
         match (self.agent.as_deref().filter(|part| part.bridged.is_some()), &self.stay) {
             (Some(part), _) if part.on_hold || part.comfort() => {
                 let (agent, program) = (part.leg, music(self, &part.queue));
@@ -511,7 +549,8 @@ impl Call {
 
     pub(crate) fn agent_audio_down(&mut self, cx: &mut Cx<'_>, leg: LegId, reason: Disconnect) {
         let fresh = cx.now.plus(self.settings.agent_reconnect);
-        let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg && part.bridged.is_some()) else {
+        let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg && part.bridged.is_some())
+        else {
             return;
         };
         // A silent microphone is no lost agent.

@@ -54,7 +54,9 @@ impl Call {
                 self.agent = Some(Box::new(AgentPart::new(offer, agent, queue, entry, *leg)));
             }
             EventBody::AgentBridged { offer, .. } => self.apply_bridged(at, offer),
-            EventBody::AgentReleased { offer, agent, cause, .. } => self.apply_agent_released(at, offer, agent, *cause),
+            EventBody::AgentReleased { offer, agent, cause, .. } => {
+                self.apply_agent_released(at, offer, agent, *cause)
+            }
             EventBody::HoldChanged { by: HoldBy::Agent, on_hold } => {
                 if let Some(part) = &mut self.agent {
                     part.on_hold = *on_hold;
@@ -170,13 +172,17 @@ impl Call {
     fn apply_agent_released(&mut self, at: Timestamp, offer: &OfferId, agent: &AgentId, cause: ReleaseCause) {
         let part = self.agent.take_if(|part| part.offer == *offer);
         let connected = part.as_ref().and_then(|part| part.bridged);
-        let outcome = connected.map_or(DecidedOutcome::Failed, |connected| DecidedOutcome::Over { connected });
+        let outcome =
+            connected.map_or(DecidedOutcome::Failed, |connected| DecidedOutcome::Over { connected });
         if self.decided.len() >= MAX_DECIDED {
             self.decided.remove(0);
         }
         self.decided.push(Decided { offer: offer.clone(), outcome, cause, at });
         if connected.is_some() {
-            self.owe(at, DebtKind::AgentEnded { agent: agent.clone(), offer: offer.clone(), cause, at, connected });
+            self.owe(
+                at,
+                DebtKind::AgentEnded { agent: agent.clone(), offer: offer.clone(), cause, at, connected },
+            );
         } else {
             let (queue, entry) = match part {
                 Some(part) => (part.queue, part.entry),

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use trunkline_types::{
-    AgentId, CallId, LegId, Machine, NodeId, OfferId, Outbox, QueueId, RecordingId, ReleaseCause, TenantId, Timestamp,
+    AgentId, CallId, LegId, Machine, NodeId, OfferId, Outbox, QueueId, RecordingId, ReleaseCause, TenantId,
+    Timestamp,
 };
 
 use crate::{
@@ -342,8 +343,12 @@ impl Call {
         match input {
             Input::Request(incoming) => self.on_request(cx, *incoming),
             Input::Cancelled { transaction, .. } => self.on_cancel(cx, &transaction),
-            Input::Response { client_transaction, response } => self.on_response(cx, &client_transaction, &response),
-            Input::TransactionFailed { transaction, failure } => self.on_transaction_failed(cx, &transaction, failure),
+            Input::Response { client_transaction, response } => {
+                self.on_response(cx, &client_transaction, &response)
+            }
+            Input::TransactionFailed { transaction, failure } => {
+                self.on_transaction_failed(cx, &transaction, failure)
+            }
             Input::MediaReply(reply) => self.on_media_reply(cx, *reply),
             Input::MediaEvent { id, event } => {
                 if self.media.is_new(id) {

@@ -23,10 +23,30 @@ pub(crate) struct Debt {
 /// To whom and what.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum DebtKind {
-    Leave { queue: QueueId, entry: u32, cause: LeaveCause },
-    Answered { queue: QueueId, entry: u32, offer: OfferId, at: Timestamp },
-    ConnectFailed { queue: QueueId, entry: u32, offer: OfferId, cause: ReleaseCause },
-    AgentEnded { agent: AgentId, offer: OfferId, cause: ReleaseCause, at: Timestamp, connected: Option<Timestamp> },
+    Leave {
+        queue: QueueId,
+        entry: u32,
+        cause: LeaveCause,
+    },
+    Answered {
+        queue: QueueId,
+        entry: u32,
+        offer: OfferId,
+        at: Timestamp,
+    },
+    ConnectFailed {
+        queue: QueueId,
+        entry: u32,
+        offer: OfferId,
+        cause: ReleaseCause,
+    },
+    AgentEnded {
+        agent: AgentId,
+        offer: OfferId,
+        cause: ReleaseCause,
+        at: Timestamp,
+        connected: Option<Timestamp>,
+    },
 }
 
 impl Debt {

@@ -1,7 +1,9 @@
 //! What a call decided, for the journal. Versioned and additive: a field is never given another meaning.
 
 use trunkline_sip::{Dialog, Request};
-use trunkline_types::{AgentId, FlowId, LegId, NodeId, OfferId, QueueId, RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{
+    AgentId, FlowId, LegId, NodeId, OfferId, QueueId, RecordingId, ReleaseCause, Timestamp,
+};
 
 use crate::{
     input::{Destination, Route},

@@ -222,4 +222,3 @@ pub enum Control {
     /// Pause the recording, or go on with it.
     PauseRecording(bool),
 }
-

@@ -104,7 +104,11 @@ impl Call {
             Err(_) => String::new(),
         };
         let leg = self.caller_leg();
-        self.media(cx, MediaBody::CreateRtp { leg, sdp: offer.unwrap_or_default(), signalling_ip }, Then::Caller);
+        self.media(
+            cx,
+            MediaBody::CreateRtp { leg, sdp: offer.unwrap_or_default(), signalling_ip },
+            Then::Caller,
+        );
     }
 
     /// Nothing of the caller's audio is there after a recovery before the answer: once more.
@@ -171,7 +175,9 @@ impl Call {
         };
         let offer = sdp::of(&request).map_err(|error| body_refusal(&request, error));
         let offer = match (refusal, offer) {
-            (Some(refusal), _) | (None, Err(refusal)) => return self.respond(cx, &route, &transaction, refusal),
+            (Some(refusal), _) | (None, Err(refusal)) => {
+                return self.respond(cx, &route, &transaction, refusal);
+            }
             (None, Ok(offer)) => offer,
         };
         let leg = self.caller_leg();
@@ -210,7 +216,8 @@ impl Call {
             Err(error) => return self.respond(cx, &route, &transaction, body_refusal(&request, error)),
         };
         let unanswered = caller.invite.as_deref().is_some_and(|invite| !invite.late);
-        let our_offer_open = caller.offer_open() || caller.invite.as_deref().is_some_and(|invite| invite.late);
+        let our_offer_open =
+            caller.offer_open() || caller.invite.as_deref().is_some_and(|invite| invite.late);
         let refusal = match session_timer::wish(&request, self.settings.min_session) {
             Wish::TooSmall => Some(self.session_too_small(&request)),
             // RFC 3311 section 5.2.
@@ -288,7 +295,13 @@ impl Call {
         self.respond(cx, &invite.route, &invite.transaction, response);
     }
 
-    fn dialog_changed(&mut self, cx: &mut Cx<'_>, route: &Route, session_s: Option<u32>, answer: Option<Answer>) {
+    fn dialog_changed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        route: &Route,
+        session_s: Option<u32>,
+        answer: Option<Answer>,
+    ) {
         let Some(caller) = self.caller.as_deref() else { return };
         let (leg, dialog) = (caller.id, caller.dialog.clone());
         let state = DialogState { dialog, route: route.clone(), session_s, answer };
@@ -310,7 +323,8 @@ impl Call {
     /// The ACK of a 2xx.
     pub(crate) fn on_ack(&mut self, cx: &mut Cx<'_>, request: &Request) {
         let Ok(cseq) = request.headers.cseq() else { return };
-        let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.dialog.matches_request(request)) else {
+        let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.dialog.matches_request(request))
+        else {
             return;
         };
         let Some(at) = caller.unacked.iter().position(|answer| answer.cseq == cseq.number) else { return };
@@ -332,7 +346,9 @@ impl Call {
     /// RFC 3261 section 13.3.1.4: T1, doubling up to T2, until the ACK or 64*T1.
     pub(crate) fn repeat_answer(&mut self, cx: &mut Cx<'_>, n: usize) {
         let t2 = self.settings.t2;
-        let Some(answer) = self.caller.as_deref_mut().and_then(|caller| caller.unacked.get_mut(n)) else { return };
+        let Some(answer) = self.caller.as_deref_mut().and_then(|caller| caller.unacked.get_mut(n)) else {
+            return;
+        };
         if cx.now >= answer.give_up {
             let recovered = answer.recovered;
             if let Some(caller) = self.caller.as_deref_mut() {
@@ -358,7 +374,9 @@ impl Call {
     /// The caller gave up (CANCEL). One that crosses our 200 finds the INVITE answered: the peer sends ACK and BYE.
     pub(crate) fn on_cancel(&mut self, cx: &mut Cx<'_>, transaction: &str) {
         let Some(caller) = self.caller.as_deref() else { return };
-        let Some(invite) = caller.invite.as_deref().filter(|invite| invite.transaction == transaction) else { return };
+        let Some(invite) = caller.invite.as_deref().filter(|invite| invite.transaction == transaction) else {
+            return;
+        };
         if invite.initial {
             self.end(cx, ReleaseCause::CallerCancel, EndedBy::Caller);
         } else if let Some(invite) = self.take_invite() {

@@ -59,16 +59,16 @@ pub use effect::{
     AgentNotice, Card, ConversationState, EdgeCommand, Effect, Enqueue, LeaveCause, QueueRequest,
 };
 pub use event::{
-    Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty, Quality,
-    QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment, TranscriptState,
+    Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,
+    Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment, TranscriptState,
 };
 pub use input::{
     AgentRequest, Control, Destination, Incoming, Input, NewCall, QueueSignal, RefusedReason, Route,
     TransactionFailure,
 };
 pub use media::{
-    Codec, Direction, Disconnect, EndpointInfo, MediaBody, MediaCommand, MediaEvent, MediaFailure, MediaFailureKind,
-    MediaOk, MediaReply, Play, Program, RecordedObject, SessionInfo,
+    Codec, Direction, Disconnect, EndpointInfo, MediaBody, MediaCommand, MediaEvent, MediaFailure,
+    MediaFailureKind, MediaOk, MediaReply, Play, Program, RecordedObject, SessionInfo,
 };
 pub use queueing::RETURN_PRIORITY;
 pub use settings::{Announcement, Library, Settings, Treatment};

@@ -138,7 +138,8 @@ impl Call {
         stay.send_at = now.plus(self.settings.place_check);
         if !stay.confirmed && !stay.silent {
             let treatment = self.library.treatment(&self.tenant, &stay.queue);
-            stay.announce_at = treatment.announcement.as_ref().map(|announcement| now.plus(announcement.first));
+            stay.announce_at =
+                treatment.announcement.as_ref().map(|announcement| now.plus(announcement.first));
         }
         stay.confirmed = true;
     }
@@ -156,7 +157,10 @@ impl Call {
     fn queue_timed_out(&mut self, cx: &mut Cx<'_>) {
         let Some(stay) = &self.stay else { return };
         let (queue, entry) = (stay.queue.clone(), stay.entry);
-        self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::TimedOut });
+        self.emit(
+            cx,
+            EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::TimedOut },
+        );
         self.pay_due(cx);
         if !self.flow_after_timeout(cx) {
             let prompts = self.library.treatment(&self.tenant, &queue).timed_out_prompts.clone();
@@ -178,7 +182,9 @@ impl Call {
         let Some(stay) = &mut self.stay else { return };
         stay.announce_at = None;
         let treatment = self.library.treatment(&self.tenant, &stay.queue);
-        let Some(announcement) = treatment.announcement.as_ref().filter(|a| !a.prompts.is_empty()) else { return };
+        let Some(announcement) = treatment.announcement.as_ref().filter(|a| !a.prompts.is_empty()) else {
+            return;
+        };
         stay.announce_at = Some(cx.now.plus(announcement.every.max(ANNOUNCEMENT_GAP)));
         let play = Play {
             prompts: announcement.prompts.clone(),
@@ -193,7 +199,13 @@ impl Call {
     }
 
     /// A last message, then the end.
-    pub(crate) fn say_goodbye(&mut self, cx: &mut Cx<'_>, prompts: Vec<String>, cause: ReleaseCause, by: EndedBy) {
+    pub(crate) fn say_goodbye(
+        &mut self,
+        cx: &mut Cx<'_>,
+        prompts: Vec<String>,
+        cause: ReleaseCause,
+        by: EndedBy,
+    ) {
         if prompts.is_empty() {
             return self.end(cx, cause, by);
         }

@@ -138,7 +138,8 @@ impl Call {
         let Some(recording) = self.recordings.get(n) else { return };
         let (id, stored, transcript) = (recording.id, recording.stored, recording.transcript_open);
         if !stored {
-            let reason = format!("not stored within {} s of its end", self.settings.settle_deadline.as_secs());
+            let reason =
+                format!("not stored within {} s of its end", self.settings.settle_deadline.as_secs());
             self.emit(cx, EventBody::RecordingFailed { recording: id, reason });
         }
         if transcript {

@@ -114,7 +114,12 @@ impl Call {
         }
     }
 
-    fn resume_conversation(&mut self, cx: &mut Cx<'_>, endpoint: Option<&EndpointInfo>, session: &SessionInfo) {
+    fn resume_conversation(
+        &mut self,
+        cx: &mut Cx<'_>,
+        endpoint: Option<&EndpointInfo>,
+        session: &SessionInfo,
+    ) {
         let until = cx.now.plus(self.settings.agent_reconnect);
         let Some(part) = self.agent.as_deref_mut() else { return };
         let (leg, muted) = (part.leg, part.muted);

@@ -46,7 +46,8 @@ impl Call {
     ) -> Option<(trunkline_types::AgentId, trunkline_types::OfferId, String)> {
         let part = self.agent.as_deref()?;
         let (offer, agent, leg) = (part.offer.clone(), part.agent.clone(), part.leg);
-        let unconnected = part.bridged.is_none().then(|| (agent.clone(), offer.clone(), part.session.clone()));
+        let unconnected =
+            part.bridged.is_none().then(|| (agent.clone(), offer.clone(), part.session.clone()));
         self.emit(cx, EventBody::LegReleased { leg, cause });
         self.emit(cx, EventBody::AgentReleased { offer, agent, leg: Some(leg), cause });
         unconnected

@@ -48,10 +48,11 @@ fn sdp_part(body: &Bytes, boundary: &str) -> Option<Bytes> {
         let head = find(body, b"\r\n", at)? + 2;
         let end = find(body, format!("\r\n{delimiter}").as_bytes(), head.saturating_sub(2))?;
         let content = find(body, b"\r\n\r\n", head.saturating_sub(2)).filter(|split| *split < end)?;
-        let headers = String::from_utf8_lossy(body.get(head..content).unwrap_or_default()).to_ascii_lowercase();
-        let is_sdp = headers
-            .lines()
-            .any(|line| line.strip_prefix("content-type:").is_some_and(|v| v.trim().starts_with("application/sdp")));
+        let headers =
+            String::from_utf8_lossy(body.get(head..content).unwrap_or_default()).to_ascii_lowercase();
+        let is_sdp = headers.lines().any(|line| {
+            line.strip_prefix("content-type:").is_some_and(|v| v.trim().starts_with("application/sdp"))
+        });
         if is_sdp {
             return Some(body.slice(content + 4..end.max(content + 4)));
         }
@@ -79,13 +80,22 @@ mod tests {
     fn the_sdp_is_found_also_inside_a_multipart() {
         assert_eq!(of(&request("application/sdp", b"v=0\r\n")), Ok(Some(Bytes::from_static(b"v=0\r\n"))));
         let body = b"--x\r\nContent-Type: text/plain\r\n\r\nhello\r\n--x\r\nContent-Type: application/sdp\r\n\r\nv=0\r\no=1\r\n--x--\r\n";
-        assert_eq!(of(&request("multipart/mixed;boundary=x", body)), Ok(Some(Bytes::from_static(b"v=0\r\no=1"))));
+        assert_eq!(
+            of(&request("multipart/mixed;boundary=x", body)),
+            Ok(Some(Bytes::from_static(b"v=0\r\no=1")))
+        );
     }
 
     #[test]
     fn what_is_not_sdp_is_refused_and_nothing_panics() {
         assert_eq!(of(&request("text/plain", b"x")), Err(BodyError::Unsupported));
-        for body in [&b"--x"[..], b"--x\r\n", b"--x\r\n\r\n--x", b"--x\r\n\r\n--x--", b"--x\r\nA: b\r\n\r\nq\r\n--x--"] {
+        for body in [
+            &b"--x"[..],
+            b"--x\r\n",
+            b"--x\r\n\r\n--x",
+            b"--x\r\n\r\n--x--",
+            b"--x\r\nA: b\r\n\r\nq\r\n--x--",
+        ] {
             let request = Request::new(Method::Invite, "sip:a@b".parse::<Uri>().unwrap())
                 .with_body("multipart/mixed;boundary=x", body.to_vec());
             assert_eq!(of(&request), Err(BodyError::Unsupported), "{body:?}");

@@ -20,7 +20,8 @@ pub(crate) enum Wish {
 pub(crate) fn wish(request: &Request, min: Duration) -> Wish {
     let Ok(Some(expires)) = request.headers.session_expires() else { return Wish::None };
     let timer = |tags: Vec<String>| tags.iter().any(|tag| tag.eq_ignore_ascii_case("timer"));
-    let supported = request.headers.supported().is_ok_and(timer) || request.headers.require().is_ok_and(timer);
+    let supported =
+        request.headers.supported().is_ok_and(timer) || request.headers.require().is_ok_and(timer);
     if !supported {
         return Wish::None;
     }

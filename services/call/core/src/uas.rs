@@ -65,7 +65,12 @@ impl Call {
             }
             // RFC 3262 section 3: it matches no reliable provisional response of ours.
             Method::Prack => {
-                self.respond(cx, &incoming.route, &incoming.transaction, Response::to(&incoming.request, 481));
+                self.respond(
+                    cx,
+                    &incoming.route,
+                    &incoming.transaction,
+                    Response::to(&incoming.request, 481),
+                );
             }
             ref method => {
                 let status = if matches!(method, Method::Other(_)) { 501 } else { 405 };
@@ -128,7 +133,11 @@ impl Call {
         let transaction = format!("bye-{}", caller.dialog.local_cseq);
         caller.bye = Bye::Sent { transaction: transaction.clone(), until: cx.now.plus(patience) };
         let route = caller.route.clone();
-        self.edge(cx, &route, EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) });
+        self.edge(
+            cx,
+            &route,
+            EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) },
+        );
     }
 
     pub(crate) fn bye_timer(&mut self) {
@@ -155,7 +164,12 @@ impl Call {
         }
     }
 
-    pub(crate) fn on_transaction_failed(&mut self, cx: &mut Cx<'_>, transaction: &str, failure: TransactionFailure) {
+    pub(crate) fn on_transaction_failed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        transaction: &str,
+        failure: TransactionFailure,
+    ) {
         if self.is_our_bye(transaction) {
             return self.bye_timer();
         }
@@ -208,9 +222,12 @@ impl Call {
         if self.ended.is_some() {
             return;
         }
-        let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.info.in_flight.is_none()) else { return };
+        let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.info.in_flight.is_none()) else {
+            return;
+        };
         let Some(key) = caller.info.waiting.pop_front() else { return };
-        let Some(request) = placeholder_via().and_then(|via| caller.dialog.request(Method::Info, &via, None).ok())
+        let Some(request) =
+            placeholder_via().and_then(|via| caller.dialog.request(Method::Info, &via, None).ok())
         else {
             return;
         };
@@ -219,7 +236,11 @@ impl Call {
         let transaction = format!("info-{}", caller.dialog.local_cseq);
         caller.info.in_flight = Some((transaction.clone(), until));
         let route = caller.route.clone();
-        self.edge(cx, &route, EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) });
+        self.edge(
+            cx,
+            &route,
+            EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) },
+        );
     }
 
     pub(crate) fn sip_timers(&self, visit: &mut dyn FnMut(Timestamp, Timer)) {

@@ -32,7 +32,9 @@ pub(super) fn shape(flow: &Flow) -> Vec<FlowProblem> {
 fn ways(kind: &NodeKind) -> Vec<NodeId> {
     match kind {
         NodeKind::Play(play) => vec![play.next],
-        NodeKind::Menu(menu) => menu.choices.values().copied().chain([menu.on_invalid, menu.on_timeout]).collect(),
+        NodeKind::Menu(menu) => {
+            menu.choices.values().copied().chain([menu.on_invalid, menu.on_timeout]).collect()
+        }
         NodeKind::Collect(collect) => vec![collect.next, collect.on_invalid, collect.on_timeout],
         NodeKind::Branch(branch) => {
             branch.cases.values().chain(branch.prefixes.values()).copied().chain([branch.otherwise]).collect()

@@ -104,7 +104,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(raw: &'a RawFlow) -> Self {
-        let names = raw.nodes.keys().take(MAX_NODES).zip(0..).map(|(name, n)| (name.as_str(), NodeId(n))).collect();
+        let names =
+            raw.nodes.keys().take(MAX_NODES).zip(0..).map(|(name, n)| (name.as_str(), NodeId(n))).collect();
         Self { names, problems: Vec::new() }
     }
 
@@ -138,7 +139,8 @@ impl<'a> Reader<'a> {
             self.problem(name, "", "a node's name is 1 to 64 of a-z, A-Z, 0-9, '-' and '_'");
         }
         let single = value.as_mapping().filter(|mapping| mapping.len() == 1);
-        let Some((Some(kind), body)) = single.and_then(|m| m.iter().next()).map(|(k, v)| (k.as_str(), v)) else {
+        let Some((Some(kind), body)) = single.and_then(|m| m.iter().next()).map(|(k, v)| (k.as_str(), v))
+        else {
             self.problem(name, "", format!("a node is exactly one of {}", KINDS.join(", ")));
             return None;
         };
@@ -212,7 +214,11 @@ impl<'a> Reader<'a> {
         if !is_name(&raw.into) {
             self.problem(name, "collect.into", "a variable is 1 to 64 of a-z, 0-9 and '_'");
         }
-        if raw.starts_with.iter().any(|start| start.0.is_empty() || !start.0.bytes().all(|b| b.is_ascii_digit())) {
+        if raw
+            .starts_with
+            .iter()
+            .any(|start| start.0.is_empty() || !start.0.bytes().all(|b| b.is_ascii_digit()))
+        {
             self.problem(name, "collect.starts_with", "only digits can be typed");
         }
         let next = self.node(name, "collect.next", &raw.next);
@@ -278,8 +284,10 @@ impl<'a> Reader<'a> {
             self.problem(name, "enqueue.priority", "use -100 to 100");
         }
         let attributes = self.attributes(name, "enqueue.attributes", &raw.attributes);
-        let on_refused = raw.on_refused.as_deref().map(|target| self.node(name, "enqueue.on_refused", target));
-        let on_timeout = raw.on_timeout.as_deref().map(|target| self.node(name, "enqueue.on_timeout", target));
+        let on_refused =
+            raw.on_refused.as_deref().map(|target| self.node(name, "enqueue.on_refused", target));
+        let on_timeout =
+            raw.on_timeout.as_deref().map(|target| self.node(name, "enqueue.on_timeout", target));
         Some(NodeKind::Enqueue(Enqueue {
             queue: queue.ok()?,
             priority: raw.priority,
@@ -289,7 +297,12 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn attributes(&mut self, name: &str, field: &str, raw: &BTreeMap<String, Scalar>) -> BTreeMap<String, Text> {
+    fn attributes(
+        &mut self,
+        name: &str,
+        field: &str,
+        raw: &BTreeMap<String, Scalar>,
+    ) -> BTreeMap<String, Text> {
         if raw.len() > MAX_ATTRIBUTES {
             self.problem(name, field, format!("more than {MAX_ATTRIBUTES} attributes"));
         }

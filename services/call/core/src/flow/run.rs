@@ -295,10 +295,17 @@ impl Call {
                 self.try_once_more(cx, menu.tries, &menu.no_input, &menu.prompts, menu.on_timeout)
             }
             NodeKind::Collect(collect) => {
-                let digits = self.flow.as_deref_mut().map(|run| std::mem::take(&mut run.keys)).unwrap_or_default();
+                let digits =
+                    self.flow.as_deref_mut().map(|run| std::mem::take(&mut run.keys)).unwrap_or_default();
                 if digits.is_empty() {
                     self.flow_here(cx, FlowOutcome::NoInput);
-                    self.try_once_more(cx, collect.tries, &collect.no_input, &collect.prompts, collect.on_timeout)
+                    self.try_once_more(
+                        cx,
+                        collect.tries,
+                        &collect.no_input,
+                        &collect.prompts,
+                        collect.on_timeout,
+                    )
                 } else {
                     self.collected(cx, collect, digits)
                 }
@@ -347,7 +354,10 @@ impl Call {
     fn set_attributes(&mut self, cx: &mut Cx<'_>, id: NodeId, attributes: &BTreeMap<String, Text>) {
         for (name, text) in attributes {
             if self.attributes.len() >= MAX_ATTRIBUTES && !self.attributes.contains_key(name) {
-                self.flow_error(cx, format!("no room for attribute {name:?}: a call has at most {MAX_ATTRIBUTES}"));
+                self.flow_error(
+                    cx,
+                    format!("no room for attribute {name:?}: a call has at most {MAX_ATTRIBUTES}"),
+                );
                 continue;
             }
             let value = text.render(|name| self.variable(name));

@@ -42,12 +42,15 @@ fn all_mistakes_are_told_at_once_with_node_and_field() {
 
 #[test]
 fn unknown_fields_kinds_and_keys_are_refused_with_their_names() {
-    assert!(problems(&flow("  a: { play: { prompt: [x], next: a } }\n"))[0].contains("unknown field `prompt`"));
+    assert!(
+        problems(&flow("  a: { play: { prompt: [x], next: a } }\n"))[0].contains("unknown field `prompt`")
+    );
     assert!(problems(&flow("  a: { playy: {} }\n"))[0].contains("unknown kind of node"));
     assert!(problems(&flow("  a: { play: {}, menu: {} }\n"))[0].contains("exactly one of"));
     let menu = "  a: { menu: { prompts: [x], choices: { \"12\": a }, on_invalid: a, on_timeout: a } }\n";
     assert!(problems(&flow(menu))[0].contains("\"12\" is not a key"), "{:?}", problems(&flow(menu)));
-    let menu = "  a: { menu: { prompts: [x], choices: { 1: a }, timeout: soon, on_invalid: a, on_timeout: a } }\n";
+    let menu =
+        "  a: { menu: { prompts: [x], choices: { 1: a }, timeout: soon, on_invalid: a, on_timeout: a } }\n";
     assert!(problems(&flow(menu))[0].contains("\"soon\" is not a time"));
     assert!(problems("flow: f\nstart: a\nnodes: {}\nnode: 1")[0].contains("unknown field `node`"));
     assert!(problems("{")[0].starts_with("flow: "));
@@ -70,14 +73,8 @@ fn the_schema_and_the_reader_know_the_same_fields() {
     let schema: serde_yaml_ng::Value = serde_yaml_ng::from_str(FLOW_SCHEMA).unwrap();
     for kind in ["play", "menu", "collect", "branch", "set", "enqueue", "hangup"] {
         let found = problems(&flow(&format!("  a: {{ {kind}: {{ no_such_field: 1 }} }}\n")));
-        let known: std::collections::BTreeSet<&str> = found[0]
-            .split_once("expected")
-            .unwrap()
-            .1
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .collect();
+        let known: std::collections::BTreeSet<&str> =
+            found[0].split_once("expected").unwrap().1.split('`').skip(1).step_by(2).collect();
         let properties = schema["$defs"][kind]["properties"].as_mapping().unwrap();
         let listed = properties.keys().map(|key| key.as_str().unwrap()).collect();
         assert_eq!(known, listed, "{kind}: {found:?}");

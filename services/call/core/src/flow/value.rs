@@ -43,7 +43,9 @@ impl Text {
                 pieces.push(Piece::Variable(name.to_owned()));
                 rest = after;
             } else {
-                return Err("a single \"$\": write \"$$\" for the sign or \"${name}\" for a variable".to_owned());
+                return Err(
+                    "a single \"$\": write \"$$\" for the sign or \"${name}\" for a variable".to_owned()
+                );
             }
         }
         literal.push_str(rest);

@@ -104,7 +104,8 @@ pub(crate) struct MediaLink {
 
 impl MediaLink {
     pub fn new(call: CallId) -> Self {
-        let salt = call.to_string().bytes().fold(0u64, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into()));
+        let salt =
+            call.to_string().bytes().fold(0u64, |hash, b| hash.wrapping_mul(31).wrapping_add(b.into()));
         Self {
             node: None,
             salt: salt & 0xfff,
@@ -154,8 +155,9 @@ impl MediaLink {
     /// New audio for the agent is being made by this request.
     pub fn remakes(&self, session: &str, request: &str) -> bool {
         let open = self.open.iter().map(|open| &open.then);
-        open.chain(self.waiting.iter().map(|(_, then)| then))
-            .any(|then| matches!(then, Then::Remade { session: s, request: r } if s == session && r == request))
+        open.chain(self.waiting.iter().map(|(_, then)| then)).any(
+            |then| matches!(then, Then::Remade { session: s, request: r } if s == session && r == request),
+        )
     }
 
     pub fn timers(&self, visit: &mut dyn FnMut(Timestamp, Timer)) {
@@ -278,11 +280,15 @@ impl Call {
                 Err(Some(MediaFailureKind::NoCommonCodec | MediaFailureKind::UnsupportedTransport)) => {
                     self.end(cx, ReleaseCause::NoCommonCodec, EndedBy::Caller);
                 }
-                Err(Some(MediaFailureKind::MalformedSdp)) => self.end(cx, ReleaseCause::BadRequest, EndedBy::Caller),
+                Err(Some(MediaFailureKind::MalformedSdp)) => {
+                    self.end(cx, ReleaseCause::BadRequest, EndedBy::Caller)
+                }
                 Err(_) => self.media_lost(cx),
             },
             Then::Agent(offer) => self.agent_media_done(cx, &offer, outcome.into_result()),
-            Then::Remade { session, request } => self.agent_remade(cx, session, request, outcome.into_result()),
+            Then::Remade { session, request } => {
+                self.agent_remade(cx, session, request, outcome.into_result())
+            }
             Then::Digits { session, command, digits } => {
                 self.digits_done(cx, session, command, &digits, outcome.into_result());
             }

@@ -6,6 +6,6 @@ mod message;
 
 pub(crate) use link::{MediaLink, Then};
 pub use message::{
-    Codec, Direction, Disconnect, EndpointInfo, MediaBody, MediaCommand, MediaEvent, MediaFailure, MediaFailureKind,
-    MediaOk, MediaReply, Play, Program, RecordedObject, SessionInfo,
+    Codec, Direction, Disconnect, EndpointInfo, MediaBody, MediaCommand, MediaEvent, MediaFailure,
+    MediaFailureKind, MediaOk, MediaReply, Play, Program, RecordedObject, SessionInfo,
 };

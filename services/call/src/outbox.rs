@@ -1,0 +1,59 @@
+//! Sending: effects become envelopes. What the bus refuses is dropped here and sent again by the core that needs an
+//! answer.
+
+use std::sync::Arc;
+
+use trunkline_cluster::Placement;
+use trunkline_journal::EffectId;
+use trunkline_proto::common::v1::{self as common, Envelope, envelope::Payload};
+use trunkline_rpc::{Bus, entity};
+use trunkline_telemetry::TraceParent;
+use trunkline_types::{CallId, EntityAddress, Epoch, NodeId};
+
+/// The bus as one call uses it.
+pub(crate) struct Sender {
+    bus: Bus,
+    placement: Arc<dyn Placement>,
+    from: EntityAddress,
+    traceparent: String,
+}
+
+impl Sender {
+    pub fn new(bus: Bus, placement: Arc<dyn Placement>, from: EntityAddress) -> Self {
+        let trace = from.id.parse::<CallId>().map(TraceParent::of_call).ok();
+        let traceparent =
+            trace.filter(|trace| trace.sampled).map(|trace| trace.to_string()).unwrap_or_default();
+        Self { bus, placement, from, traceparent }
+    }
+
+    /// The epoch at which this node may act for the call; 0 when it may not.
+    pub fn epoch(&self) -> Epoch {
+        self.placement.held(self.from.shard()).unwrap_or_default()
+    }
+
+    pub fn to_entity(&self, to: &EntityAddress, payload: Payload, effect: Option<EffectId>) {
+        self.post(entity(to), payload, effect);
+    }
+
+    pub fn to_node(&self, node: &NodeId, role: common::Role, payload: Payload, effect: Option<EffectId>) {
+        self.post(trunkline_rpc::node(node, role), payload, effect);
+    }
+
+    fn post(&self, to: common::Address, payload: Payload, effect: Option<EffectId>) {
+        let shard = u32::from(self.from.shard().index());
+        let envelope = Envelope {
+            to: Some(to),
+            from: Some(entity(&self.from)),
+            from_shard: Some(shard),
+            from_epoch: self.epoch().0,
+            map_revision: self.placement.revision().0,
+            traceparent: self.traceparent.clone(),
+            effect: effect.map(|id| common::EffectId { shard, seq: id.seq, index: id.i }),
+            payload: Some(payload),
+            ..Envelope::default()
+        };
+        if let Err(error) = self.bus.send(envelope) {
+            tracing::debug!(from = %self.from, %error, "a message was refused; it is sent again if it matters");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The shell of a call.
+
+use trunkline_actors::{Behaviour, CommitClass, DecodeError};
+use trunkline_call_core::{Call, EdgeCommand, Effect, Event, EventBody, Input, Phase};
+use trunkline_journal::{EffectId, NewEvent, StoredEvent};
+use trunkline_proto::common::v1::{Role, envelope::Payload};
+use trunkline_types::{CallId, EntityAddress, TenantId, Timestamp};
+
+use crate::{CallMetrics, convert, outbox::Sender, spans::Spans};
+
+/// Version of the events' form.
+const EVENT: u16 = 1;
+
+/// What a call's actor is told.
+pub(crate) struct Mail {
+    pub input: Input,
+    /// When the edge took the INVITE that makes the call from its socket.
+    pub received: Option<Timestamp>,
+}
+
+/// The thin side of a call.
+pub(crate) struct CallShell {
+    call: CallId,
+    tenant: TenantId,
+    sender: Sender,
+    metrics: CallMetrics,
+    spans: Spans,
+    phase: Phase,
+    /// Set until the INVITE is answered.
+    received: Option<Timestamp>,
+    rung: bool,
+}
+
+impl CallShell {
+    pub fn new(call: CallId, tenant: TenantId, sender: Sender, metrics: CallMetrics) -> Self {
+        metrics.entered(Phase::New);
+        Self {
+            spans: Spans::new(call),
+            call,
+            tenant,
+            sender,
+            metrics,
+            phase: Phase::New,
+            received: None,
+            rung: false,
+        }
+    }
+
+    /// How long the caller heard nothing.
+    fn observe(&mut self, command: &EdgeCommand) {
+        let (Some(received), EdgeCommand::Respond { response, .. }) = (self.received, command) else {
+            return;
+        };
+        let took = trunkline_actors::now().since(received);
+        if response.is_provisional() {
+            if !self.rung {
+                self.metrics.setup("ringing", took);
+            }
+            self.rung = true;
+        } else {
+            self.received = None;
+            self.metrics.setup(if response.is_success() { "answered" } else { "refused" }, took);
+        }
+    }
+}
+
+impl Drop for CallShell {
+    fn drop(&mut self) {
+        self.metrics.left(self.phase);
+    }
+}
+
+impl Behaviour for CallShell {
+    type Core = Call;
+    type Input = Input;
+    type Event = Event;
+    type Effect = Effect;
+    type Message = Mail;
+
+    fn input(&mut self, mail: Mail, _: Timestamp) -> Option<Input> {
+        self.received = mail.received.or(self.received);
+        Some(mail.input)
+    }
+
+    fn encode(&self, event: &Event, _: Timestamp) -> NewEvent {
+        self.metrics.event(event);
+        NewEvent::new(convert::kind(event), EVENT, event.at, convert::encode(event))
+    }
+
+    fn decode(&self, stored: &StoredEvent) -> Result<Event, DecodeError> {
+        convert::decode(&stored.payload).map_err(|error| DecodeError::new(error.to_string()))
+    }
+
+    fn perform(&mut self, effect: Effect, id: EffectId) {
+        match effect {
+            Effect::Edge { route, command } => {
+                self.observe(&command);
+                let command = convert::to_edge(&self.tenant, self.call, &route, command);
+                self.sender.to_node(&route.edge, Role::Edge, Payload::Edge(command), Some(id));
+            }
+            Effect::Media { node, command } => {
+                let command = convert::to_media(&self.tenant, self.call, self.sender.epoch(), command);
+                self.sender.to_node(&node, Role::Media, Payload::Media(command), Some(id));
+            }
+            Effect::Queue { queue, request } => {
+                let to = EntityAddress::queue(&self.tenant, &queue);
+                let message = convert::to_queue(self.call, request);
+                self.sender.to_entity(&to, Payload::Queue(message), Some(id));
+            }
+            Effect::Agent { agent, offer, notice } => {
+                let to = EntityAddress::agent(&self.tenant, &agent);
+                let message = convert::to_agent(self.call, &offer, notice);
+                self.sender.to_entity(&to, Payload::Agent(message), Some(id));
+            }
+        }
+    }
+
+    /// Keys, measurements, transcripts and the end itself need not be waited for: what others hear of an end follows
+    /// from the events before it.
+    fn class(&self, event: &Event) -> CommitClass {
+        match event.body {
+            EventBody::FlowStep { .. }
+            | EventBody::DigitsReceived { .. }
+            | EventBody::TranscriptStatus { .. }
+            | EventBody::TranscriptSegment(_)
+            | EventBody::LegQuality { .. }
+            | EventBody::MuteChanged { .. }
+            | EventBody::LegReleased { .. }
+            | EventBody::Ended { .. } => CommitClass::ActFirst,
+            _ => CommitClass::First,
+        }
+    }
+
+    fn finished(&self, core: &Call) -> bool {
+        core.finished()
+    }
+
+    fn stepped(&mut self, core: &Call, now: Timestamp) {
+        let phase = core.phase();
+        if phase != self.phase {
+            self.metrics.left(self.phase);
+            self.metrics.entered(phase);
+            self.spans.moved(self.phase, phase, core, now);
+            self.phase = phase;
+        }
+    }
+}
