@@ -31,7 +31,7 @@ pub struct Config {
     pub webrtc_stun_timeout_ms: u64,
     /// A browser whose RTP pauses for this long (while STUN goes on) is reported paused. Default 1,500.
     pub webrtc_rtp_pause_ms: u64,
-    /// A session without command and audio for this long is ended. Default 600,000.
+    /// A session without command and audio for this long is ended. Default 1,800,000.
     pub orphan_timeout_ms: u64,
     /// Folder with `music/*.wav` and `prompts/*.wav` (8 kHz, mono, 16 bit) beside the built-in ones, which they replace
     /// when they have the same name.
@@ -163,7 +163,7 @@ impl Default for Config {
             no_rtp_timeout_ms: 20_000,
             webrtc_stun_timeout_ms: 8_000,
             webrtc_rtp_pause_ms: 1_500,
-            orphan_timeout_ms: 600_000,
+            orphan_timeout_ms: 1_800_000,
             sounds: None,
             recording: RecordingConfig::default(),
             transcription: None,

@@ -79,7 +79,8 @@ async fn each_party_is_on_its_channel_in_step_with_marks_and_a_silent_pause() {
     bench.ok(bridge("alice", "bob")).await;
     // Both begin to speak at the same moment.
     for_ms(300).await;
-    (alice.silent(false), bob.silent(false));
+    alice.silent(false);
+    bob.silent(false);
     for_ms(1_000).await;
     bench.ok(mark(&bench, pb::mark_recording::Mark::HoldStarted)).await;
     for_ms(300).await;

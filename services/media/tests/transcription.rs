@@ -150,7 +150,8 @@ async fn both_channels_arrive_in_step_and_segments_come_back() {
     let mut bench = with_recogniser(serve(recogniser.clone()).await, 3);
     let alice = bench.phone("alice", Codec::Pcmu).await;
     let bob = bench.phone("bob", Codec::Pcma).await;
-    (alice.tone(440), bob.tone(1_000));
+    alice.tone(440);
+    bob.tone(1_000);
     bench.ok(bridge("alice", "bob")).await;
     bench.ok(start()).await;
     assert_eq!(status(&mut bench, State::Connected).await.recogniser, "ear 1");

@@ -45,6 +45,15 @@ impl Store {
         }
     }
 
+    /// The store as a reader of its keys sees it.
+    fn reader(self) -> Arc<dyn ObjectStore> {
+        if self.prefix.is_empty() {
+            self.store
+        } else {
+            Arc::new(object_store::prefix::PrefixStore::new(self.store, self.prefix))
+        }
+    }
+
     /// Copies a file to `key`, with retries; a text for people when it does not work.
     pub(super) async fn put(&self, file: &FilePath, key: &str) -> Result<Stored, String> {
         let key = if self.prefix.is_empty() {
@@ -86,6 +95,16 @@ impl Store {
         }
         upload.finish().await.map_err(|e| e.to_string())?;
         Ok(Stored { bytes, sha256: hash.finalize().into() })
+    }
+}
+
+impl StoreConfig {
+    /// The store, for those who read what media nodes have put there (keys as in `RecordingFinished.key`).
+    ///
+    /// # Errors
+    /// A text for people that names the folder or bucket.
+    pub fn open(&self) -> Result<Arc<dyn ObjectStore>, String> {
+        Store::open(self).map(Store::reader)
     }
 }
 

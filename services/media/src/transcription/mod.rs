@@ -3,6 +3,7 @@
 //! The talk never waits: audio comes through a ring of its own, frames that the stream does not take at once become a
 //! marked gap, and a recogniser that is gone is tried again a bounded number of times.
 
+mod audio;
 mod stream;
 
 use std::sync::Arc;
@@ -123,7 +124,7 @@ async fn transcribe(mut run: Run, config: TranscriptionConfig, endpoint: Endpoin
                     run.status(State::Unreachable, &problem);
                 }
                 if run.wait(pause).await {
-                    run.close_gap();
+                    run.tell_gaps();
                     return run
                         .status(State::Failed, &format!("the call ended without the recogniser: {problem}"));
                 }

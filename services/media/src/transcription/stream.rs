@@ -7,23 +7,18 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
-use trunkline_media_core::FRAME_SAMPLES;
-use trunkline_media_core::timeline::Timeline;
 use trunkline_proto::media::v1::{self as pb, media_event::Event, transcript_status::State};
 use trunkline_proto::transcription::v1 as wire;
 use trunkline_proto::transcription::v1::transcription_client::TranscriptionClient;
 use trunkline_proto::transcription::v1::{transcribe_request, transcribe_response};
-use trunkline_types::Timestamp;
 
+use super::audio::{CHUNK_MS, Chunk, Feed, Missing, Why};
 use super::{Order, status};
 use crate::clock::Clock;
 use crate::config::TranscriptionConfig;
 use crate::events::Sink;
-use crate::tap::{Item, TapReader};
+use crate::tap::TapReader;
 
-/// Audio in one message.
-const CHUNK_SAMPLES: usize = 800;
-const CHUNK_MS: u64 = 100;
 /// Messages that may wait for the recogniser: 3.2 s.
 const QUEUE: usize = 32;
 const TURN: Duration = Duration::from_millis(100);
@@ -40,47 +35,12 @@ pub(super) enum Ended {
     Broken { problem: String, accepted: bool },
 }
 
-/// Why audio did not reach the recogniser.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Slow,
-    Disconnected,
-    Paused,
-}
-
-impl Why {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Slow => "recogniser slow",
-            Self::Disconnected => "recogniser unreachable",
-            Self::Paused => "paused",
-        }
-    }
-
-    fn wire(self) -> wire::GapReason {
-        match self {
-            Self::Slow => wire::GapReason::BackPressure,
-            Self::Disconnected => wire::GapReason::Disconnected,
-            Self::Paused => wire::GapReason::Paused,
-        }
-    }
-}
-
 /// A transcription over the life of its streams.
 pub(super) struct Run {
     order: Order,
-    reader: TapReader,
-    clock: Clock,
+    feed: Feed,
     sink: Sink,
     config: TranscriptionConfig,
-    timeline: Timeline,
-    /// Linear samples of both channels, from `chunk_at`.
-    chunk: [Vec<u8>; 2],
-    chunk_at: u64,
-    /// What is missing now.
-    gap: Option<(u64, u64, Why)>,
-    paused: bool,
-    ended: bool,
     /// Numbers of segments that may still change, by the recogniser's names.
     segments: HashMap<String, u64>,
     next_segment: u64,
@@ -97,21 +57,12 @@ impl Run {
         sink: Sink,
         config: TranscriptionConfig,
     ) -> Self {
-        let mut timeline = Timeline::new(order.axis);
-        timeline.skip_to(order.started_at);
-        let chunk_at = timeline.flushed();
+        let feed = Feed::new(&order, reader, clock);
         Self {
             order,
-            reader,
-            clock,
+            feed,
             sink,
             config,
-            timeline,
-            chunk: [Vec::new(), Vec::new()],
-            chunk_at,
-            gap: None,
-            paused: false,
-            ended: false,
             segments: HashMap::new(),
             next_segment: 1,
             sequence: 0,
@@ -173,11 +124,11 @@ impl Run {
                     Err(status) => return ended(&status, true),
                 },
                 _ = turn.tick() => {
-                    let chunks = self.read();
+                    let chunks = self.feed.read();
                     for chunk in chunks {
                         self.offer(&sender, chunk);
                     }
-                    if self.ended {
+                    if self.feed.ended {
                         return self.finish(sender, answers).await;
                     }
                 }
@@ -192,10 +143,10 @@ impl Run {
         answers: &mut Streaming<wire::TranscribeResponse>,
     ) -> Ended {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.drain_timeout_ms);
-        let end_ms = self.timeline.flushed() / 8;
+        let end_ms = self.feed.end_ms();
         let mut last = VecDeque::new();
-        if let Some((start_ms, end_ms, why)) = self.take_gap() {
-            last.push_back(self.gap_message(start_ms, end_ms, why));
+        while let Some(gap) = self.tell_gap() {
+            last.push_back(gap);
         }
         last.push_back(request(transcribe_request::Message::EndOfAudio(wire::EndOfAudio { end_ms })));
         let mut sender = Some(sender);
@@ -232,13 +183,12 @@ impl Run {
         let sequence = self.sequence;
         self.sequence += 1;
         let why = if chunk.paused { Some(Why::Paused) } else { None };
-        // Room for the gap and the audio after it.
-        let room = sender.capacity() >= 2;
+        // Room for the gaps and the audio after them.
+        let room = sender.capacity() > self.feed.gaps.len().min(QUEUE - 1);
         if why.is_some() || !room {
-            return self.lose(chunk.start_ms, chunk.start_ms + CHUNK_MS, why.unwrap_or(Why::Slow));
+            return self.feed.gaps.add(chunk.start_ms, chunk.start_ms + CHUNK_MS, why.unwrap_or(Why::Slow));
         }
-        if let Some((start_ms, end_ms, why)) = self.take_gap() {
-            let gap = self.gap_message(start_ms, end_ms, why);
+        while let Some(gap) = self.tell_gap() {
             let _ = sender.try_send(gap);
         }
         let channels = (0..)
@@ -246,39 +196,16 @@ impl Run {
             .map(|(channel, audio)| wire::ChannelAudio { channel, audio: audio.into() });
         let frame = wire::AudioFrame { sequence, start_ms: chunk.start_ms, channels: channels.collect() };
         if sender.try_send(request(transcribe_request::Message::Audio(frame))).is_err() {
-            self.lose(chunk.start_ms, chunk.start_ms + CHUNK_MS, Why::Slow);
+            self.feed.gaps.add(chunk.start_ms, chunk.start_ms + CHUNK_MS, Why::Slow);
         }
     }
 
-    fn lose(&mut self, start_ms: u64, end_ms: u64, why: Why) {
-        match &mut self.gap {
-            Some((_, end, reason)) if *reason == why => *end = end_ms,
-            _ => {
-                // A gap of another kind is told on its own; the recogniser hears of one that covers both.
-                let earlier = self.take_gap();
-                self.gap = Some((earlier.map_or(start_ms, |(start, ..)| start.max(start_ms)), end_ms, why));
-            }
-        }
-    }
-
-    /// Ends the gap and tells the call about it.
-    fn take_gap(&mut self) -> Option<(u64, u64, Why)> {
-        let (start_ms, end_ms, why) = self.gap.take()?;
-        let gap = pb::TranscriptGap {
-            transcription_id: self.order.id.clone(),
-            start_ms,
-            end_ms,
-            reason: why.text().to_owned(),
-        };
+    /// Tells the call of the next gap, and gives what the recogniser is to be told.
+    fn tell_gap(&mut self) -> Option<wire::TranscribeRequest> {
+        let Missing { start_ms, end_ms, why } = self.feed.gaps.take()?;
+        let transcription_id = self.order.id.clone();
+        let gap = pb::TranscriptGap { transcription_id, start_ms, end_ms, reason: why.text().to_owned() };
         self.sink.emit(self.order.owner, Event::TranscriptGap(gap));
-        Some((start_ms, end_ms, why))
-    }
-
-    pub(super) fn close_gap(&mut self) {
-        self.take_gap();
-    }
-
-    fn gap_message(&mut self, start_ms: u64, end_ms: u64, why: Why) -> wire::TranscribeRequest {
         self.gaps += 1;
         let gap = wire::Gap {
             gap_id: self.gaps,
@@ -287,71 +214,12 @@ impl Run {
             channels: Vec::new(),
             reason: why.wire() as i32,
         };
-        request(transcribe_request::Message::Gap(gap))
+        Some(request(transcribe_request::Message::Gap(gap)))
     }
 
-    /// Empties the ring into the time line and gives what is complete.
-    fn read(&mut self) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
-        while let Some(item) = self.reader.next() {
-            match item {
-                Item::Audio(packet) => {
-                    let mut samples = [0; FRAME_SAMPLES];
-                    let bytes = packet.bytes();
-                    packet.codec.decode_into(bytes, &mut samples);
-                    self.drain(Some(packet.at), &mut chunks);
-                    let channel = usize::from(packet.channel);
-                    self.timeline.push(
-                        channel,
-                        packet.at,
-                        packet.ssrc,
-                        packet.timestamp,
-                        &samples[..bytes.len()],
-                    );
-                }
-                Item::Gap { from, to } => {
-                    let ms = |at| self.timeline.position(at) / 8;
-                    let (from, to) = (ms(from), ms(to));
-                    self.lose(from, to.max(from + 1), Why::Slow);
-                }
-                Item::Pause { at, begins } => {
-                    self.drain(Some(at), &mut chunks);
-                    if begins {
-                        self.timeline.pause(at);
-                    } else {
-                        self.timeline.resume(at);
-                    }
-                    self.paused = begins;
-                }
-                Item::Hold { .. } => {}
-            }
-        }
-        let now = self.clock.timestamp();
-        match self.reader.end(now) {
-            None => self.drain(Some(now), &mut chunks),
-            Some(end) => {
-                self.ended = true;
-                self.drain(Some(end + Duration::from_millis(400)), &mut chunks);
-            }
-        }
-        chunks
-    }
-
-    fn drain(&mut self, until: Option<Timestamp>, chunks: &mut Vec<Chunk>) {
-        let (chunk, chunk_at, paused) = (&mut self.chunk, &mut self.chunk_at, self.paused);
-        let Some(until) = until else { return };
-        self.timeline.drain(until, |run| {
-            for moment in run {
-                for (bytes, sample) in chunk.iter_mut().zip(moment) {
-                    bytes.extend_from_slice(&sample.to_le_bytes());
-                }
-                if chunk[0].len() >= CHUNK_SAMPLES * 2 {
-                    let audio = [std::mem::take(&mut chunk[0]), std::mem::take(&mut chunk[1])];
-                    chunks.push(Chunk { start_ms: *chunk_at / 8, audio, paused });
-                    *chunk_at += CHUNK_SAMPLES as u64;
-                }
-            }
-        });
+    /// Tells the call of everything that is missing, without a recogniser.
+    pub(super) fn tell_gaps(&mut self) {
+        while self.tell_gap().is_some() {}
     }
 
     /// Waits for something while audio goes on and is lost.
@@ -367,30 +235,30 @@ impl Run {
     }
 
     fn discard(&mut self) {
-        let chunks = self.read();
+        let chunks = self.feed.read();
         for chunk in chunks {
             let why = if chunk.paused { Why::Paused } else { Why::Disconnected };
-            self.lose(chunk.start_ms, chunk.start_ms + CHUNK_MS, why);
+            self.feed.gaps.add(chunk.start_ms, chunk.start_ms + CHUNK_MS, why);
         }
     }
 
     /// Waits between streams; `true`: the call ended meanwhile.
     pub(super) async fn wait(&mut self, pause: Duration) -> bool {
         let until = tokio::time::Instant::now() + pause;
-        while tokio::time::Instant::now() < until && !self.ended {
+        while tokio::time::Instant::now() < until && !self.feed.ended {
             tokio::time::sleep(TURN.min(pause)).await;
             self.discard();
         }
-        self.ended
+        self.feed.ended
     }
 
     /// No recogniser any more: everything until the end of the call is one gap.
     pub(super) async fn give_up(&mut self) {
-        while !self.ended {
+        while !self.feed.ended {
             tokio::time::sleep(TURN).await;
             self.discard();
         }
-        self.close_gap();
+        self.tell_gaps();
     }
 
     fn configuration(&self) -> wire::TranscribeRequest {
@@ -468,13 +336,6 @@ impl Run {
         };
         self.sink.emit(self.order.owner, Event::TranscriptSegment(event));
     }
-}
-
-/// 100 ms of both channels.
-struct Chunk {
-    start_ms: u64,
-    audio: [Vec<u8>; 2],
-    paused: bool,
 }
 
 fn request(message: transcribe_request::Message) -> wire::TranscribeRequest {

@@ -1,8 +1,8 @@
 //! A worker thread: its sockets, its sessions, its clock.
 
 mod commands;
-pub(crate) use commands::codecs;
 mod endpoint;
+mod lifecycle;
 mod path;
 mod poll;
 mod program;
@@ -12,6 +12,8 @@ mod taps;
 mod tick;
 pub(crate) mod webrtc;
 mod wheel;
+
+pub(crate) use lifecycle::codecs;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

@@ -6,7 +6,7 @@ use trunkline_proto::media::v1::{self as pb, media_event::Event, media_failure::
 use trunkline_types::{RecordingId, TenantId};
 
 use super::Worker;
-use super::commands::check_name;
+use super::lifecycle::check_name;
 use super::session::Session;
 use crate::failure::{Done, Failure};
 use crate::recording::Meta;

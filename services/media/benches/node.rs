@@ -1,0 +1,165 @@
+//! CPU of the worker thread per packet, from the scheduler's own accounting: `cargo bench -p trunkline-media`.
+//!
+//! Bridged calls on loopback, 50 packets a second each way: relay, relay with recording, and music. At a given load;
+//! near saturation batching makes packets cheaper. Loopback charges part of the receiver's work to the sender.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use trunkline_media::{Config, MediaNode, RecordingConfig, StoreConfig};
+use trunkline_media_core::rtp;
+use trunkline_proto::media::v1::{self as pb, media_command::Command, media_reply, program};
+use trunkline_types::{CallId, RecordingId, ShardId, Timestamp};
+
+const CALLS: u16 = 250;
+const SPAN: Duration = Duration::from_secs(6);
+
+struct Leg {
+    socket: UdpSocket,
+    node: SocketAddr,
+    sequence: u16,
+}
+
+impl Leg {
+    fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, node: ([127, 0, 0, 1], 9).into(), sequence: 0 }
+    }
+
+    fn offer(&self) -> Vec<u8> {
+        let port = self.socket.local_addr().unwrap().port();
+        format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n").into()
+    }
+
+    fn answered(&mut self, sdp: &[u8]) {
+        let text = String::from_utf8_lossy(sdp).into_owned();
+        let port =
+            text.lines().find_map(|l| l.strip_prefix("m=audio ")?.split(' ').next()?.parse().ok()).unwrap();
+        self.node = ([127, 0, 0, 1], port).into();
+    }
+
+    fn turn(&mut self, speak: bool, buffer: &mut [u8; 2_048]) -> u64 {
+        let mut heard = 0;
+        while self.socket.recv_from(buffer).is_ok() {
+            heard += 1;
+        }
+        if speak {
+            let mut packet = [0x55; 172];
+            let timestamp = u32::from(self.sequence) * 160;
+            rtp::write_header(packet.first_chunk_mut().unwrap(), 0, false, self.sequence, timestamp, 7);
+            self.sequence = self.sequence.wrapping_add(1);
+            let _ = self.socket.send_to(&packet, self.node);
+        }
+        heard
+    }
+}
+
+fn worker_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let worker =
+        |p: &std::path::Path| std::fs::read_to_string(p.join("comm")).is_ok_and(|c| c.trim() == "media-0");
+    let task = tasks.map(|t| t.path()).find(|p| worker(p)).unwrap();
+    let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn run(legs: &mut [Leg], speak: bool) -> (u64, Duration) {
+    let mut buffer = [0; 2_048];
+    let (mut heard, begun, mut next) = (0, Instant::now(), Instant::now());
+    let cpu = worker_cpu();
+    // Spread over the 20 ms, as real parties are.
+    let share = legs.len() / 20;
+    while begun.elapsed() < SPAN {
+        for group in legs.chunks_mut(share) {
+            heard += group.iter_mut().map(|leg| leg.turn(speak, &mut buffer)).sum::<u64>();
+            next += Duration::from_millis(1);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+    (heard, worker_cpu() - cpu)
+}
+
+async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -> pb::MediaOk {
+    let command = pb::MediaCommand {
+        call_id: call.to_string(),
+        shard: 1,
+        epoch: 1,
+        command_id,
+        command: Some(command),
+    };
+    match node.command(command).await.result {
+        Some(media_reply::Result::Ok(ok)) => ok,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        workers: 1,
+        rtp: "22000-23999".parse().unwrap(),
+        recording: RecordingConfig {
+            spool: folder.path().join("spool"),
+            store: StoreConfig::Folder { path: folder.path().join("recordings") },
+        },
+        ..Config::default()
+    };
+    let (events, mut taken) = mpsc::channel(1_024);
+    tokio::spawn(async move { while taken.recv().await.is_some() {} });
+    let node = MediaNode::start(config, &mut Registry::default(), events).unwrap();
+    let (mut calls, mut legs) = (Vec::new(), Vec::new());
+    for n in 0..CALLS {
+        let call = CallId::mint(ShardId::new(1).unwrap(), Timestamp::from_millis(1), u128::from(n));
+        for (id, endpoint) in [(1, "a"), (2, "b")] {
+            let mut leg = Leg::new();
+            let create = pb::CreateRtpEndpoint {
+                endpoint: endpoint.into(),
+                sdp: leg.offer().into(),
+                ..Default::default()
+            };
+            leg.answered(&ok(&node, call, id, Command::CreateRtp(create)).await.sdp);
+            legs.push(leg);
+        }
+        calls.push(call);
+    }
+    let report = |what: &str, (packets, cpu): (u64, Duration)| {
+        let rate = packets as f64 / SPAN.as_secs_f64();
+        println!(
+            "{what}: {:.2} us of CPU a packet at {rate:.0} packets/s",
+            cpu.as_secs_f64() * 1e6 / packets as f64
+        );
+    };
+    for call in &calls {
+        for (id, endpoint) in [(3, "a"), (4, "b")] {
+            let music = pb::Program { kind: Some(program::Kind::Music(pb::Music { name: "hold".into() })) };
+            let set = pb::SetProgram { endpoint: endpoint.into(), program: Some(music) };
+            ok(&node, *call, id, Command::SetProgram(set)).await;
+        }
+    }
+    report("music", run(&mut legs, false));
+    for call in &calls {
+        ok(&node, *call, 5, Command::Bridge(pb::Bridge { a: "a".into(), b: "b".into() })).await;
+    }
+    run(&mut legs, true);
+    report("relay", run(&mut legs, true));
+    for call in &calls {
+        let recording_id = RecordingId { call: *call, index: 0 }.to_string();
+        let (tenant, left, right) = ("default".into(), "a".into(), "b".into());
+        ok(
+            &node,
+            *call,
+            6,
+            Command::StartRecording(pb::StartRecording { recording_id, tenant, left, right }),
+        )
+        .await;
+    }
+    report("relay, recorded (without the writer's thread)", run(&mut legs, true));
+    drop(legs);
+    node.shutdown().await;
+}
