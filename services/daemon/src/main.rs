@@ -1,1 +1,43 @@
-fn main() {}
+//! The one binary `trunkline`: which roles run on a node, the configuration documents, and `dev`.
+//!
+//! Owns the wiring: every room is made here and gets what it asked for through its own traits. Decides nothing that a
+//! caller or an agent would notice.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+mod cli;
+mod config;
+mod dev;
+mod dev_call;
+mod documents;
+mod metrics_server;
+mod node;
+mod ports;
+mod secrets;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // Before anything that speaks TLS (WebRTC, OTLP, S3): two back ends in one program must not be a surprise.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("trunkline: the cryptography provider is installed twice");
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("trunkline: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("trunkline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -8,7 +8,9 @@ use crate::{Epoch, ShardId, Timestamp};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// A name has a character outside `a-z 0-9 - _ .`, or is empty or longer than 64.
-    #[error("{what} {text:?} is not a name: use 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit")]
+    #[error(
+        "{what} {text:?} is not a name: use 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+    )]
     Name {
         /// Which kind of id.
         what: &'static str,

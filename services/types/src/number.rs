@@ -32,7 +32,11 @@ impl FromStr for E164 {
         let ok = (2..=15).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_digit())
             && !digits.starts_with('0');
-        if ok { Ok(Self(text.to_owned())) } else { Err(NumberError::NotE164(text.chars().take(80).collect())) }
+        if ok {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NumberError::NotE164(text.chars().take(80).collect()))
+        }
     }
 }
 
@@ -72,8 +76,8 @@ impl FromStr for DialString {
     type Err = NumberError;
     fn from_str(text: &str) -> Result<Self, NumberError> {
         let text: String = text.chars().take(128).collect();
-        let looks_like_number =
-            text.chars().all(|c| c.is_ascii_digit() || "+-.() *#".contains(c)) && text.chars().any(|c| c.is_ascii_digit());
+        let looks_like_number = text.chars().all(|c| c.is_ascii_digit() || "+-.() *#".contains(c))
+            && text.chars().any(|c| c.is_ascii_digit());
         let text = if looks_like_number { text.replace(['-', '.', '(', ')', ' '], "") } else { text };
         if text.chars().any(|c| c.is_alphanumeric() || c == '*' || c == '#') {
             Ok(Self(text))

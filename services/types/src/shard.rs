@@ -148,8 +148,14 @@ mod tests {
     #[test]
     fn the_hash_is_the_same_for_ever() {
         let tenant: TenantId = "default".parse().unwrap();
-        assert_eq!(ShardId::of(EntityKind::Queue, &tenant, "support"), ShardId::of(EntityKind::Queue, &tenant, "support"));
-        assert_ne!(ShardId::of(EntityKind::Queue, &tenant, "support"), ShardId::of(EntityKind::Agent, &tenant, "support"));
+        assert_eq!(
+            ShardId::of(EntityKind::Queue, &tenant, "support"),
+            ShardId::of(EntityKind::Queue, &tenant, "support")
+        );
+        assert_ne!(
+            ShardId::of(EntityKind::Queue, &tenant, "support"),
+            ShardId::of(EntityKind::Agent, &tenant, "support")
+        );
     }
 
     #[test]
@@ -160,6 +166,10 @@ mod tests {
             counts[usize::from(ShardId::of(EntityKind::Agent, &tenant, &format!("agent-{n}")).index())] += 1;
         }
         // Mean 100, standard deviation 10: six deviations either side.
-        assert!(counts.iter().all(|c| (40..=160).contains(c)), "{:?}", (counts.iter().min(), counts.iter().max()));
+        assert!(
+            counts.iter().all(|c| (40..=160).contains(c)),
+            "{:?}",
+            (counts.iter().min(), counts.iter().max())
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context, Result};
 use parking_lot::RwLock;
 use trunkline_acd_core::{AgentConfig, QueueConfig};
-use trunkline_call_core::flow::Flow;
+use trunkline_call::{Flow, FlowStore};
 use trunkline_journal::{Document, Journal};
 use trunkline_types::{AgentId, FlowId, QueueId, TenantId};
 
@@ -61,18 +61,43 @@ pub(crate) struct State {
 pub struct Documents {
     state: Arc<RwLock<Arc<State>>>,
     journal: Arc<dyn Journal>,
+    flows: Arc<FlowStore>,
 }
 
 impl Documents {
     /// Reads them.
     pub async fn load(journal: Arc<dyn Journal>) -> Result<Self> {
-        let documents = Self { state: Arc::default(), journal };
+        let documents = Self { state: Arc::default(), journal, flows: Arc::new(FlowStore::new()) };
         documents.reload().await?;
         Ok(documents)
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
         self.state.read().clone()
+    }
+
+    /// Flows in force and those that calls are still in.
+    pub fn flows(&self) -> Arc<FlowStore> {
+        self.flows.clone()
+    }
+
+    /// Reads them again at each change until the task is ended; `told` learns of each.
+    pub async fn follow(self, told: impl Fn(&Self)) {
+        let mut revision = self.journal.documents_revision();
+        while revision.changed().await.is_ok() {
+            match self.reload().await {
+                Ok(()) => told(&self),
+                Err(error) => tracing::error!(%error, "changed documents could not be read; the last ones stay"),
+            }
+        }
+    }
+
+    /// All queues and agents, for those who keep copies.
+    pub fn each(&self, mut queue: impl FnMut(&TenantId, &QueueId), mut agent: impl FnMut(&TenantId, &AgentId)) {
+        for (tenant, documents) in &self.state().tenants {
+            documents.queues.keys().for_each(|id| queue(tenant, id));
+            documents.agents.keys().for_each(|id| agent(tenant, id));
+        }
     }
 
     /// Reads all of them again.
@@ -86,8 +111,23 @@ impl Documents {
             let documents = self.tenant(&id, tenant, old, &mut state.accounts).await?;
             state.tenants.insert(id, documents);
         }
+        self.publish(&before, &state);
         *self.state.write() = Arc::new(state);
         Ok(())
+    }
+
+    fn publish(&self, before: &State, now: &State) {
+        for (tenant, documents) in &now.tenants {
+            for flow in documents.flows.values() {
+                self.flows.publish(tenant, Flow::clone(flow));
+            }
+        }
+        for (tenant, documents) in &before.tenants {
+            let kept = now.tenants.get(tenant);
+            for id in documents.flows.keys().filter(|id| kept.is_none_or(|k| !k.flows.contains_key(id))) {
+                self.flows.withdraw(tenant, id);
+            }
+        }
     }
 
     async fn list(&self, tenant: &TenantId, kind: &str) -> Result<Vec<Document>> {
@@ -177,8 +217,12 @@ fn keep<I: std::str::FromStr + Ord, T: Clone>(document: &Document, old: &BTreeMa
 
 fn flow(document: &Document) -> Option<(FlowId, Arc<Flow>)> {
     let (id, body) = read::<FlowId, FlowBody>(document)?;
-    match Flow::parse(&id, document.revision, &body.yaml) {
-        Ok(flow) => Some((id, Arc::new(flow))),
+    match Flow::parse(&body.yaml, document.revision) {
+        Ok(flow) if *flow.id() == id => Some((id, Arc::new(flow))),
+        Ok(flow) => {
+            tracing::error!(document = %document.key, flow = %flow.id(), "the flow has another name than its document");
+            None
+        }
         Err(error) => {
             tracing::error!(document = %document.key, %error, "the flow is not valid; its last version is used");
             None

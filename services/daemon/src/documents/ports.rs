@@ -1,7 +1,5 @@
 //! The documents as each room asks for them.
 
-use std::sync::Arc;
-
 use trunkline_acd_core::{AgentConfig, QueueConfig};
 use trunkline_console as console;
 use trunkline_edge::{Destination, DialPlan};
@@ -94,12 +92,22 @@ impl console::Directory for Documents {
     }
 }
 
-impl trunkline_call::FlowStore for Documents {
-    fn flow(
-        &self,
-        tenant: &TenantId,
-        flow: &trunkline_types::FlowId,
-    ) -> Option<Arc<trunkline_call_core::flow::Flow>> {
-        self.state().tenants.get(tenant)?.flows.get(flow).cloned()
+impl trunkline_records::Directory for Documents {
+    fn queues(&self, tenant: &TenantId) -> Vec<trunkline_records::QueueName> {
+        let entry = |queue: console::QueueEntry| trunkline_records::QueueName {
+            id: queue.id,
+            name: queue.name,
+            service_level_target_s: queue.service_level_target_s,
+        };
+        console::Directory::queues(self, tenant).into_iter().map(entry).collect()
+    }
+
+    fn agents(&self, tenant: &TenantId) -> Vec<trunkline_records::AgentName> {
+        let entry = |agent: console::AgentEntry| trunkline_records::AgentName {
+            id: agent.id,
+            name: agent.name,
+            queues: agent.queues,
+        };
+        console::Directory::agents(self, tenant).into_iter().map(entry).collect()
     }
 }

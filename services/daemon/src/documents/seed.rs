@@ -3,12 +3,12 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use trunkline_console::PasswordCost;
 use trunkline_journal::{DocumentKey, Journal, JournalError};
 use trunkline_types::TenantId;
 
 use super::{SYSTEM, kind};
 
-const MENU: &str = include_str!("../../../call/flows/menu.yaml");
 const DISPOSITIONS: [&str; 5] = ["resolved", "follow_up", "escalated", "wrong_number", "no_answer_needed"];
 
 /// Sign-in names of the sample accounts with their display names; the password is the name and `-dev`.
@@ -21,7 +21,7 @@ pub const DEV_ACCOUNTS: [(&str, &str, &str); 5] = [
 ];
 
 /// Makes sure of the sample documents. `agents` adds that many numbered agents (`agent-001`, …) for load tests.
-pub async fn dev(journal: &dyn Journal, agents: u32) -> Result<()> {
+pub async fn dev(journal: &dyn Journal, agents: u32, cost: PasswordCost) -> Result<()> {
     let tenant: TenantId = "default".parse()?;
     put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" })).await?;
     for (id, name) in [("support", "Support"), ("sales", "Sales")] {
@@ -29,24 +29,29 @@ pub async fn dev(journal: &dyn Journal, agents: u32) -> Result<()> {
         put(journal, &tenant, kind::QUEUE, id, queue).await?;
         put(journal, &tenant, kind::NUMBER, id, json!({ "queue": id })).await?;
     }
-    put(journal, &tenant, kind::FLOW, "menu", json!({ "yaml": MENU })).await?;
+    put(journal, &tenant, kind::FLOW, "menu", json!({ "yaml": trunkline_call::SAMPLE_FLOW })).await?;
     put(journal, &tenant, kind::NUMBER, "menu", json!({ "flow": "menu" })).await?;
-    for (name, display_name, role) in DEV_ACCOUNTS {
-        account(journal, &tenant, name, display_name, role).await?;
+    for sample in DEV_ACCOUNTS {
+        account(journal, &tenant, cost, sample).await?;
     }
     for n in 1..=agents {
         let name = format!("agent-{n:03}");
-        account(journal, &tenant, &name, &format!("Agent {n}"), "agent").await?;
+        account(journal, &tenant, cost, (&name, &format!("Agent {n}"), "agent")).await?;
     }
     Ok(())
 }
 
-async fn account(journal: &dyn Journal, tenant: &TenantId, name: &str, display: &str, role: &str) -> Result<()> {
+async fn account(
+    journal: &dyn Journal,
+    tenant: &TenantId,
+    cost: PasswordCost,
+    (name, display, role): (&str, &str, &str),
+) -> Result<()> {
     if journal.get_document(&key(tenant, kind::ACCOUNT, name)).await?.is_some() {
         return Ok(());
     }
     let password = format!("{name}-dev");
-    let hash = tokio::task::spawn_blocking(move || trunkline_console::hash_password(&password))
+    let hash = tokio::task::spawn_blocking(move || trunkline_console::hash_password(&password, cost))
         .await?
         .context("the sample password could not be hashed")?;
     let mut body = json!({ "display_name": display, "password_hash": hash, "roles": [role] });
@@ -59,7 +64,7 @@ async fn account(journal: &dyn Journal, tenant: &TenantId, name: &str, display: 
 }
 
 fn key(tenant: &TenantId, kind: &str, id: &str) -> DocumentKey {
-    DocumentKey { tenant: tenant.clone(), kind: kind.to_owned(), id: id.to_owned() }
+    DocumentKey { tenant: tenant.clone(), kind: kind.to_owned().into(), id: id.to_owned() }
 }
 
 /// Writes a document that is not there yet.

@@ -1,0 +1,123 @@
+//! A node's configuration: one section a role, each owned and checked by its room.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use trunkline_config::Loader;
+
+use crate::cli::DevRun;
+
+const SECTIONS: [&str; 6] = ["node", "sip", "console", "metrics", "media", "call"];
+
+/// Everything.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    pub node: NodeSection,
+    pub sip: trunkline_edge::Config,
+    pub console: trunkline_console::ConsoleConfig,
+    pub metrics: MetricsSection,
+    pub media: trunkline_media::Config,
+    pub call: CallSection,
+}
+
+/// The node itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSection {
+    /// Its name. Default `dev`.
+    pub name: trunkline_types::NodeId,
+    /// Threads for actors. Default: one a core, at most 8.
+    pub arbiters: usize,
+    /// Where traces go, `http://host:4317`; none = nowhere.
+    pub otlp: Option<String>,
+    /// What is logged.
+    pub log: String,
+    /// Seconds that calls have to end in after SIGTERM before they are released. Default 0 in `dev`.
+    pub drain_s: u64,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            name: "dev".parse().unwrap_or_else(|_| unreachable!("a valid name")),
+            arbiters: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            otlp: None,
+            log: "info,sqlx=warn,str0m=warn,hyper=warn".to_owned(),
+            drain_s: 0,
+        }
+    }
+}
+
+/// Metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Where they are served. Default 127.0.0.1:9090.
+    pub listen: SocketAddr,
+}
+
+impl Default for MetricsSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+/// The call role.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallSection {
+    /// Calls at once on this node; more are refused with 503. Default 20,000.
+    pub max_calls: usize,
+}
+
+impl Default for CallSection {
+    fn default() -> Self {
+        Self { max_calls: 20_000 }
+    }
+}
+
+impl NodeConfig {
+    /// Defaults for `dir`, then the file, the environment and the flags.
+    pub fn load(flags: &DevRun, dir: &Path) -> Result<Self> {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let mut loader = Loader::new()
+            .set("media.recording.spool", &path("spool"), "--data-dir")
+            .set("media.recording.store.kind", "folder", "--data-dir")
+            .set("media.recording.store.path", &path("recordings"), "--data-dir");
+        if let Some(file) = &flags.config {
+            loader = loader.file(file)?;
+        }
+        loader = loader.env("TRUNKLINE_", std::env::vars());
+        let addresses = [
+            ("sip.listen", flags.sip, "--sip"),
+            ("console.listen", flags.http, "--http"),
+            ("metrics.listen", flags.metrics, "--metrics"),
+        ];
+        for (key, value, flag) in addresses {
+            if let Some(value) = value {
+                loader = loader.set(key, &value.to_string(), flag);
+            }
+        }
+        let texts = [
+            ("media.rtp", &flags.rtp, "--rtp"),
+            ("media.transcription.endpoint", &flags.recogniser, "--recogniser"),
+            ("node.otlp", &flags.otlp, "--otlp"),
+            ("node.log", &flags.log, "--log"),
+        ];
+        for (key, value, flag) in texts {
+            if let Some(value) = value {
+                loader = loader.set(key, value, flag);
+            }
+        }
+        loader.only(&SECTIONS)?;
+        Ok(Self {
+            node: loader.section("node")?,
+            sip: loader.section("sip")?,
+            console: loader.section("console")?,
+            metrics: loader.section("metrics")?,
+            media: loader.section("media")?,
+            call: loader.section("call").context("section call")?,
+        })
+    }
+}
