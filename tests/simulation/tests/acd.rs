@@ -55,7 +55,8 @@ fn replay() {
     }
 }
 
-fn first_caught(mutations: Mutations, within: u64) -> (u64, u64) {
+#[allow(clippy::print_stdout)] // of a test
+fn notices(mutations: Mutations, within: u64) {
     let mut first = None;
     let mut caught = 0;
     for seed in 0..within {
@@ -69,23 +70,22 @@ fn first_caught(mutations: Mutations, within: u64) -> (u64, u64) {
     }
     println!("{mutations:?}: first at seed {first:?}, {caught} caught");
     assert!(caught > 0, "{mutations:?} was not noticed within {within} seeds");
-    (first.unwrap_or_default(), caught)
 }
 
 /// Without the epoch check an agent that has forgotten its tombstones in a crash takes an old offer.
 #[test]
 fn a_missing_epoch_check_is_noticed() {
-    first_caught(Mutations { no_epoch_check: true, ..Mutations::default() }, 20_000);
+    notices(Mutations { no_epoch_check: true, ..Mutations::default() }, 20_000);
 }
 
 /// Without tombstones a late duplicate of a reservation and its commit ring a call that is elsewhere by now.
 #[test]
 fn missing_tombstones_are_noticed() {
-    first_caught(Mutations { no_tombstones: true, ..Mutations::default() }, 20_000);
+    notices(Mutations { no_tombstones: true, ..Mutations::default() }, 20_000);
 }
 
 /// Offering a call anew because the answer to the commit is late makes it ring twice.
 #[test]
 fn offering_anew_after_the_commit_is_noticed() {
-    first_caught(Mutations { reoffer_after_commit: true, ..Mutations::default() }, 2_000);
+    notices(Mutations { reoffer_after_commit: true, ..Mutations::default() }, 2_000);
 }

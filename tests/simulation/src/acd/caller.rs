@@ -312,7 +312,7 @@ impl Caller {
                 Action::Resume => self.status.held = false,
                 Action::Mute => self.status.muted = true,
                 Action::Unmute => self.status.muted = false,
-                Action::Digits(_) => {}
+                Action::Digits(_) | Action::PauseRecording(_) => {}
             }
             self.status.version += 1;
         }

@@ -1,8 +1,11 @@
+mod faults;
+mod wires;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use trunkline_acd_core::{
-    Agent, AgentConfig, AgentEffect, AgentInput, AgentToCall, CallToAgent, CallToQueue, Queue, QueueConfig,
-    QueueEffect, QueueInput, QueueToAgent, QueueToCall,
+    Agent, AgentConfig, AgentEffect, AgentInput, AgentToCall, Queue, QueueConfig, QueueEffect, QueueInput,
+    QueueToCall,
     agent::{AgentStatus, SessionInput},
 };
 use trunkline_types::{
@@ -399,40 +402,6 @@ impl World {
         }
     }
 
-    /// Puts a message on the network.
-    fn send(&mut self, what: Happening) {
-        self.report.messages += 1;
-        let network = self.network;
-        let copies =
-            if self.rng.chance(network.loss) { 0 } else { 1 } + u64::from(self.rng.chance(network.double));
-        for _ in 0..copies {
-            let delay = if self.rng.chance(network.late) {
-                self.rng.between(Duration::from_micros(200), network.late_most)
-            } else {
-                self.rng.between(Duration::from_micros(200), Duration::from_millis(3))
-            };
-            self.after(delay, what.clone());
-        }
-    }
-
-    fn say(&mut self, call: usize, says: Vec<Says>) {
-        let id = self.callers[call].id;
-        for said in says {
-            match said {
-                Says::Queue(queue, message) => self.call_to_queue(id, queue, message),
-                Says::Agent(agent, message) => self.call_to_agent(id, agent, message),
-            }
-        }
-    }
-
-    fn call_to_queue(&mut self, call: CallId, queue: usize, message: CallToQueue) {
-        self.send(Happening::ToQueue(queue, Box::new(QueueInput::FromCall { call, message })));
-    }
-
-    fn call_to_agent(&mut self, call: CallId, agent: usize, message: CallToAgent) {
-        self.send(Happening::ToAgent(agent, Box::new(AgentInput::FromCall { call, message })));
-    }
-
     fn queue_stepped(&mut self, n: usize, step: Step<QueueEffect>) {
         self.queue_says(n, step.effects);
         self.stepped(Node::Queue(n), step.commit);
@@ -441,53 +410,6 @@ impl World {
     fn agent_stepped(&mut self, n: usize, step: Step<AgentEffect>) {
         self.agent_says(n, step.effects);
         self.stepped(Node::Agent(n), step.commit);
-    }
-
-    fn queue_says(&mut self, n: usize, effects: Vec<QueueEffect>) {
-        for effect in effects {
-            match effect {
-                QueueEffect::ToCall { call, message } => {
-                    if let Some(index) = self.call_index.get(&call).copied() {
-                        self.send(Happening::QueueToCall(n, index, Box::new(message)));
-                    }
-                }
-                QueueEffect::ToAgent { agent, message } => {
-                    if let Some(index) = self.agent_ids.iter().position(|id| *id == agent) {
-                        self.queue_to_agent(n, index, message);
-                    }
-                }
-                QueueEffect::AskAgents => {
-                    for index in 0..self.agents.len() {
-                        self.queue_to_agent(n, index, QueueToAgent::AskAnnounce);
-                    }
-                }
-            }
-        }
-    }
-
-    fn queue_to_agent(&mut self, n: usize, agent: usize, message: QueueToAgent) {
-        let input = AgentInput::FromQueue { queue: self.queue_ids[n].clone(), message };
-        self.send(Happening::ToAgent(agent, Box::new(input)));
-    }
-
-    fn agent_says(&mut self, n: usize, effects: Vec<AgentEffect>) {
-        for effect in effects {
-            match effect {
-                AgentEffect::ToQueue { queue, message } => {
-                    if let Some(index) = self.queue_ids.iter().position(|id| *id == queue) {
-                        let input = QueueInput::FromAgent { agent: self.agent_ids[n].clone(), message };
-                        self.send(Happening::ToQueue(index, Box::new(input)));
-                    }
-                }
-                AgentEffect::ToCall { call, message } => {
-                    if let Some(index) = self.call_index.get(&call).copied() {
-                        self.send(Happening::AgentToCall(n, index, Box::new(message)));
-                    }
-                }
-                AgentEffect::Show(view) => self.humans[n].view = Some(*view),
-                AgentEffect::CommandDone { .. } | AgentEffect::CommandFailed { .. } => {}
-            }
-        }
     }
 
     /// After a step of a node: its commit, its next wake-up.
@@ -531,174 +453,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    /// Lets the checker see what was added to a journal.
-    fn witness(&mut self, node: Node, from: usize) {
-        match node {
-            Node::Queue(n) => {
-                for event in &self.queues[n].journal[from..] {
-                    self.checker.queue_event(n, event);
-                }
-            }
-            Node::Agent(n) => {
-                for event in &self.agents[n].journal[from..] {
-                    self.checker.agent_event(&self.agent_ids[n], event);
-                }
-            }
-        }
-    }
-
-    fn committed(&mut self, node: Node, epoch: u64) {
-        match node {
-            Node::Queue(n) if self.queues[n].epoch == epoch && self.queues[n].machine.is_some() => {
-                let from = self.queues[n].journal.len();
-                let step = self.queues[n].committed();
-                self.witness(node, from);
-                self.queue_stepped(n, step);
-            }
-            Node::Agent(n) if self.agents[n].epoch == epoch && self.agents[n].machine.is_some() => {
-                let from = self.agents[n].journal.len();
-                let step = self.agents[n].committed();
-                self.witness(node, from);
-                self.agent_stepped(n, step);
-            }
-            _ => {}
-        }
-    }
-
-    /// A new owner seals the shard, replays and takes over.
-    fn restart(&mut self, node: Node) {
-        let now = self.now;
-        match node {
-            Node::Queue(n) => {
-                self.queues[n].epoch += 1;
-                let queue = self.queue_from_journal(n);
-                let step = self.queues[n].start(queue, now);
-                self.queue_stepped(n, step);
-            }
-            Node::Agent(n) => {
-                self.agents[n].epoch += 1;
-                let agent = self.agent_from_journal(n);
-                let step = self.agents[n].start(agent, now);
-                self.humans[n].lost_connection();
-                self.agent_stepped(n, step);
-                let back = self.rng.millis(5, 300);
-                self.after(back, Happening::Back(n));
-            }
-        }
-    }
-
-    fn resume(&mut self, node: Node, epoch: u64) {
-        let now = self.now;
-        match node {
-            Node::Queue(n) if self.queues[n].epoch == epoch && self.queues[n].machine.is_some() => {
-                let step = self.queues[n].resume(now);
-                self.queue_stepped(n, step);
-            }
-            Node::Agent(n) if self.agents[n].epoch == epoch && self.agents[n].machine.is_some() => {
-                let step = self.agents[n].resume(now);
-                self.agent_stepped(n, step);
-            }
-            _ => {}
-        }
-    }
-
-    /// Something goes wrong with one of the nodes.
-    fn fault(&mut self) {
-        if self.calm_since.is_some() {
-            return;
-        }
-        let haunted = self.schedule.weather == Weather::Haunted;
-        let nodes = self.queues.len() + self.agents.len();
-        let mut picked = self.rng.below(nodes as u64) as usize;
-        if haunted && self.rng.chance(600) {
-            picked = self.queues.len() + self.rng.below(self.agents.len() as u64) as usize;
-        }
-        let node = picked.checked_sub(self.queues.len()).map_or(Node::Queue(picked), Node::Agent);
-        let last = if self.rng.chance(500) {
-            LastCommit::Lost
-        } else {
-            LastCommit::Torn(1 + self.rng.below(4) as usize)
-        };
-        match self.rng.below(3) {
-            0 => self.crash(node, last),
-            1 => self.pause(node),
-            _ => self.take_over(node, last),
-        }
-        let next = if haunted { self.rng.millis(100, 3_000) } else { self.rng.millis(200, 12_000) };
-        self.after(next, Happening::Fault);
-    }
-
-    fn crash(&mut self, node: Node, last: LastCommit) {
-        let (up, from) = self.status(node);
-        if !up {
-            return;
-        }
-        self.report.crashes += 1;
-        match node {
-            Node::Queue(n) => self.queues[n].crash(last),
-            Node::Agent(n) => self.agents[n].crash(last),
-        }
-        self.witness(node, from);
-        let most = if self.schedule.weather == Weather::Haunted { 100 } else { 3_000 };
-        let down = self.rng.millis(1, most);
-        self.after(down, Happening::Restart(node));
-    }
-
-    fn status(&self, node: Node) -> (bool, usize) {
-        match node {
-            Node::Queue(n) => (self.queues[n].machine.is_some(), self.queues[n].journal.len()),
-            Node::Agent(n) => (self.agents[n].machine.is_some(), self.agents[n].journal.len()),
-        }
-    }
-
-    fn pause(&mut self, node: Node) {
-        if !self.status(node).0 {
-            return;
-        }
-        let pause = self.rng.millis(50, 5_000);
-        let until = self.now.plus(pause);
-        let epoch = match node {
-            Node::Queue(n) => {
-                self.queues[n].paused_until = Some(until);
-                self.queues[n].epoch
-            }
-            Node::Agent(n) => {
-                self.agents[n].paused_until = Some(until);
-                self.agents[n].epoch
-            }
-        };
-        self.after(pause, Happening::Resume(node, epoch));
-    }
-
-    /// The shard moves to a new owner while the old one only sleeps; what that says in its sleep arrives later.
-    fn take_over(&mut self, node: Node, last: LastCommit) {
-        let (up, from) = self.status(node);
-        if !up {
-            return;
-        }
-        self.report.crashes += 1;
-        let sleeps = self.rng.millis(1, 4_000);
-        let (now, wakes) = (self.now, self.now.plus(sleeps));
-        match node {
-            Node::Queue(n) => {
-                let said = self.queues[n].fence(last, wakes);
-                self.witness(node, from);
-                self.now = wakes;
-                self.queue_says(n, said);
-                self.now = now;
-            }
-            Node::Agent(n) => {
-                let said = self.agents[n].fence(last, wakes);
-                self.witness(node, from);
-                self.now = wakes;
-                let heard = |effect: &AgentEffect| !matches!(effect, AgentEffect::Show(_));
-                self.agent_says(n, said.into_iter().filter(heard).collect());
-                self.now = now;
-            }
-        }
-        self.restart(node);
     }
 }
 
