@@ -254,7 +254,7 @@ impl Call {
                     404 => " (nobody by this name; --to names a queue, a flow or a number)",
                     _ => "",
                 };
-                self.fail(&format!("refused after {}: {}{hint}", millis(after), describe(&response)));
+                self.fail(&format!("refused: {}{hint}", describe(&response)));
                 Ok(())
             }
         }
