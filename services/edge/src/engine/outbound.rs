@@ -63,7 +63,7 @@ impl Engine {
     }
 
     fn send_response(&mut self, command: SendResponse) {
-        let Some(Message::Response(response)) = parse(&command.message) else {
+        let Some(response) = parse_response(&command.message) else {
             return self.parts.metrics.drop("bad_command");
         };
         match self.calls.server_id(&command.transaction) {
@@ -102,7 +102,7 @@ impl Engine {
         if self.calls.client_id(&call, &command.client_transaction).is_some() {
             return; // a command that was sent again
         }
-        let Some(Message::Request(request)) = parse(&command.message) else {
+        let Some(request) = parse_request(&command.message) else {
             return self.parts.metrics.drop("bad_command");
         };
         let Some(path) = self.path_of_request(&request, &command.source, &command.transport) else {
@@ -133,7 +133,7 @@ impl Engine {
     }
 
     fn send_ack(&mut self, call: &EntityAddress, command: SendAck) {
-        let Some(Message::Request(request)) = parse(&command.message) else {
+        let Some(request) = parse_request(&command.message) else {
             return self.parts.metrics.drop("bad_command");
         };
         let Some(path) = self.path_of_request(&request, &command.source, &command.transport) else {
@@ -267,8 +267,28 @@ impl Engine {
     }
 }
 
-fn parse(message: &Bytes) -> Option<Message> {
-    parse_datagram(message).ok()
+fn parse_response(message: &Bytes) -> Option<Response> {
+    match parse_datagram(message) {
+        Ok(Message::Response(response)) => Some(response),
+        _ => None,
+    }
+}
+
+/// Requests come from the calls without a Via, and without one the parser takes no request: it gets one that is taken
+/// out again.
+fn parse_request(message: &Bytes) -> Option<Request> {
+    let line = message.windows(2).position(|pair| pair == b"\r\n")? + 2;
+    let mut whole = Vec::with_capacity(message.len() + 64);
+    whole.extend_from_slice(&message[..line]);
+    whole.extend_from_slice(b"Via: SIP/2.0/UDP none.invalid;branch=z9hG4bKnone\r\n");
+    whole.extend_from_slice(&message[line..]);
+    match parse_datagram(&whole.into()) {
+        Ok(Message::Request(mut request)) => {
+            request.headers.remove(&HeaderName::Via);
+            Some(request)
+        }
+        _ => None,
+    }
 }
 
 fn is_behind_nat(contact: IpAddr, source: IpAddr) -> bool {
@@ -279,5 +299,27 @@ fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_calls_are_read_without_a_via() {
+        let text = "BYE sip:a@127.0.0.1:5062 SIP/2.0\r\nFrom: <sip:b@x>;tag=1\r\nTo: <sip:a@x>;tag=2\r\n\
+                    Call-ID: c\r\nCSeq: 1 BYE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+        let request = parse_request(&Bytes::from_static(text.as_bytes())).unwrap();
+        assert!(!request.headers.contains(&HeaderName::Via));
+        assert_eq!(parse_request(&Bytes::from_static(b"nonsense")), None);
+    }
+
+    #[test]
+    fn a_private_contact_seen_from_outside_is_behind_a_nat() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(is_behind_nat(ip("192.168.1.5"), ip("203.0.113.9")));
+        assert!(!is_behind_nat(ip("127.0.0.1"), ip("127.0.0.1")));
+        assert!(!is_behind_nat(ip("198.51.100.1"), ip("203.0.113.9")));
     }
 }
