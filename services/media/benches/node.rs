@@ -1,4 +1,4 @@
-//! CPU of the worker thread per packet, from the scheduler's own accounting: `cargo bench -p trunkline-media`.
+//! CPU of the worker and writer threads per packet, from the scheduler's own accounting: `cargo bench -p trunkline-media`.
 //!
 //! Bridged calls on loopback, 50 packets a second each way: relay, relay with recording, and music. At a given load;
 //! near saturation batching makes packets cheaper. Loopback charges part of the receiver's work to the sender.
@@ -59,19 +59,23 @@ impl Leg {
     }
 }
 
-fn worker_cpu() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let worker =
-        |p: &std::path::Path| std::fs::read_to_string(p.join("comm")).is_ok_and(|c| c.trim() == "media-0");
-    let task = tasks.map(|t| t.path()).find(|p| worker(p)).unwrap();
-    let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+/// Of the worker and of the writer of recordings.
+fn media_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|t| t.path());
+    let ours = |p: &std::path::PathBuf| {
+        std::fs::read_to_string(p.join("comm")).is_ok_and(|c| matches!(c.trim(), "media-0" | "media-writer"))
+    };
+    let spent = |p: std::path::PathBuf| {
+        let text = std::fs::read_to_string(p.join("schedstat")).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    };
+    tasks.filter(ours).map(spent).sum()
 }
 
 fn run(legs: &mut [Leg], speak: bool) -> (u64, Duration) {
     let mut buffer = [0; 2_048];
     let (mut heard, begun, mut next) = (0, Instant::now(), Instant::now());
-    let cpu = worker_cpu();
+    let cpu = media_cpu();
     // Spread over the 20 ms, as real parties are.
     let share = legs.len() / 20;
     while begun.elapsed() < SPAN {
@@ -81,7 +85,7 @@ fn run(legs: &mut [Leg], speak: bool) -> (u64, Duration) {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
-    (heard, worker_cpu() - cpu)
+    (heard, media_cpu() - cpu)
 }
 
 async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -> pb::MediaOk {
@@ -159,7 +163,7 @@ async fn main() {
         )
         .await;
     }
-    report("relay, recorded (without the writer's thread)", run(&mut legs, true));
+    report("relay, recorded in stereo", run(&mut legs, true));
     drop(legs);
     node.shutdown().await;
 }
