@@ -119,6 +119,8 @@ impl Call {
         let patience = self.settings.sip_patience() + self.settings.t2;
         let Some(caller) = self.caller.as_deref_mut() else { return };
         let Bye::Wanted(cause) = caller.bye else { return };
+        // The ACK of a 2xx from before a recovery has most likely come: nobody may wait for its repetition.
+        caller.unacked.retain(|answer| !answer.recovered);
         if caller.invite_open() {
             return;
         }

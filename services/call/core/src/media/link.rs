@@ -140,6 +140,12 @@ impl MediaLink {
         matches!(self.session, Session::None | Session::Closed) && self.open.is_none()
     }
 
+    /// Commands that wait behind the open one.
+    #[cfg(test)]
+    pub fn backlog(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A session was found after a recovery, or may be there.
     pub fn assume_session(&mut self) {
         self.session = Session::Open;
@@ -203,7 +209,10 @@ impl Call {
         let Some((body, then)) = self.media.waiting.pop_front() else { return };
         let id = self.media.mint(cx.now);
         let resend = cx.now.plus(self.settings.media_resend);
-        let give_up = cx.now.plus(self.settings.media_deadline);
+        // Nobody waits for the end of a session, so there is time to get it through.
+        let patience =
+            if then == Then::Close { self.settings.settle_deadline } else { self.settings.media_deadline };
+        let give_up = cx.now.plus(patience);
         self.media.open = Some(Box::new(Open { id, body, then, resend, give_up, overloads: 0 }));
         self.send_open(cx);
     }

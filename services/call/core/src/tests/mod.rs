@@ -1,1 +1,9 @@
+//! The call driven by real SIP messages and by hand-made answers of its media node, queue and agent.
 
+mod bed;
+mod conversation;
+mod flow;
+mod queue;
+mod recovery;
+mod simulation;
+mod sip;
