@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,25 +9,18 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, AsyncContext};
 use tokio::sync::{Semaphore, oneshot};
 use trunkline_cluster::Placement;
-use trunkline_journal::{AppendError, EntityHistory, Journal, JournalError, Pending};
-use trunkline_types::{EntityAddress, EntityKind, Epoch, Machine, ShardId};
+use trunkline_journal::{AppendError, EntityHistory, Journal, JournalError};
+use trunkline_types::{EntityAddress, EntityKind, ShardId};
 
 use crate::{
     ActorMetrics, Arbiters, Behaviour, Handle, Refused,
-    entity::{Close, Entity, Inspect, Origin},
-    handle::{Admission, Admitted},
+    entity::{Close, Inspect},
+    handle::Admitted,
     metrics::KindMetrics,
     registry::{Registry, Slot, Starting},
 };
-
-/// The first pause before an entity that ended early is started again; doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a new activation waits for the appends of the former one.
-const FLIGHT_WAIT: Duration = Duration::from_secs(30);
 
 /// What may happen when a message is for an entity that is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +60,7 @@ pub enum Lost {
 }
 
 impl Lost {
-    const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Journal(AppendError::Fenced { .. }) => "fenced",
             Self::Journal(AppendError::Conflict { .. }) => "conflict",
@@ -111,15 +103,15 @@ pub(crate) struct Inner<B: Behaviour> {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: KindMetrics,
     pub(crate) runtime: tokio::runtime::Handle,
-    arbiters: Arbiters,
-    placement: Arc<dyn Placement>,
-    registry: Registry<B>,
-    factory: Box<Factory<B>>,
-    on_lost: Option<Box<OnLost>>,
-    on_undeliverable: Option<Box<OnUndeliverable<B::Message>>>,
-    activating: Semaphore,
-    generations: AtomicU64,
-    closing: AtomicBool,
+    pub(crate) arbiters: Arbiters,
+    pub(crate) placement: Arc<dyn Placement>,
+    pub(crate) registry: Registry<B>,
+    pub(crate) factory: Box<Factory<B>>,
+    pub(crate) on_lost: Option<Box<OnLost>>,
+    pub(crate) on_undeliverable: Option<Box<OnUndeliverable<B::Message>>>,
+    pub(crate) activating: Semaphore,
+    pub(crate) generations: AtomicU64,
+    pub(crate) closing: AtomicBool,
 }
 
 /// Hosts the active entities of one kind. Cheap to clone.
@@ -342,258 +334,4 @@ impl<B: Behaviour> Host<B> {
         };
         tokio::time::timeout(patience, ended).await.is_ok()
     }
-}
-
-impl<B: Behaviour> Inner<B> {
-    /// Reads the history, then starts the actor. The slot is `Starting`.
-    fn activate(self: &Arc<Self>, address: Arc<EntityAddress>, attempt: u32, flights: Vec<Pending>) {
-        let host = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let settle = async {
-                for flight in flights {
-                    let _ = flight.await;
-                }
-            };
-            if tokio::time::timeout(FLIGHT_WAIT, settle).await.is_err() {
-                tracing::warn!(entity = %address, "the journal has not answered; the entity is rebuilt from what is there");
-            }
-            if attempt > 0 {
-                tokio::time::sleep((FIRST_PAUSE * 2_u32.pow((attempt - 1).min(12))).min(LONGEST_PAUSE)).await;
-            }
-            let Ok(_turn) = host.activating.acquire().await else { return };
-            match host.journal.load_entity(&address).await {
-                Ok(history) => host.start_on_arbiter(address, history, attempt),
-                Err(error) => host.give_up(&address, &Lost::History(error.to_string()), Undeliverable::Failed),
-            }
-        });
-    }
-
-    fn start_on_arbiter(self: &Arc<Self>, address: Arc<EntityAddress>, history: EntityHistory, attempt: u32) {
-        let (host, at) = (Arc::clone(self), Arc::clone(&address));
-        let sent = self.arbiters.of(address.shard()).spawn_fn(move || host.start(&at, history, attempt));
-        if !sent {
-            self.drop_slot(&address, Undeliverable::Failed);
-        }
-    }
-
-    /// On the arbiter: rebuilds the core and starts the actor.
-    fn start(self: &Arc<Self>, address: &Arc<EntityAddress>, history: EntityHistory, attempt: u32) {
-        let Some(epoch) =
-            self.placement.held(address.shard()).filter(|_| !self.closing.load(Ordering::Acquire))
-        else {
-            return self.drop_slot(address, Undeliverable::Failed);
-        };
-        if history.finished {
-            return self.drop_slot(address, Undeliverable::Finished);
-        }
-        if history.count == 0 && !self.wanted_new(address) {
-            return self.drop_slot(address, Undeliverable::Unknown);
-        }
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission::new(self.options.permits, self.metrics.depth.clone());
-        self.metrics.activate(if history.count == 0 { "new" } else { "journal" });
-        let built = catch_unwind(AssertUnwindSafe(|| {
-            let mut failure = None;
-            let actor = Entity::create(|context| {
-                let handle = Handle::new(context.address().recipient(), Arc::clone(&admission));
-                let (mut core, behaviour) = (self.factory)(address, handle);
-                failure = replay(&behaviour, &mut core, &history).err();
-                let dead = failure.is_some();
-                Entity::new(
-                    self.origin(address, epoch, core, behaviour, &admission, generation, attempt, &history),
-                    dead,
-                )
-            });
-            failure.map_or(Ok(actor), Err)
-        }));
-        match built {
-            Ok(Ok(actor)) => self.publish(address, actor, admission, generation),
-            Ok(Err(why)) => self.give_up(address, &Lost::History(why), Undeliverable::Failed),
-            Err(_) => {
-                self.metrics.panics.inc();
-                self.give_up(
-                    address,
-                    &Lost::History("panic while it was rebuilt".to_owned()),
-                    Undeliverable::Failed,
-                );
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn origin(
-        self: &Arc<Self>,
-        address: &Arc<EntityAddress>,
-        epoch: Epoch,
-        core: B::Core,
-        behaviour: B,
-        admission: &Arc<Admission>,
-        generation: u64,
-        attempt: u32,
-        history: &EntityHistory,
-    ) -> Origin<B> {
-        Origin {
-            address: Arc::clone(address),
-            epoch,
-            core,
-            behaviour,
-            admission: Arc::clone(admission),
-            host: Arc::clone(self),
-            generation,
-            attempt,
-            count: history.count,
-            seq: history.last_seq,
-            snapshot: history.snapshot.as_ref().map_or(0, |snapshot| snapshot.nth),
-        }
-    }
-
-    fn wanted_new(&self, address: &EntityAddress) -> bool {
-        match self.registry.stripe(address).get(address) {
-            Some(Slot::Starting(starting)) => {
-                starting.waiting.iter().any(|(_, activation)| *activation != Activation::OnlyExisting)
-            }
-            _ => false,
-        }
-    }
-
-    /// Lets messages reach the actor, those that waited first.
-    fn publish(
-        &self,
-        address: &Arc<EntityAddress>,
-        actor: actix::Addr<Entity<B>>,
-        admission: Arc<Admission>,
-        generation: u64,
-    ) {
-        let mut slots = self.registry.stripe(address);
-        let Some(slot @ Slot::Starting(_)) = slots.get_mut(&**address) else { return };
-        let running = Slot::Running { actor: actor.clone(), admission: Arc::clone(&admission), generation };
-        let Slot::Starting(starting) = std::mem::replace(slot, running) else { return };
-        for (message, _) in starting.waiting {
-            // As many as there are permits waited at most.
-            let Some(permit) = admission.admit() else { break };
-            #[allow(clippy::disallowed_methods)]
-            actor.do_send(Admitted { message, permit });
-        }
-        for watcher in starting.watchers {
-            let _ = watcher.send(true);
-        }
-    }
-
-    fn give_up(&self, address: &EntityAddress, lost: &Lost, why: Undeliverable) {
-        tracing::error!(entity = %address, %lost, "entity cannot be started");
-        self.metrics.lose(lost.reason());
-        if let Some(told) = &self.on_lost {
-            told(address, lost);
-        }
-        self.drop_slot(address, why);
-    }
-
-    /// Forgets the entity and answers what waited for it.
-    fn drop_slot(&self, address: &EntityAddress, why: Undeliverable) {
-        let removed = self.registry.remove(&mut self.registry.stripe(address), address);
-        let Some(Slot::Starting(starting)) = removed else { return };
-        for (message, _) in starting.waiting {
-            self.metrics.undeliverable(match why {
-                Undeliverable::Unknown => "unknown",
-                Undeliverable::Finished => "finished",
-                Undeliverable::Failed => "failed",
-            });
-            if let Some(given) = &self.on_undeliverable {
-                given(address, message, why);
-            }
-        }
-        for watcher in starting.watchers {
-            let _ = watcher.send(false);
-        }
-    }
-
-    /// An actor that has nothing left to do asks whether it may go. Not while a message is on its way to it, unless the
-    /// host closes.
-    pub(crate) fn retire(
-        &self,
-        address: &EntityAddress,
-        generation: u64,
-        admission: &Admission,
-        closing: bool,
-    ) -> bool {
-        let mut slots = self.registry.stripe(address);
-        match slots.get(address) {
-            Some(Slot::Running { generation: held, .. }) if *held == generation => {
-                if !closing && !admission.idle() {
-                    return false;
-                }
-                self.registry.remove(&mut slots, address);
-                true
-            }
-            // Not published yet: it asks again with its next message or timer.
-            Some(Slot::Starting(_)) => false,
-            _ => true,
-        }
-    }
-
-    /// An actor discarded its state.
-    pub(crate) fn lost(
-        self: &Arc<Self>,
-        address: &Arc<EntityAddress>,
-        generation: u64,
-        lost: Lost,
-        attempt: u32,
-        flights: Vec<Pending>,
-    ) {
-        tracing::error!(entity = %address, %lost, attempt, "entity lost its state");
-        self.metrics.lose(lost.reason());
-        if matches!(lost, Lost::Panicked(_)) {
-            self.metrics.panics.inc();
-        }
-        if let Some(told) = &self.on_lost {
-            told(address, &lost);
-        }
-        let fenced = match &lost {
-            Lost::Journal(AppendError::Fenced { current }) => Some(*current),
-            _ => None,
-        };
-        if let Some(current) = fenced {
-            self.placement.fenced(address.shard(), current);
-        }
-        let mut slots = self.registry.stripe(address);
-        match slots.get_mut(&**address) {
-            Some(slot @ Slot::Running { .. }) => {
-                if !matches!(slot, Slot::Running { generation: held, .. } if *held == generation) {
-                    return;
-                }
-                if fenced.is_some() || self.closing.load(Ordering::Acquire) {
-                    self.registry.remove(&mut slots, address);
-                    return;
-                }
-                *slot = Slot::Starting(Starting::default());
-                drop(slots);
-                self.activate(Arc::clone(address), attempt, flights);
-            }
-            // It was lost in its first step, before it was published.
-            Some(Slot::Starting(_)) => {
-                drop(slots);
-                match fenced {
-                    Some(_) => self.drop_slot(address, Undeliverable::Failed),
-                    None => self.activate(Arc::clone(address), attempt, flights),
-                }
-            }
-            None => {}
-        }
-    }
-}
-
-/// Brings a fresh core to where the journal ends.
-fn replay<B: Behaviour>(behaviour: &B, core: &mut B::Core, history: &EntityHistory) -> Result<(), String> {
-    if let Some(snapshot) = &history.snapshot {
-        behaviour
-            .restore(core, snapshot.version, &snapshot.body)
-            .map_err(|error| format!("snapshot after event {}: {error}", snapshot.nth))?;
-    }
-    for stored in &history.events {
-        let event = behaviour.decode(stored).map_err(|error| {
-            format!("event {} ({} v{}): {error}", stored.nth, stored.kind, stored.version)
-        })?;
-        core.apply(&event);
-    }
-    Ok(())
 }

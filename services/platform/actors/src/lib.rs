@@ -18,6 +18,7 @@
 //!
 //! It refuses per-packet work, SIP transaction timers, and requests that block an arbiter.
 
+mod activation;
 mod arbiters;
 mod behaviour;
 mod clock;

@@ -1,6 +1,6 @@
 //! What the host promises, on a machine that counts.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

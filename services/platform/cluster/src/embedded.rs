@@ -139,7 +139,7 @@ mod tests {
         let journal = journal().await;
         let placement =
             EmbeddedPlacement::start(&journal, "n".parse().unwrap(), Incarnation(1)).await.unwrap();
-        let lost: Vec<_> = ShardId::all().filter(|shard| shard.index() % 3 == 0).collect();
+        let lost: Vec<_> = ShardId::all().filter(|shard| shard.index().is_multiple_of(3)).collect();
         lost.iter().for_each(|shard| placement.fenced(*shard, Epoch(99)));
         let (loads, seed) = (Loads::new(4), 7);
         println!("seed {seed}");
@@ -147,7 +147,7 @@ mod tests {
         let (mut guards, mut lanes) = (Vec::new(), BTreeMap::new());
         for n in 0..4_000 {
             let id = mint_call(&placement, &loads, Timestamp::from_millis(n), random.random()).unwrap();
-            assert!(id.shard().index() % 3 != 0, "a shard that is not ours");
+            assert!(!id.shard().index().is_multiple_of(3), "a shard that is not ours");
             *lanes.entry(id.shard().index() % 4).or_insert(0) += 1;
             guards.push(loads.begin(id.shard()));
         }

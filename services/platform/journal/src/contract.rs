@@ -289,7 +289,7 @@ pub async fn finished_entities_are_not_live(harness: &dyn Harness) {
         let journal = Arc::clone(&journal);
         async move { journal.live_entities(EntityKind::Call, &shards).await.unwrap() }
     };
-    assert_eq!(live(vec![here]).await, [waiting.clone()]);
+    assert_eq!(live(vec![here]).await, std::slice::from_ref(&waiting));
     assert_eq!(live(vec![here, there]).await, [waiting, elsewhere]);
     assert!(journal.live_entities(EntityKind::Queue, &[here]).await.unwrap().is_empty());
     assert!(journal.load_entity(&ended).await.unwrap().finished);

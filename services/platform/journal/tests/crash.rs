@@ -1,6 +1,6 @@
 //! kill -9 of a process that writes: after reopening, every acknowledged append is there exactly once.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     collections::BTreeMap,
@@ -38,9 +38,7 @@ async fn child() {
             })
         })
         .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    futures::future::join_all(writers).await;
 }
 
 #[tokio::test]

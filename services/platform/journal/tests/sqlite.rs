@@ -1,6 +1,6 @@
 //! The embedded journal against the contract, and what only a file can suffer.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::{path::Path, sync::Arc};
 

@@ -1,4 +1,45 @@
-//! trunkline-telemetry
+//! Logs, traces and metrics.
+//!
+//! Owns the process's subscriber ([`init`]), the registry of metrics ([`Metrics`]), the names of log fields ([`field`]) and
+//! the rule by which a call's spans form one trace ([`trace_id_of`]). Used by every shell; cores never log.
+//!
+//! - **Logs** go to standard error (standard output belongs to the command line), one line an event, as text or as JSON,
+//!   through a bounded queue: a reader that stalls costs log lines, which are counted, never a call. Numbers are masked by
+//!   [`mask_number`]; secrets are never logged.
+//! - **Traces**: one call is one trace, made of short spans that any node may start at any time: the trace id follows from
+//!   the call id. A span is exported when it ends, so none lasts as long as a conversation. OTLP over gRPC; W3C `traceparent`
+//!   ([`TraceParent`]) goes with every message between nodes.
+//! - **Metrics** have the prefix `trunkline_`, base units and bounded labels; never an id or a number as a label.
+
+pub mod field;
+mod init;
 mod metrics;
+mod output;
+mod trace;
+
+pub use init::{Guard, LogFormat, OtlpConfig, TelemetryConfig, TelemetryError, init};
 pub use metrics::{CONTENT_TYPE, Metrics, buckets};
 pub use prometheus_client;
+pub use trace::{TraceId, TraceParent, TraceParentError, trace_id_of};
+pub use tracing;
+pub use trunkline_types::mask_number;
+
+/// A span of a call: an `info_span!` that carries `call_id` and `trace_id` and belongs to the call's trace.
+///
+/// ```
+/// # let call = "0000000000000000000000000".parse().unwrap();
+/// let span = trunkline_telemetry::call_span!("ring", call, leg_id = 1);
+/// # drop(span);
+/// ```
+#[macro_export]
+macro_rules! call_span {
+    ($name:literal, $call:expr $(, $($fields:tt)*)?) => {{
+        let call: ::trunkline_types::CallId = $call;
+        let parent = $crate::TraceParent::of_call(call);
+        let span = $crate::tracing::info_span!(
+            $name, call_id = %call, trace_id = %parent.trace_id $(, $($fields)*)?
+        );
+        parent.adopt(&span);
+        span
+    }};
+}

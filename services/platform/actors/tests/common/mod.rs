@@ -1,6 +1,6 @@
 //! A machine that counts, a journal whose answers can be held back, and a host over both.
 
-#![allow(missing_docs, dead_code)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 use std::{
     sync::{

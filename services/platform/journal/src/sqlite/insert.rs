@@ -40,6 +40,51 @@ fn cut<T>(mut rows: &[T]) -> impl Iterator<Item = (usize, &[T])> {
     })
 }
 
+/// Largest counts for which a whole transaction is one text: the usual batch of a system that is not busy. There are few
+/// enough shapes of it (9 × 3 × 3) to keep all prepared.
+const SMALL_EVENTS: usize = 8;
+const SMALL_MARKS: usize = 2;
+
+const ENTITY: (&str, &str) =
+    ("INSERT INTO entity (id, kind, tenant, name, shard, finished) VALUES ", "(?,?,?,?,?,0)");
+const EVENT: (&str, &str) = (
+    "INSERT INTO event (position, shard, seq, epoch, entity, nth, kind, version, at, last, payload) VALUES ",
+    "(?,?,?,?,?,?,?,?,?,?,?)",
+);
+const FINISH: &str = "UPDATE entity SET finished = 1 WHERE id IN (";
+
+/// A small plan's whole transaction as one text with all its values; `None` for a larger one.
+pub(super) fn transaction(plan: &Plan, appends: &[&Append]) -> Option<Statement> {
+    static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
+    let (entities, events, finished) = (plan.entities.len(), plan.events.len(), plan.finished.len());
+    if events > SMALL_EVENTS || entities.max(finished) > SMALL_MARKS || !plan.revived.is_empty() {
+        return None;
+    }
+    let texts = TEXTS.get_or_init(|| {
+        let shapes = (0..=SMALL_EVENTS).flat_map(|e| (0..=SMALL_MARKS).map(move |n| (e, n)));
+        let shapes = shapes.flat_map(|(e, n)| (0..=SMALL_MARKS).map(move |f| (e, n, f)));
+        shapes.map(|(events, entities, finished)| small_text(events, entities, finished)).collect()
+    });
+    let text = &texts[(events * (SMALL_MARKS + 1) + entities) * (SMALL_MARKS + 1) + finished];
+    let query =
+        plan.entities.iter().fold(sqlx::query(text.as_str()), |query, row| bind_entity(query, row, appends));
+    let query = plan.events.iter().fold(query, |query, row| bind_event(query, row, appends));
+    Some(plan.finished.iter().fold(query, |query, id| query.bind(*id)))
+}
+
+fn small_text(events: usize, entities: usize, finished: usize) -> String {
+    let mut text = "BEGIN IMMEDIATE;".to_owned();
+    for ((head, row), n) in [(ENTITY, entities), (EVENT, events)] {
+        if n > 0 {
+            text += &format!("{head}{};", vec![row; n].join(","));
+        }
+    }
+    if finished > 0 {
+        text += &format!("{FINISH}{});", vec!["?"; finished].join(","));
+    }
+    text + "COMMIT"
+}
+
 /// SQLite's integers are signed; counters here stay far below 2^63.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -59,48 +104,50 @@ pub(super) fn statements<'a>(
 
 fn entity_rows(power: usize, rows: &[(usize, i64)], appends: &[&Append]) -> Statement {
     static TEXTS: Texts = Texts::new();
-    let head = "INSERT INTO entity (id, kind, tenant, name, shard, finished) VALUES ";
-    rows.iter().fold(TEXTS.get(power, head, "(?,?,?,?,?,0)", ""), |query, (append, id)| {
-        let entity = &appends[*append].entity;
-        query
-            .bind(*id)
-            .bind(entity.kind.as_str())
-            .bind(entity.tenant.as_str().to_owned())
-            .bind(entity.id.clone())
-            .bind(i64::from(entity.shard().index()))
-    })
+    rows.iter().fold(TEXTS.get(power, ENTITY.0, ENTITY.1, ""), |query, row| bind_entity(query, row, appends))
+}
+
+fn bind_entity(query: Statement, (append, id): &(usize, i64), appends: &[&Append]) -> Statement {
+    let entity = &appends[*append].entity;
+    query
+        .bind(*id)
+        .bind(entity.kind.as_str())
+        .bind(entity.tenant.as_str().to_owned())
+        .bind(entity.id.clone())
+        .bind(i64::from(entity.shard().index()))
 }
 
 fn event_rows(power: usize, rows: &[EventRow], appends: &[&Append]) -> Statement {
     static TEXTS: Texts = Texts::new();
-    let head = "INSERT INTO event (position, shard, seq, epoch, entity, nth, kind, version, at, last, payload) VALUES ";
-    rows.iter().fold(TEXTS.get(power, head, "(?,?,?,?,?,?,?,?,?,?,?)", ""), |query, row| {
-        let append = appends[row.append];
-        let event = &append.events[row.index];
-        let query = query
-            .bind(signed(row.position))
-            .bind(i64::from(row.shard))
-            .bind(signed(row.seq))
-            .bind(signed(append.epoch.0))
-            .bind(row.entity)
-            .bind(signed(row.nth));
-        let query = match &event.kind {
-            std::borrow::Cow::Borrowed(kind) => query.bind(*kind),
-            std::borrow::Cow::Owned(kind) => query.bind(kind.clone()),
-        };
-        query
-            .bind(i64::from(event.version))
-            .bind(event.at.as_micros())
-            .bind(i64::from(event.last))
-            .bind(event.payload.to_vec())
-    })
+    rows.iter().fold(TEXTS.get(power, EVENT.0, EVENT.1, ""), |query, row| bind_event(query, row, appends))
+}
+
+fn bind_event(query: Statement, row: &EventRow, appends: &[&Append]) -> Statement {
+    let append = appends[row.append];
+    let event = &append.events[row.index];
+    let query = query
+        .bind(signed(row.position))
+        .bind(i64::from(row.shard))
+        .bind(signed(row.seq))
+        .bind(signed(append.epoch.0))
+        .bind(row.entity)
+        .bind(signed(row.nth));
+    let query = match &event.kind {
+        std::borrow::Cow::Borrowed(kind) => query.bind(*kind),
+        std::borrow::Cow::Owned(kind) => query.bind(kind.clone()),
+    };
+    query
+        .bind(i64::from(event.version))
+        .bind(event.at.as_micros())
+        .bind(i64::from(event.last))
+        .bind(event.payload.to_vec())
 }
 
 fn mark(power: usize, rows: &[i64], finished: bool) -> Statement {
     static FINISHED: Texts = Texts::new();
     static REVIVED: Texts = Texts::new();
     let query = if finished {
-        FINISHED.get(power, "UPDATE entity SET finished = 1 WHERE id IN (", "?", ")")
+        FINISHED.get(power, FINISH, "?", ")")
     } else {
         REVIVED.get(power, "UPDATE entity SET finished = 0 WHERE id IN (", "?", ")")
     };

@@ -101,7 +101,7 @@ impl Target {
             .create_if_missing(true)
             .locking_mode(SqliteLockingMode::Normal)
             .busy_timeout(Duration::from_secs(5))
-            .statement_cache_capacity(128)
+            .statement_cache_capacity(256)
             .disable_statement_logging()
     }
 

@@ -83,10 +83,11 @@ impl Store {
     pub(super) async fn look_up(&mut self, appends: &[&Append], all: bool) -> Result<(), JournalError> {
         let (connection, state) = self.ready().await?;
         for append in appends {
-            if (append.after > 0 || all) && state.recent.get(&append.entity).is_none() {
-                if let Some(known) = read::known(connection, &append.entity).await? {
-                    state.recent.put(&append.entity, known);
-                }
+            if (append.after > 0 || all)
+                && state.recent.get(&append.entity).is_none()
+                && let Some(known) = read::known(connection, &append.entity).await?
+            {
+                state.recent.put(&append.entity, known);
             }
         }
         Ok(())
@@ -104,19 +105,23 @@ impl Store {
         let (Some(connection), Some(state)) = (self.connection.as_mut(), self.state.as_mut()) else {
             return Outcome::Failed("the store is closed".to_owned());
         };
-        if let Err(error) = fill(connection, state, plan, appends, fault).await {
-            return self.undo(error).await;
-        }
-        if fault == Some(Fault::LoseBeforeCommit) {
-            return self.lose().await;
-        }
-        if let Err(error) = sqlx::query("COMMIT").execute(connection).await {
-            return self.resolve(plan, error).await;
+        let heads_due = state.position - state.heads_at >= HEADS_EVERY;
+        let whole = if fault.is_none() && !heads_due { insert::transaction(plan, appends) } else { None };
+        let done = match whole {
+            Some(transaction) => transaction.execute(&mut *connection).await.map(|_| ()),
+            None => match fill(connection, state, plan, appends, fault).await {
+                Ok(()) if fault == Some(Fault::LoseBeforeCommit) => return self.lose().await,
+                Ok(()) => sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ()),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = done {
+            return self.undo(plan, error).await;
         }
         if fault == Some(Fault::LoseAfterCommit) {
             return self.lose().await;
         }
-        if state.position - state.heads_at >= HEADS_EVERY {
+        if heads_due {
             state.heads_at = state.position;
             state.dirty.clear();
         }
@@ -128,14 +133,16 @@ impl Store {
         Outcome::Committed
     }
 
-    /// The transaction failed before its commit.
-    async fn undo(&mut self, error: sqlx::Error) -> Outcome {
+    /// The transaction failed somewhere. If it can be rolled back, it was not committed; if there is nothing to roll back,
+    /// the failure may have been the commit's own.
+    async fn undo(&mut self, plan: &Plan, error: sqlx::Error) -> Outcome {
         self.state = None;
-        if let Some(connection) = self.connection.as_mut() {
-            if sqlx::query("ROLLBACK").execute(connection).await.is_err() {
-                // Closing the connection rolls back too.
-                self.connection = None;
-            }
+        let undone = match self.connection.as_mut() {
+            Some(connection) => sqlx::query("ROLLBACK").execute(connection).await.is_ok(),
+            None => false,
+        };
+        if !undone {
+            return self.resolve(plan, error).await;
         }
         match error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
             true => Outcome::Stale,
@@ -143,7 +150,7 @@ impl Store {
         }
     }
 
-    /// The commit itself failed: whether it took place is read from the file by a new connection.
+    /// Whether the commit took place is read from the file by a new connection.
     async fn resolve(&mut self, plan: &Plan, error: sqlx::Error) -> Outcome {
         (self.state, self.connection) = (None, None);
         let last = plan.events.last().map_or(0, |event| event.position);

@@ -120,8 +120,7 @@ impl Writer {
     /// Works one round off in order. `Some` = it was told to close.
     async fn round(&mut self, round: &mut Vec<Command>) -> Option<Reply<()>> {
         let mut batch = Vec::new();
-        let mut commands = round.drain(..);
-        while let Some(command) = commands.next() {
+        for command in round.drain(..) {
             if let Command::Append(queued) = command {
                 batch.push(queued);
                 continue;
@@ -146,7 +145,6 @@ impl Writer {
                 Command::Close { reply } => return Some(reply),
             }
         }
-        drop(commands);
         self.batch(batch).await;
         None
     }
