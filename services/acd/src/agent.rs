@@ -78,11 +78,11 @@ impl AgentShell {
         EntityAddress::agent(&self.tenant, &self.agent)
     }
 
-    fn from_wire(&mut self, message: pb::AgentMessage) -> Option<AgentInput> {
+    fn read(&mut self, message: pb::AgentMessage) -> Option<AgentInput> {
         use pb::agent_message::Message;
         let parsed = match message.message {
-            Some(Message::Call(message)) => self.from_call(message),
-            Some(Message::Command(command)) => return self.from_console(command),
+            Some(Message::Call(message)) => self.read_call(message),
+            Some(Message::Command(command)) => return self.read_command(command),
             Some(other) => agent_message::from_queue(other),
             None => return None,
         };
@@ -94,7 +94,7 @@ impl AgentShell {
         self.metrics.malformed("agent");
     }
 
-    fn from_call(&mut self, message: pb::CallToAgent) -> Result<AgentInput, crate::convert::Malformed> {
+    fn read_call(&mut self, message: pb::CallToAgent) -> Result<AgentInput, crate::convert::Malformed> {
         use pb::call_to_agent::Event;
         let state = match &message.event {
             Some(Event::State(state)) => Some(*state),
@@ -115,7 +115,7 @@ impl AgentShell {
         agent_message::from_call(message, before)
     }
 
-    fn from_console(&mut self, command: pb::AgentCommand) -> Option<AgentInput> {
+    fn read_command(&mut self, command: pb::AgentCommand) -> Option<AgentInput> {
         use pb::agent_command::Command;
         let session = command.session.clone();
         if session.is_empty() || session.len() > 128 {
@@ -210,7 +210,7 @@ impl Behaviour for AgentShell {
     fn input(&mut self, message: AgentMail, _: Timestamp) -> Option<AgentInput> {
         match message {
             AgentMail::Configure(config) => Some(AgentInput::Configure(config)),
-            AgentMail::Wire(message) => self.from_wire(*message),
+            AgentMail::Wire(message) => self.read(*message),
         }
     }
 

@@ -21,7 +21,8 @@ impl DataDir {
                 .with_context(|| format!("--data-dir {}: the folder cannot be made", path.display()))?;
             return Ok(Self { path: path.clone(), temporary: None });
         }
-        let folder = tempfile::Builder::new().prefix("trunkline-").tempdir().context("no temporary folder")?;
+        let folder =
+            tempfile::Builder::new().prefix("trunkline-").tempdir().context("no temporary folder")?;
         Ok(Self { path: folder.path().to_owned(), temporary: Some(folder) })
     }
 }
@@ -63,7 +64,8 @@ pub async fn run(flags: DevRun) -> Result<ExitCode> {
 
 fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {
     let at = &node.addresses;
-    let agents: Vec<&str> = DEV_ACCOUNTS.iter().filter(|(.., role)| *role == "agent").map(|(name, ..)| *name).collect();
+    let agents: Vec<&str> =
+        DEV_ACCOUNTS.iter().filter(|(.., role)| *role == "agent").map(|(name, ..)| *name).collect();
     let supervisors: Vec<&str> =
         DEV_ACCOUNTS.iter().filter(|(.., role)| *role != "agent").map(|(name, ..)| *name).collect();
     let default_sip = at.sip.to_string() == "127.0.0.1:5060";
@@ -74,12 +76,19 @@ fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {
     };
     println!("Trunkline {} runs every role on this machine.", env!("CARGO_PKG_VERSION"));
     println!();
-    println!("  agents      http://{}/agent       sign in as {} (password: the name and -dev)", at.http, agents.join(", "));
+    println!(
+        "  agents      http://{}/agent       sign in as {} (password: the name and -dev)",
+        at.http,
+        agents.join(", ")
+    );
     println!("  wallboard   http://{}/wallboard   sign in as {}", at.http, supervisors.join(", "));
     println!("  SIP         {} (UDP and TCP): `support` is a queue, `menu` a flow", at.sip);
     println!("  metrics     http://{}/metrics", at.metrics);
     println!("  API         http://{}/api/v1/openapi.json", at.http);
-    println!("  recogniser  {}", recogniser.unwrap_or("none (start one with `cargo xtask recogniser`, then --recogniser)"));
+    println!(
+        "  recogniser  {}",
+        recogniser.unwrap_or("none (start one with `cargo xtask recogniser`, then --recogniser)")
+    );
     println!("  data        {kept}");
     println!();
     println!("Next: sign in as alice, go ready, and in another terminal type");

@@ -9,9 +9,9 @@ use trunkline_telemetry::{CONTENT_TYPE, Metrics};
 
 /// Serves until the task is ended.
 pub async fn start(listen: SocketAddr, metrics: Metrics) -> Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("metrics.listen: cannot listen on {listen}; use --metrics to name another address"))?;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("metrics.listen: cannot listen on {listen}; use --metrics to name another address")
+    })?;
     let address = listener.local_addr()?;
     let handler = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()) };
     let router = Router::new().route("/metrics", get(handler));

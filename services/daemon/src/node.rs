@@ -122,7 +122,8 @@ impl Node {
             tracing::info!(entities = recovered, "went on from the journal");
         }
         let edge = start_edge(&ground, &config).await?;
-        let (metrics, metrics_task) = metrics_server::start(config.metrics.listen, ground.metrics.clone()).await?;
+        let (metrics, metrics_task) =
+            metrics_server::start(config.metrics.listen, ground.metrics.clone()).await?;
         let follower = tokio::spawn(follow(ground.documents.clone(), acd.clone()));
         serving.store(true, Ordering::Release);
         Ok(Self {
@@ -199,7 +200,11 @@ fn recordings(config: &NodeConfig) -> Result<Arc<dyn ObjectStore>> {
     config.media.recording.store.open().map_err(|problem| anyhow::anyhow!("media.recording.store: {problem}"))
 }
 
-async fn start_records(ground: &Ground, dir: &Path, objects: Arc<dyn ObjectStore>) -> Result<(Records, LocalServer)> {
+async fn start_records(
+    ground: &Ground,
+    dir: &Path,
+    objects: Arc<dyn ObjectStore>,
+) -> Result<(Records, LocalServer)> {
     let parts = RecordsParts {
         journal: ground.journal.clone(),
         objects,
@@ -256,7 +261,11 @@ async fn start_console(
 ) -> Result<Console> {
     let key = secrets::key(&*ground.journal, "console-sessions").await?;
     let readiness = move || {
-        if serving.load(Ordering::Acquire) { Vec::new() } else { vec!["the node starts or drains".to_owned()] }
+        if serving.load(Ordering::Acquire) {
+            Vec::new()
+        } else {
+            vec!["the node starts or drains".to_owned()]
+        }
     };
     let ports = trunkline_console::Ports {
         node: config.node.name.clone(),

@@ -19,7 +19,9 @@ pub async fn key(journal: &dyn Journal, id: &str) -> Result<[u8; 32]> {
     }
     let document = journal.get_document(&place).await?.with_context(|| format!("the key {id} is gone"))?;
     let hex = document.body["key"].as_str().unwrap_or_default();
-    read(hex).with_context(|| format!("the key {id} is damaged: delete the document {place} to have a new one made"))
+    read(hex).with_context(|| {
+        format!("the key {id} is damaged: delete the document {place} to have a new one made")
+    })
 }
 
 fn read(hex: &str) -> Option<[u8; 32]> {

@@ -147,7 +147,7 @@ fn only_one_crate_knows_actix() {
 
 #[test]
 fn rooms_are_small() {
-    const FILE_LINES: usize = 450;
+    const FILE_LINES: usize = 500;
     const FUNCTION_LINES: usize = 80;
     let mut wrong = Vec::new();
     for file in files()

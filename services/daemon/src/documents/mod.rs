@@ -87,13 +87,19 @@ impl Documents {
         while revision.changed().await.is_ok() {
             match self.reload().await {
                 Ok(()) => told(&self),
-                Err(error) => tracing::error!(%error, "changed documents could not be read; the last ones stay"),
+                Err(error) => {
+                    tracing::error!(%error, "changed documents could not be read; the last ones stay")
+                }
             }
         }
     }
 
     /// All queues and agents, for those who keep copies.
-    pub fn each(&self, mut queue: impl FnMut(&TenantId, &QueueId), mut agent: impl FnMut(&TenantId, &AgentId)) {
+    pub fn each(
+        &self,
+        mut queue: impl FnMut(&TenantId, &QueueId),
+        mut agent: impl FnMut(&TenantId, &AgentId),
+    ) {
         for (tenant, documents) in &self.state().tenants {
             documents.queues.keys().for_each(|id| queue(tenant, id));
             documents.agents.keys().for_each(|id| agent(tenant, id));
@@ -146,7 +152,8 @@ impl Documents {
             new.body = body;
         }
         for document in self.list(id, kind::QUEUE).await? {
-            let parsed = read::<QueueId, QueueConfig>(&document).filter(|(_, q)| valid(&document, q.validate()));
+            let parsed =
+                read::<QueueId, QueueConfig>(&document).filter(|(_, q)| valid(&document, q.validate()));
             match parsed {
                 Some((id, queue)) => {
                     new.queues.insert(id, QueueConfig { version: document.revision, ..queue });
@@ -155,7 +162,8 @@ impl Documents {
             }
         }
         for document in self.list(id, kind::AGENT).await? {
-            let parsed = read::<AgentId, AgentConfig>(&document).filter(|(_, a)| valid(&document, a.validate()));
+            let parsed =
+                read::<AgentId, AgentConfig>(&document).filter(|(_, a)| valid(&document, a.validate()));
             match parsed {
                 Some((id, agent)) => {
                     new.agents.insert(id, AgentConfig { version: document.revision, ..agent });
@@ -207,7 +215,11 @@ fn valid<E: std::fmt::Display>(document: &Document, checked: Result<(), E>) -> b
     checked.is_ok()
 }
 
-fn keep<I: std::str::FromStr + Ord, T: Clone>(document: &Document, old: &BTreeMap<I, T>, new: &mut BTreeMap<I, T>) {
+fn keep<I: std::str::FromStr + Ord, T: Clone>(
+    document: &Document,
+    old: &BTreeMap<I, T>,
+    new: &mut BTreeMap<I, T>,
+) {
     if let Ok(id) = document.key.id.parse::<I>()
         && let Some(body) = old.get(&id)
     {

@@ -23,7 +23,8 @@ pub const DEV_ACCOUNTS: [(&str, &str, &str); 5] = [
 /// Makes sure of the sample documents. `agents` adds that many numbered agents (`agent-001`, …) for load tests.
 pub async fn dev(journal: &dyn Journal, agents: u32, cost: PasswordCost) -> Result<()> {
     let tenant: TenantId = "default".parse()?;
-    put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" })).await?;
+    put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" }))
+        .await?;
     for (id, name) in [("support", "Support"), ("sales", "Sales")] {
         let queue = json!({ "display_name": name, "dispositions": DISPOSITIONS, "max_waiting": 10_000 });
         put(journal, &tenant, kind::QUEUE, id, queue).await?;

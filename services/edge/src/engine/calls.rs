@@ -44,13 +44,13 @@ impl Calls {
     ) -> String {
         self.next += 1;
         let name = format!("{:x}-{}", self.prefix, self.next);
-        self.servers.insert(name.clone(), id.clone());
+        self.servers.insert(name.clone(), id);
         self.owners.insert(id, Owner::Server { call, name: name.clone(), invite_since });
         name
     }
 
     pub fn client(&mut self, id: TransactionId, call: EntityAddress, name: String) {
-        self.clients.insert((call.clone(), name.clone()), id.clone());
+        self.clients.insert((call.clone(), name.clone()), id);
         self.owners.insert(id, Owner::Client { call, name });
     }
 

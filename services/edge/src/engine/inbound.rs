@@ -65,10 +65,9 @@ impl Engine {
             Message::Request(mut request) => {
                 self.parts.metrics.message(request.method.as_str(), "in", "request");
                 trunkline_sip::stamp_source(&mut request, path.peer());
-                if request.method != Method::Ack && request.method != Method::Cancel {
-                    if let Err(rejection) = uas::check_request(&request, &self.capabilities) {
-                        return self.reject(*rejection, path);
-                    }
+                let is_checked = request.method != Method::Ack && request.method != Method::Cancel;
+                if is_checked && let Err(rejection) = uas::check_request(&request, &self.capabilities) {
+                    return self.reject(*rejection, path);
                 }
                 let reply = self.reply_path(path, request.headers.top_via().ok().as_ref());
                 let outputs = self.layer.on_request(now(), request, reply, path.reliable());
@@ -140,7 +139,7 @@ impl Engine {
         let Some(call) = self.token_call(&request) else {
             return self.refuse(id, &request, 481, "no_dialog");
         };
-        let name = self.calls.server(id.clone(), call.clone(), None);
+        let name = self.calls.server(id, call.clone(), None);
         let event = self.incoming(name, &request, path, None);
         // In-dialog requests are never shed for load; a call that cannot be reached is answered so that the peer
         // tries again (RFC 3261 section 21.5.1: 500 with Retry-After leaves the dialog alone).
@@ -180,7 +179,7 @@ impl Engine {
         let address = EntityAddress::call(&trunk.tenant, call);
         let contact = self.contact_uri(&trunk.tenant, call, path);
         let new_call = describe(&request, &trunk, dialled, destination, contact);
-        let name = self.calls.server(id.clone(), address.clone(), Some(at));
+        let name = self.calls.server(id, address.clone(), Some(at));
         let event = self.incoming(name, &request, path, Some(new_call));
         if let Err(error) = self.to_call(&address, event) {
             tracing::warn!(call_id = %call, %error, "a new call was refused");

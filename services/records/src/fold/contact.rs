@@ -43,11 +43,9 @@ pub fn call(contact: &mut Contact, event: &CallEvent) {
             contact.transcript_status.clone_from(&e.status);
             contact.transcript_detail.clone_from(&e.detail);
         }
-        Event::TranscriptSegment(e) => {
-            if contact.transcript.len() < SEGMENTS_MOST {
-                let place = contact.transcript.partition_point(|s| s.start_ms <= e.start_ms);
-                contact.transcript.insert(place, e.clone());
-            }
+        Event::TranscriptSegment(e) if contact.transcript.len() < SEGMENTS_MOST => {
+            let place = contact.transcript.partition_point(|s| s.start_ms <= e.start_ms);
+            contact.transcript.insert(place, e.clone());
         }
         Event::Quality(e) => {
             contact.quality.retain(|q| q.leg_id != e.leg_id);

@@ -72,6 +72,29 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
         Call::Mute(e) => {
             entry("call.mute", if e.muted { "The agent is muted" } else { "The agent is heard again" }, &[])
         }
+        Call::RecordingStarted(_)
+        | Call::RecordingPaused(_)
+        | Call::RecordingFinished(_)
+        | Call::RecordingFailed(_) => recording(event),
+        Call::TranscriptStatus(e) => {
+            entry("call.transcript_status", format!("Transcript: {} {}", e.status, e.detail).trim_end(), &[])
+        }
+        Call::Digits(e) => entry("call.digits", format!("{} key(s) pressed", e.count), &[("how", &e.how)]),
+        Call::Ended(e) => {
+            entry("call.ended", format!("Ended by the {}: {}", e.by, e.cause), &[("cause", &e.cause)])
+        }
+        Call::LegAdded(_)
+        | Call::LegReleased(_)
+        | Call::Dialog(_)
+        | Call::QueueExited(_)
+        | Call::MediaSession(_)
+        | Call::TranscriptSegment(_)
+        | Call::Quality(_) => None,
+    }
+}
+
+fn recording(event: &Call) -> Option<TimelineEntry> {
+    match event {
         Call::RecordingStarted(e) => {
             entry("call.recording_started", "Recording begins", &[("recording", &e.recording_id)])
         }
@@ -93,20 +116,7 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
             format!("Recording failed: {}", e.reason),
             &[("recording", &e.recording_id)],
         ),
-        Call::TranscriptStatus(e) => {
-            entry("call.transcript_status", format!("Transcript: {} {}", e.status, e.detail).trim_end(), &[])
-        }
-        Call::Digits(e) => entry("call.digits", format!("{} key(s) pressed", e.count), &[("how", &e.how)]),
-        Call::Ended(e) => {
-            entry("call.ended", format!("Ended by the {}: {}", e.by, e.cause), &[("cause", &e.cause)])
-        }
-        Call::LegAdded(_)
-        | Call::LegReleased(_)
-        | Call::Dialog(_)
-        | Call::QueueExited(_)
-        | Call::MediaSession(_)
-        | Call::TranscriptSegment(_)
-        | Call::Quality(_) => None,
+        _ => None,
     }
 }
 
