@@ -13,6 +13,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sox", "sox"),
     ("cmake", "cmake"),
     ("ip", "iproute2"),
+    ("promtool", "prometheus"),
 ];
 
 /// Makes sure that every program that the tests start is here.

@@ -1,14 +1,14 @@
 //! A node's configuration: one section a role, each owned and checked by its room.
 
-use std::{net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 use trunkline_config::Loader;
 
-use crate::cli::DevRun;
+use crate::{cli::DevRun, documents::NumberBody};
 
-const SECTIONS: [&str; 6] = ["node", "sip", "console", "metrics", "media", "call"];
+const SECTIONS: [&str; 7] = ["node", "sip", "console", "metrics", "media", "call", "dev"];
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -19,6 +19,17 @@ pub struct NodeConfig {
     pub metrics: MetricsSection,
     pub media: trunkline_media::Config,
     pub call: CallSection,
+    pub dev: DevSection,
+}
+
+/// What `dev` adds to its sample data.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DevSection {
+    /// Further dialled numbers or names of the sample tenant: `ua2: { queue: support }`.
+    pub numbers: BTreeMap<String, NumberBody>,
+    /// Further agents `agent-001` and on; the flag `--agents`.
+    pub agents: u32,
 }
 
 /// The node itself.
@@ -105,6 +116,9 @@ impl NodeConfig {
             ("node.otlp", &flags.otlp, "--otlp"),
             ("node.log", &flags.log, "--log"),
         ];
+        if flags.agents > 0 {
+            loader = loader.set("dev.agents", &flags.agents.to_string(), "--agents");
+        }
         for (key, value, flag) in texts {
             if let Some(value) = value {
                 loader = loader.set(key, value, flag);
@@ -117,7 +131,8 @@ impl NodeConfig {
             console: loader.section("console")?,
             metrics: loader.section("metrics")?,
             media: loader.section("media")?,
-            call: loader.section("call").context("section call")?,
+            call: loader.section("call")?,
+            dev: loader.section("dev")?,
         })
     }
 }

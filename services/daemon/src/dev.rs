@@ -43,7 +43,7 @@ pub async fn run(flags: DevRun) -> Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let recogniser = config.media.transcription.as_ref().map(|t| t.endpoint.clone());
     let node = tokio::select! {
-        node = Node::start(config, &data.path, flags.agents) => node?,
+        node = Node::start(config, &data.path) => node?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };

@@ -82,12 +82,12 @@ struct Ground {
 }
 
 impl Ground {
-    async fn lay(config: &NodeConfig, dir: &Path, agents: u32) -> Result<Self> {
+    async fn lay(config: &NodeConfig, dir: &Path) -> Result<Self> {
         let metrics = Metrics::new();
         let journal_metrics = JournalMetrics::register(&metrics);
         let options = SqliteOptions::in_dir(dir).metrics(journal_metrics);
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(options).await?);
-        documents::dev(&*journal, agents, config.console.password_cost).await?;
+        documents::dev(&*journal, &config.dev, config.console.password_cost).await?;
         let documents = Documents::load(journal.clone()).await?;
         let incarnation = Incarnation(now().as_micros().unsigned_abs());
         let placement = EmbeddedPlacement::start(&*journal, config.node.name.clone(), incarnation).await?;
@@ -106,8 +106,8 @@ impl Ground {
 
 impl Node {
     /// Starts all roles; returns when every one serves.
-    pub async fn start(config: NodeConfig, dir: &Path, agents: u32) -> Result<Self> {
-        let ground = Ground::lay(&config, dir, agents).await?;
+    pub async fn start(config: NodeConfig, dir: &Path) -> Result<Self> {
+        let ground = Ground::lay(&config, dir).await?;
         let serving = Arc::new(AtomicBool::new(false));
         let objects = recordings(&config)?;
         let (records, records_server) = start_records(&ground, dir, objects).await?;

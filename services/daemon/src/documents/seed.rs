@@ -8,6 +8,7 @@ use trunkline_journal::{DocumentKey, Journal, JournalError};
 use trunkline_types::TenantId;
 
 use super::{SYSTEM, kind};
+use crate::config::DevSection;
 
 const DISPOSITIONS: [&str; 5] = ["resolved", "follow_up", "escalated", "wrong_number", "no_answer_needed"];
 
@@ -20,8 +21,8 @@ pub const DEV_ACCOUNTS: [(&str, &str, &str); 5] = [
     ("sue", "Sue Summers", "supervisor"),
 ];
 
-/// Makes sure of the sample documents. `agents` adds that many numbered agents (`agent-001`, …) for load tests.
-pub async fn dev(journal: &dyn Journal, agents: u32, cost: PasswordCost) -> Result<()> {
+/// Makes sure of the sample documents and of those that the configuration adds.
+pub async fn dev(journal: &dyn Journal, wanted: &DevSection, cost: PasswordCost) -> Result<()> {
     let tenant: TenantId = "default".parse()?;
     put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" }))
         .await?;
@@ -35,7 +36,10 @@ pub async fn dev(journal: &dyn Journal, agents: u32, cost: PasswordCost) -> Resu
     for sample in DEV_ACCOUNTS {
         account(journal, &tenant, cost, sample).await?;
     }
-    for n in 1..=agents {
+    for (number, leads_to) in &wanted.numbers {
+        put(journal, &tenant, kind::NUMBER, &number.to_lowercase(), serde_json::to_value(leads_to)?).await?;
+    }
+    for n in 1..=wanted.agents {
         let name = format!("agent-{n:03}");
         account(journal, &tenant, cost, (&name, &format!("Agent {n}"), "agent")).await?;
     }
