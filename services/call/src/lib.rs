@@ -16,6 +16,8 @@ mod metrics;
 mod outbox;
 mod shell;
 mod spans;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

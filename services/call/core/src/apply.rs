@@ -57,16 +57,7 @@ impl Call {
             EventBody::AgentReleased { offer, agent, cause, .. } => {
                 self.apply_agent_released(at, offer, agent, *cause)
             }
-            EventBody::HoldChanged { by: HoldBy::Agent, on_hold } => {
-                if let Some(part) = &mut self.agent {
-                    part.on_hold = *on_hold;
-                }
-            }
-            EventBody::HoldChanged { by: HoldBy::Caller, on_hold } => {
-                if let Some(caller) = &mut self.caller {
-                    caller.holding = *on_hold;
-                }
-            }
+            EventBody::HoldChanged { by, on_hold } => self.apply_hold(*by, *on_hold),
             EventBody::MuteChanged { muted } => {
                 if let Some(part) = &mut self.agent {
                     part.muted = *muted;
@@ -94,6 +85,14 @@ impl Call {
             EventBody::DigitsReceived { .. }
             | EventBody::TranscriptSegment(_)
             | EventBody::LegQuality { .. } => {}
+        }
+    }
+
+    fn apply_hold(&mut self, by: HoldBy, on_hold: bool) {
+        match (by, &mut self.agent, &mut self.caller) {
+            (HoldBy::Agent, Some(part), _) => part.on_hold = on_hold,
+            (HoldBy::Caller, _, Some(caller)) => caller.holding = on_hold,
+            _ => {}
         }
     }
 

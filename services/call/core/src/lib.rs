@@ -33,6 +33,7 @@
 mod agent;
 mod apply;
 mod call;
+mod control;
 mod debt;
 mod dtmf;
 mod effect;

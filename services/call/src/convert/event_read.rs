@@ -138,17 +138,21 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
             confidence: e.confidence,
             gap: e.gap,
         })),
-        Pb::Quality(e) => EventBody::LegQuality {
-            leg: parse("quality.leg_id", &e.leg_id)?,
-            quality: Quality {
-                packets_received: e.packets_received,
-                packets_lost: e.packets_lost,
-                jitter_ms: e.jitter_ms,
-                round_trip_ms: e.round_trip_ms,
-                mos: e.mos,
-            },
-        },
+        Pb::Quality(e) => quality(e)?,
         _ => return Err(missing("call_event.event")),
+    })
+}
+
+fn quality(e: pb::LegQuality) -> Parsed<EventBody> {
+    Ok(EventBody::LegQuality {
+        leg: parse("quality.leg_id", &e.leg_id)?,
+        quality: Quality {
+            packets_received: e.packets_received,
+            packets_lost: e.packets_lost,
+            jitter_ms: e.jitter_ms,
+            round_trip_ms: e.round_trip_ms,
+            mos: e.mos,
+        },
     })
 }
 

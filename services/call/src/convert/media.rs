@@ -75,6 +75,15 @@ fn body(tenant: &TenantId, call: CallId, body: MediaBody) -> Command {
             duration_ms: 0,
             gap_ms: 0,
         }),
+        MediaBody::ListSessions => {
+            Command::ListSessions(pb::ListSessions { shard: call.shard().index().into() })
+        }
+        other => recording_body(tenant, other),
+    }
+}
+
+fn recording_body(tenant: String, body: MediaBody) -> Command {
+    match body {
         MediaBody::StartRecording { recording, left, right } => Command::StartRecording(pb::StartRecording {
             recording_id: recording.to_string(),
             tenant,
@@ -113,9 +122,7 @@ fn body(tenant: &TenantId, call: CallId, body: MediaBody) -> Command {
         MediaBody::StopTranscription { recording } => {
             Command::StopTranscription(pb::StopTranscription { transcription_id: recording.to_string() })
         }
-        MediaBody::ListSessions => {
-            Command::ListSessions(pb::ListSessions { shard: call.shard().index().into() })
-        }
+        _ => unreachable!("sorted by `body`"),
     }
 }
 

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(200);
 /// Everything is settled by then: debts and recordings have their deadlines.
 const BOUND: Duration = Duration::from_secs(200 + 130);
 
+/// An agent hears of the end of a conversation within this time: ten tries, at 25 % loss.
+const HEARD_WITHIN: Duration = Duration::from_secs(32);
+
 /// splitmix64
 struct Dice(u64);
 
@@ -637,10 +640,10 @@ impl World {
             self.controls += 1;
             let control = match self.dice.below(12) {
                 0 => Control::HangUp,
-                1..=3 => Control::Hold(self.controls % 2 == 0),
-                4..=5 => Control::Mute(self.controls % 2 == 0),
+                1..=3 => Control::Hold(self.controls.is_multiple_of(2)),
+                4..=5 => Control::Mute(self.controls.is_multiple_of(2)),
                 6..=7 => Control::Digits("12".into()),
-                _ => Control::PauseRecording(self.controls % 2 == 0),
+                _ => Control::PauseRecording(self.controls.is_multiple_of(2)),
             };
             self.pending = Some((self.controls.to_string(), control));
         }
@@ -665,7 +668,13 @@ impl World {
                 assert_ne!(*state, AgentIs::Talking, "connected and failed under one offer");
                 *state = AgentIs::Over;
             }
-            AgentNotice::Ended { .. } => {
+            AgentNotice::Ended { at, .. } => {
+                let late = self.now.since(at) > HEARD_WITHIN;
+                assert!(
+                    *state == AgentIs::Over || !late,
+                    "the agent heard of the end after {:?}",
+                    self.now.since(at)
+                );
                 *state = AgentIs::Over;
                 self.pending = None;
                 self.agent_says(offer, AgentRequest::EndedAck);

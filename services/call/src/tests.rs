@@ -1,0 +1,429 @@
+//! The role over a real bus and a real journal, with hand-made neighbours; and every event through its wire form.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use trunkline_actors::{ActorMetrics, Arbiters, now};
+use trunkline_call_core::{
+    Answer, Codec, Destination, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy,
+    LegKind, LegParty, Phase, Quality, QueueOutcome, RecordingFinished, Route, Settings, Span, Speaker,
+    Started, TranscriptSegment, TranscriptState,
+};
+use trunkline_cluster::{EmbeddedPlacement, Incarnation};
+use trunkline_journal::{Journal, SqliteJournal, SqliteOptions};
+use trunkline_proto::{
+    acd::v1 as acd,
+    call::v1::{self as pb, call_message},
+    common::v1::{self as common, Envelope, envelope::Payload},
+    edge::v1 as edge,
+    media::v1 as media,
+};
+use trunkline_rpc::{Bus, BusMetrics, Deliver, Refused, entity};
+use trunkline_sip::{Dialog, Message, Request, Response, parse_datagram};
+use trunkline_telemetry::Metrics;
+use trunkline_types::{
+    CallId, EntityAddress, EntityKind, LegId, NodeId, OfferId, RecordingId, ReleaseCause, ShardId, TenantId,
+    Timestamp,
+};
+
+use crate::{CallMetrics, CallParts, Calls, FlowStore, convert};
+
+fn sip(method: &str, cseq: u32, to_tag: &str, body: &str) -> Bytes {
+    let tag = if to_tag.is_empty() { String::new() } else { format!(";tag={to_tag}") };
+    Bytes::from(format!(
+        "{method} sip:support@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK{method}{cseq}\r\n\
+         From: <sip:ada@127.0.0.1>;tag=peer\r\nTo: <sip:support@127.0.0.1>{tag}\r\nCall-ID: abc@127.0.0.1\r\n\
+         CSeq: {cseq} {method}\r\nContact: <sip:ada@127.0.0.1:5070>\r\nMax-Forwards: 70\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+fn request(bytes: &Bytes) -> Request {
+    match parse_datagram(bytes) {
+        Ok(Message::Request(request)) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn call_id() -> CallId {
+    CallId::mint(ShardId::new(7).unwrap(), now(), 5)
+}
+
+#[test]
+fn every_event_reads_back_what_was_written() {
+    let call = call_id();
+    let (leg, recording) = (LegId { call, index: 1 }, RecordingId { call, index: 0 });
+    let agent: trunkline_types::AgentId = "alice".parse().unwrap();
+    let queue: trunkline_types::QueueId = "support".parse().unwrap();
+    let offer = OfferId { queue: queue.clone(), epoch: trunkline_types::Epoch(3), n: 4 };
+    let invite = request(&sip("INVITE", 1, "", "v=0\r\n"));
+    let route =
+        Route { edge: "e1".parse().unwrap(), source: "127.0.0.1:5070".into(), transport: "udp".into() };
+    let response = Response::to(&invite, 200).with_to_tag("t").with_body("application/sdp", "v=0\r\n");
+    let response = match parse_datagram(&response.to_bytes()) {
+        Ok(Message::Response(response)) => response,
+        other => panic!("{other:?}"),
+    };
+    let mut dialog = Dialog::from_request(&invite, "t").unwrap();
+    dialog.route_set = vec!["sip:p;lr".into()];
+    let span = Span { start_ms: 1, end_ms: 2, reason: "hold".into() };
+    let cause = ReleaseCause::AgentHangup;
+    let started = |destination| {
+        EventBody::Started(Box::new(Started {
+            caller_number: "+49".into(),
+            caller_name: "Ada".into(),
+            dialled: "support".into(),
+            trunk: "t".into(),
+            sip_call_id: "abc".into(),
+            route: route.clone(),
+            destination,
+            transaction: "t1".into(),
+            invite: invite.clone(),
+            contact_uri: "sip:c".into(),
+        }))
+    };
+    let step = |outcome| EventBody::FlowStep { node: "menu".into(), outcome };
+    let answer = Answer { transaction: "t1".into(), cseq: 1, response, offered: true };
+    let dialog_state =
+        |answer| DialogState { dialog: dialog.clone(), route: route.clone(), session_s: Some(90), answer };
+    let segment = TranscriptSegment {
+        recording,
+        speaker: Some(Speaker::Agent),
+        start_ms: 1,
+        end_ms: 2,
+        text: "hello".into(),
+        confidence: 0.5,
+        gap: false,
+    };
+    let finished = RecordingFinished {
+        recording,
+        location: "default/x.wav".into(),
+        duration_ms: 1,
+        size_bytes: 2,
+        sha256: "ab".into(),
+        holds: vec![span.clone()],
+        gaps: vec![span],
+    };
+    let quality =
+        Quality { packets_received: 1, packets_lost: 2, jitter_ms: 0.5, round_trip_ms: -1.0, mos: 4.25 };
+    let bodies = [
+        started(Destination::Queue(queue.clone())),
+        started(Destination::Flow("menu".parse().unwrap())),
+        EventBody::MediaSession { node: "m1".parse().unwrap() },
+        EventBody::LegAdded { leg, kind: LegKind::Sip, party: LegParty::Caller },
+        EventBody::LegAdded { leg, kind: LegKind::WebRtc, party: LegParty::Agent(agent.clone()) },
+        EventBody::LegAnswered { leg, codec: Some(Codec::Pcma) },
+        EventBody::LegAnswered { leg, codec: None },
+        EventBody::LegReleased { leg, cause },
+        EventBody::DialogChanged { leg, state: Box::new(dialog_state(Some(answer))) },
+        EventBody::DialogChanged { leg, state: Box::new(dialog_state(None)) },
+        EventBody::FlowEntered { flow: "menu".parse().unwrap(), version: 3 },
+        step(FlowOutcome::Entered),
+        step(FlowOutcome::Digits("1".into())),
+        step(FlowOutcome::NoInput),
+        step(FlowOutcome::Invalid),
+        step(FlowOutcome::Set { name: "a".into(), value: "b=c".into() }),
+        step(FlowOutcome::Error("x".into())),
+        EventBody::DigitsReceived { leg, count: 3, how: DigitsHow::SipInfo },
+        EventBody::QueueEntered {
+            queue: queue.clone(),
+            entry: 1,
+            entered: Timestamp::from_millis(9),
+            priority: -3,
+        },
+        EventBody::QueueExited { queue: queue.clone(), entry: 1, outcome: QueueOutcome::TimedOut },
+        EventBody::AgentConnecting {
+            offer: offer.clone(),
+            agent: agent.clone(),
+            leg,
+            name: "Alice".into(),
+            queue,
+        },
+        EventBody::AgentBridged { offer: offer.clone(), agent: agent.clone(), leg },
+        EventBody::AgentReleased { offer: offer.clone(), agent: agent.clone(), leg: Some(leg), cause },
+        EventBody::AgentReleased { offer, agent: agent.clone(), leg: None, cause },
+        EventBody::HoldChanged { by: HoldBy::Agent, on_hold: true },
+        EventBody::HoldChanged { by: HoldBy::Caller, on_hold: false },
+        EventBody::MuteChanged { muted: true },
+        EventBody::RecordingStarted { recording, agent },
+        EventBody::RecordingPaused { recording, paused: true },
+        EventBody::RecordingFinished(Box::new(finished)),
+        EventBody::RecordingFailed { recording, reason: "disk".into() },
+        EventBody::TranscriptStatus { status: TranscriptState::None, detail: "d".into() },
+        EventBody::TranscriptSegment(Box::new(segment.clone())),
+        EventBody::TranscriptSegment(Box::new(TranscriptSegment { speaker: None, gap: true, ..segment })),
+        EventBody::LegQuality { leg, quality },
+        EventBody::Ended { cause, by: EndedBy::Agent },
+    ];
+    for body in bodies {
+        let event = Event { at: Timestamp::from_micros(1_795_000_000_000_001), body };
+        let read = convert::decode(&Bytes::from(convert::encode(&event))).unwrap();
+        assert_eq!(read, event);
+        assert!(convert::kind(&event).starts_with("call."));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_names_its_field() {
+    let error = convert::decode(&Bytes::from_static(b"\x08\x01")).unwrap_err();
+    assert_eq!(error.field, "call_event.event");
+    let event = pb::QueueToCall { queue_id: "No!".into(), ..Default::default() };
+    assert_eq!(convert::from_queue(event).unwrap_err().field, "queue_to_call.queue_id");
+    let event = edge::EdgeEvent {
+        edge: "e1".into(),
+        event: Some(edge::edge_event::Event::Request(edge::IncomingRequest {
+            message: Bytes::from_static(b"nonsense"),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    assert_eq!(convert::from_edge(event, None).unwrap_err().field, "incoming_request.message");
+}
+
+/// Everything that calls say, by whom it was said to.
+#[derive(Default)]
+struct Ears(Mutex<Vec<Envelope>>);
+
+impl Deliver for Ears {
+    fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        self.0.lock().unwrap().push(envelope);
+        Ok(())
+    }
+}
+
+struct Node {
+    bus: Bus,
+    calls: Calls,
+    ears: BTreeMap<&'static str, Arc<Ears>>,
+    arbiters: Arbiters,
+}
+
+impl Node {
+    async fn start(journal: Arc<dyn Journal>, incarnation: u64) -> Self {
+        let id: NodeId = "n1".parse().unwrap();
+        let placement =
+            EmbeddedPlacement::start(&*journal, id.clone(), Incarnation(incarnation)).await.unwrap();
+        let metrics = Metrics::new();
+        let bus = Bus::new(id.clone(), BusMetrics::default(), now);
+        let ears: BTreeMap<&'static str, Arc<Ears>> =
+            ["edge", "media", "queue", "agent"].into_iter().map(|name| (name, Arc::default())).collect();
+        bus.attach_role(common::Role::Edge, ears["edge"].clone());
+        bus.attach_role(common::Role::Media, ears["media"].clone());
+        bus.attach_entities(EntityKind::Queue, ears["queue"].clone());
+        bus.attach_entities(EntityKind::Agent, ears["agent"].clone());
+        let arbiters = Arbiters::start(1).unwrap();
+        let calls = Calls::start(&CallParts {
+            bus: bus.clone(),
+            arbiters: arbiters.clone(),
+            journal,
+            placement: Arc::new(placement),
+            library: Arc::new(FlowStore::new()),
+            media: Arc::new(id),
+            settings: Settings::default(),
+            max_calls: 10,
+            actor_metrics: ActorMetrics::register(&metrics),
+            metrics: metrics.room("call", CallMetrics::register),
+        });
+        Self { bus, calls, ears, arbiters }
+    }
+
+    fn tell(&self, call: CallId, message: call_message::Message) -> Result<(), Refused> {
+        self.bus.send(Envelope {
+            to: Some(entity(&EntityAddress::call(&tenant(), call))),
+            payload: Some(Payload::Call(pb::CallMessage { message: Some(message) })),
+            ..Envelope::default()
+        })
+    }
+
+    fn request(&self, call: CallId, method: &str, cseq: u32, tag: &str, new: bool) {
+        let new_call = new.then(|| edge::NewCall {
+            tenant: "default".into(),
+            dialled: "support".into(),
+            destination: Some(edge::new_call::Destination::Queue("support".into())),
+            caller_number: "+49".into(),
+            contact_uri: "sip:c@127.0.0.1".into(),
+            ..Default::default()
+        });
+        let request = edge::IncomingRequest {
+            transaction: if method == "ACK" { String::new() } else { format!("t{cseq}") },
+            message: sip(method, cseq, tag, if new { "v=0\r\n" } else { "" }),
+            source: "127.0.0.1:5070".into(),
+            transport: "udp".into(),
+            new_call,
+        };
+        let event = edge::EdgeEvent {
+            edge: "n1".into(),
+            received_us: now().as_micros(),
+            event: Some(edge::edge_event::Event::Request(request)),
+        };
+        self.tell(call, call_message::Message::Edge(event)).unwrap();
+    }
+
+    /// Waits until somebody was told what is looked for.
+    async fn heard<T>(&self, who: &str, look: impl Fn(&Envelope) -> Option<T>) -> T {
+        for _ in 0..5_000 {
+            if let Some(found) = self.ears[who].0.lock().unwrap().iter().find_map(&look) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("not heard by {who}: {:#?}", self.ears[who].0.lock().unwrap());
+    }
+
+    async fn response(&self, status: u16) -> Response {
+        self.heard("edge", |envelope| match &envelope.payload {
+            Some(Payload::Edge(edge::EdgeCommand {
+                command: Some(edge::edge_command::Command::Response(response)),
+                ..
+            })) => match parse_datagram(&response.message) {
+                Ok(Message::Response(response)) => {
+                    Some(response).filter(|response| response.status == status)
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+        .await
+    }
+
+    /// Answers the media command that `pick` recognises.
+    async fn media(
+        &self,
+        call: CallId,
+        pick: impl Fn(&media::media_command::Command) -> bool,
+        ok: media::MediaOk,
+    ) {
+        let command = self
+            .heard("media", |envelope| match &envelope.payload {
+                Some(Payload::Media(command)) if command.command.as_ref().is_some_and(&pick) => {
+                    Some(command.clone())
+                }
+                _ => None,
+            })
+            .await;
+        assert_eq!(command.shard, u32::from(call.shard().index()));
+        assert!(command.epoch > 0);
+        let reply = media::MediaReply {
+            call_id: call.to_string(),
+            command_id: command.command_id,
+            result: Some(media::media_reply::Result::Ok(ok)),
+        };
+        self.tell(call, call_message::Message::MediaReply(reply)).unwrap();
+    }
+}
+
+fn tenant() -> TenantId {
+    "default".parse().unwrap()
+}
+
+fn answer() -> media::MediaOk {
+    media::MediaOk {
+        sdp: Bytes::from_static(b"v=0\r\n"),
+        codec: media::Codec::Pcmu.into(),
+        ..Default::default()
+    }
+}
+
+fn entry_of(envelope: &Envelope) -> Option<acd::queue_message::Message> {
+    match &envelope.payload {
+        Some(Payload::Queue(message)) => message.message.clone(),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_over_the_bus_survives_a_restart_of_its_owner_and_is_marked_when_its_media_did_not() {
+    use media::media_command::Command;
+    let journal = Arc::new(SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap());
+    let call = call_id();
+    let node = Node::start(journal.clone(), 1).await;
+    node.request(call, "INVITE", 1, "", true);
+    let tag = node.response(180).await.headers.to_tag().unwrap();
+    node.media(call, |command| matches!(command, Command::CreateRtp(_)), answer()).await;
+    assert_eq!(&node.response(200).await.body[..], b"v=0\r\n");
+    node.request(call, "ACK", 1, &tag, false);
+    let enqueue = node.heard("queue", entry_of).await;
+    assert!(matches!(enqueue, acd::queue_message::Message::Enqueue(e) if e.call_id == call.to_string()));
+    node.media(call, |command| matches!(command, Command::SetProgram(_)), answer()).await;
+    assert_eq!(node.calls.phase(&tenant(), call).await, Some(Phase::Queued));
+    assert!(node.calls.shutdown(Duration::from_secs(5)).await);
+    node.arbiters.shutdown().await.unwrap();
+
+    let node = Node::start(journal.clone(), 2).await;
+    assert_eq!(node.calls.recover(&[call.shard()]).await.unwrap(), 1);
+    node.media(call, |command| matches!(command, Command::ListSessions(_)), media::MediaOk::default()).await;
+    // The media are gone: BYE in the recovered dialog, the queue hears it, the journal says why.
+    let bye = node
+        .heard("edge", |envelope| match &envelope.payload {
+            Some(Payload::Edge(edge::EdgeCommand {
+                command: Some(edge::edge_command::Command::Request(request)),
+                ..
+            })) => Some(request.clone()),
+            _ => None,
+        })
+        .await;
+    let text = String::from_utf8(bye.message.to_vec()).unwrap();
+    assert!(
+        text.starts_with("BYE sip:ada@127.0.0.1:5070 SIP/2.0\r\n") && text.contains("CSeq: 101 BYE"),
+        "{text}"
+    );
+    let leave = node
+        .heard("queue", |envelope| match entry_of(envelope)? {
+            acd::queue_message::Message::Leave(leave) => Some(leave),
+            _ => None,
+        })
+        .await;
+    assert_eq!(leave.cause(), acd::LeaveCause::Lost);
+    let left = pb::QueueToCall {
+        queue_id: "support".into(),
+        entry: 0,
+        event: Some(pb::queue_to_call::Event::Left(true)),
+    };
+    node.tell(call, call_message::Message::Queue(left)).unwrap();
+    node.media(call, |command| matches!(command, Command::CloseSession(_)), media::MediaOk::default()).await;
+    let failed = edge::TransactionFailed {
+        transaction: bye.client_transaction,
+        kind: edge::transaction_failed::Kind::Timeout.into(),
+    };
+    let event = edge::EdgeEvent {
+        edge: "n1".into(),
+        received_us: 0,
+        event: Some(edge::edge_event::Event::Failed(failed)),
+    };
+    node.tell(call, call_message::Message::Edge(event)).unwrap();
+    for _ in 0..5_000 {
+        if node.calls.count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let history = journal.load_entity(&EntityAddress::call(&tenant(), call)).await.unwrap();
+    assert!(history.finished, "{:?}", history.events.iter().map(|event| &event.kind).collect::<Vec<_>>());
+
+    // Whoever still speaks to the call gets an answer.
+    node.request(call, "OPTIONS", 9, &tag, false);
+    node.response(481).await;
+    let connect = pb::AgentToCall {
+        agent_id: "alice".into(),
+        offer_id: "support:1:1".into(),
+        event: Some(pb::agent_to_call::Event::AskAlive(true)),
+    };
+    node.tell(call, call_message::Message::Agent(connect)).unwrap();
+    let ended = node
+        .heard("agent", |envelope| match &envelope.payload {
+            Some(Payload::Agent(acd::AgentMessage {
+                message: Some(acd::agent_message::Message::Call(message)),
+            })) => message.event.clone(),
+            _ => None,
+        })
+        .await;
+    assert!(matches!(ended, acd::call_to_agent::Event::Ended(e) if e.connected_us == 0));
+    node.calls.shutdown(Duration::from_secs(5)).await;
+    node.arbiters.shutdown().await.unwrap();
+    journal.close().await;
+}
