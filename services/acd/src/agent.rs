@@ -16,7 +16,7 @@ use trunkline_proto::{
     acd::v1 as pb,
     call::v1::{CallMessage, call_message},
     common::v1::envelope::Payload,
-    console::v1::{ConsoleMessage, Ring, console_message},
+    console::v1::{ConsoleMessage, Ring, TranscriptLine, console_message},
 };
 use trunkline_types::{AgentId, EntityAddress, TenantId, Timestamp};
 
@@ -26,6 +26,7 @@ use crate::{
     outbox::Sender,
     parts::Directory,
     sessions::Sessions,
+    spans::AgentSpans,
 };
 
 const SNAPSHOT: u16 = 1;
@@ -33,7 +34,11 @@ const EVENT: u16 = 1;
 
 /// What an agent's actor is told.
 pub(crate) enum AgentMail {
-    Wire(Box<pb::AgentMessage>),
+    Wire {
+        message: Box<pb::AgentMessage>,
+        /// The span that caused it; may be empty.
+        traceparent: String,
+    },
     Configure(Box<trunkline_acd_core::AgentConfig>),
 }
 
@@ -50,6 +55,11 @@ pub(crate) struct AgentShell {
     shown: Option<Box<AgentView>>,
     /// The conversation as the call last told it.
     call: pb::AgentCallState,
+    spans: AgentSpans,
+    /// The traceparent of the message in hand.
+    cause: String,
+    /// The state under which the agent is counted.
+    counted: Option<&'static str>,
 }
 
 impl AgentShell {
@@ -71,6 +81,9 @@ impl AgentShell {
             consoles: BTreeMap::new(),
             shown: None,
             call: pb::AgentCallState::default(),
+            spans: AgentSpans::default(),
+            cause: String::new(),
+            counted: None,
         }
     }
 
@@ -81,12 +94,36 @@ impl AgentShell {
     fn read(&mut self, message: pb::AgentMessage) -> Option<AgentInput> {
         use pb::agent_message::Message;
         let parsed = match message.message {
+            Some(Message::Call(pb::CallToAgent {
+                call_id,
+                event: Some(pb::call_to_agent::Event::Transcript(line)),
+                ..
+            })) => {
+                self.pass_transcript(call_id, line);
+                return None;
+            }
             Some(Message::Call(message)) => self.read_call(message),
             Some(Message::Command(command)) => return self.read_command(command),
             Some(other) => agent_message::from_queue(other),
             None => return None,
         };
         parsed.map_err(|error| self.malformed(&error)).ok()
+    }
+
+    /// What is said belongs to the call's record; the agent's pages only see it come.
+    fn pass_transcript(&self, call_id: String, line: pb::AgentTranscript) {
+        let line = TranscriptLine {
+            call_id,
+            channel: line.channel,
+            start_ms: line.start_ms,
+            end_ms: line.end_ms,
+            text: line.text,
+            is_final: line.is_final,
+        };
+        let consoles: BTreeSet<&String> = self.consoles.values().collect();
+        for console in consoles {
+            self.to_console(console, "", console_message::Message::Transcript(line.clone()));
+        }
     }
 
     fn malformed(&self, error: &crate::convert::Malformed) {
@@ -155,7 +192,15 @@ impl AgentShell {
         }
     }
 
+    fn count(&mut self, state: Option<&'static str>) {
+        if self.counted != state {
+            self.metrics.agent_moved(&self.tenant, self.counted, state);
+            self.counted = state;
+        }
+    }
+
     fn show(&mut self, view: Box<AgentView>) {
+        self.count(Some(view.status.name()));
         let queues = self.directory.queue_names(&self.tenant, &self.agent);
         let snapshot = view::snapshot(&view, &self.call, queues, now());
         let consoles: BTreeSet<String> = self.consoles.values().cloned().collect();
@@ -200,6 +245,12 @@ impl AgentShell {
     }
 }
 
+impl Drop for AgentShell {
+    fn drop(&mut self) {
+        self.count(None);
+    }
+}
+
 impl Behaviour for AgentShell {
     type Core = Agent;
     type Input = AgentInput;
@@ -216,6 +267,7 @@ impl Behaviour for AgentShell {
 
     fn encode(&self, event: &AgentEvent, _: Timestamp) -> NewEvent {
         self.metrics.agent(event);
+        self.spans.event(&self.agent, &self.cause, event);
         NewEvent::new(agent_event::kind(event), EVENT, event.at(), agent_event::encode(event).encode_to_vec())
     }
 
@@ -236,7 +288,8 @@ impl Behaviour for AgentShell {
                 let name = name.unwrap_or_else(|| self.agent.to_string());
                 let message = agent_message::to_call(&self.agent, &name, message);
                 let message = CallMessage { message: Some(call_message::Message::Agent(message)) };
-                self.sender.send(&EntityAddress::call(&self.tenant, call), Payload::Call(message), Some(id));
+                let to = EntityAddress::call(&self.tenant, call);
+                self.sender.send_under(self.spans.traceparent(call), &to, Payload::Call(message), Some(id));
             }
             AgentEffect::Show(view) => self.show(view),
             AgentEffect::CommandDone { session, id, reply } => {

@@ -78,6 +78,8 @@ pub(crate) fn from_call(m: pb::CallToAgent, before: ConversationStatus) -> Parse
                 CallToAgent::ControlFailed { offer, control, error: e.error }
             }
         }
+        // Passed on by the shell.
+        call_to_agent::Event::Transcript(_) => return Err(Malformed("transcript")),
         call_to_agent::Event::Ended(e) => CallToAgent::Ended {
             offer,
             connected_at: at_some(e.connected_us),
