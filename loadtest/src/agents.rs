@@ -72,6 +72,17 @@ pub async fn start(
     Ok(served)
 }
 
+/// Lets all agents sign out and returns what they served and nobody looked at yet.
+pub async fn leave(gate: watch::Sender<usize>, mut served: mpsc::Receiver<Served>) -> Vec<Served> {
+    drop(gate);
+    let mut rest = Vec::new();
+    let all = async { while served.recv_many(&mut rest, 1_000).await > 0 {} };
+    if tokio::time::timeout(Duration::from_secs(5), all).await.is_err() {
+        crate::report::note("some agents did not sign out in time");
+    }
+    rest
+}
+
 type SignedIn = std::result::Result<Result<Agent>, tokio::task::JoinError>;
 
 fn start_one(

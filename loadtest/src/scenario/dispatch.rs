@@ -86,6 +86,7 @@ impl Plan {
             figures.push(figure("CPU per call that was answered", each, "ms"));
         }
         end(&callers, &mut news, 0..self.callers).await?;
+        agents::leave(gate, served).await;
         Ok(figures)
     }
 }

@@ -42,7 +42,7 @@ impl Plan {
         let (gate, closed) = watch::channel(0);
         note(&format!("signing in {} agents", self.agents));
         let habits = Habits { talk: self.talk, again: true };
-        let mut served = agents::start(server.at.http, self.agents, habits, closed).await?;
+        let served = agents::start(server.at.http, self.agents, habits, closed).await?;
         gate.send_replace(usize::MAX);
         tokio::time::sleep(Duration::from_secs(2)).await;
         // One second of calls that are not counted.
@@ -55,11 +55,7 @@ impl Plan {
         let finished = drain(&mut news, total).await;
         let (span, after) = (begun.elapsed(), server.usage()?);
         let results = callers.results().await?;
-        drop(gate);
-        let mut rings = Vec::new();
-        while let Ok(one) = served.try_recv() {
-            rings.push(one);
-        }
+        let rings = agents::leave(gate, served).await;
         let measured = results.get(warm_up..).unwrap_or_default();
         let mut figures = outcome(measured, &rings, warm_up, finished);
         if let Some(((before, after), (idle, idle_while))) = before.zip(after).zip(idle) {

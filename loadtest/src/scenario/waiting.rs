@@ -38,7 +38,7 @@ impl Plan {
         let sdp = sip::offer(ear.local_addr()?, direction);
         let (gate, closed) = watch::channel(0);
         let habits = Habits { talk: Duration::from_secs(1), again: false };
-        let _served = agents::start(server.at.http, self.agents, habits, closed).await?;
+        let served = agents::start(server.at.http, self.agents, habits, closed).await?;
         let last = WARM_UP + self.callers;
         let (callers, mut news) = callers(server, args, sdp, last).await?;
         place(&callers, 0..WARM_UP, self.rate).await?;
@@ -59,7 +59,7 @@ impl Plan {
         end(&callers, &mut news, WARM_UP..last).await?;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let ended = server.usage()?;
-        drop(gate);
+        agents::leave(gate, served).await;
         let measured = results.get(WARM_UP..).unwrap_or_default();
         let mut figures = vec![
             figure("callers who waited", good as f64, "calls"),
