@@ -67,7 +67,7 @@ fn cargo_deny() -> Result<()> {
         let _ = std::fs::remove_dir_all(tools.join("build"));
     }
     Step::new("licences and sources", binary)
-        .args(["--offline", "check", "licenses", "bans", "sources"])
+        .args(["check", "licenses", "bans", "sources"])
         .run()
 }
 

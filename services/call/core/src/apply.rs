@@ -104,7 +104,8 @@ impl Call {
             destination: started.destination.clone(),
         }));
         // The call checked this before it journalled the INVITE.
-        let Ok(dialog) = Dialog::from_request(&started.invite, &invite::local_tag(self.id)) else { return };
+        let tag = invite::local_tag(self.id, &started.contact_uri);
+        let Ok(dialog) = Dialog::from_request(&started.invite, &tag) else { return };
         self.caller = Some(Box::new(CallerLeg {
             id: self.caller_leg(),
             dialog,

@@ -3,7 +3,7 @@
 use trunkline_sip::{Request, Response};
 use trunkline_types::{AgentId, NodeId, OfferId, QueueId, ReleaseCause, Timestamp};
 
-use crate::{input::Route, media::MediaCommand};
+use crate::{event::Speaker, input::Route, media::MediaCommand};
 use std::collections::BTreeMap;
 
 /// One effect of a [`crate::Call`].
@@ -195,6 +195,23 @@ pub enum AgentNotice {
         /// The conversation after it; `None` when there is none.
         state: Option<ConversationState>,
     },
+    /// A line of the transcript as it comes; not kept.
+    Transcript(Box<TranscriptLine>),
+}
+
+/// A line of a live transcript.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranscriptLine {
+    /// Who spoke.
+    pub speaker: Speaker,
+    /// From, ms since the recording began.
+    pub start_ms: u64,
+    /// To, ms.
+    pub end_ms: u64,
+    /// What.
+    pub text: String,
+    /// False: a later line with the same speaker and start replaces it.
+    pub is_final: bool,
 }
 
 /// A conversation as its agent has to see it.

@@ -1,7 +1,7 @@
 //! INVITE, the first and later ones: early and late offer, the 2xx until its ACK.
 
 use bytes::Bytes;
-use trunkline_sip::{Dialog, HeaderName, Method, Request, Response, token, uas::Capabilities};
+use trunkline_sip::{Dialog, HeaderName, Method, Request, Response, Uri, token, uas::Capabilities};
 use trunkline_types::{CallId, ReleaseCause};
 
 use crate::{
@@ -15,8 +15,17 @@ use crate::{
     session_timer::{self, Wish},
 };
 
-/// Our tag in the caller's dialog: follows from the call's id, whose entropy is random, so that a replay finds it.
-pub(crate) fn local_tag(call: CallId) -> String {
+/// Our tag in the caller's dialog: the token of our Contact, by which any edge finds the call of a peer that ignores
+/// Contact and sends to the address it first called (RFC 3261 section 12.2.1.1 forbids it; sipp and old gateways do).
+/// Without a token it follows from the call's id, whose entropy is random, so that a replay finds it.
+pub(crate) fn local_tag(call: CallId, contact_uri: &str) -> String {
+    let is_token =
+        |user: &String| user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b));
+    if let Ok(Uri::Sip(contact)) = contact_uri.parse()
+        && let Some(user) = contact.user().filter(is_token).filter(|user| !user.is_empty())
+    {
+        return user;
+    }
     let hash = call.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -47,7 +56,7 @@ impl Call {
     /// The INVITE that makes the call.
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>, incoming: Incoming, new_call: NewCall) {
         let Incoming { transaction, request, route, .. } = incoming;
-        let dialog = match Dialog::from_request(&request, &local_tag(self.id)) {
+        let dialog = match Dialog::from_request(&request, &local_tag(self.id, &new_call.contact_uri)) {
             Ok(dialog) => dialog,
             Err(error) => {
                 let response = Response::to(&request, error.status()).with_reason(&error.to_string());
@@ -404,7 +413,10 @@ impl Call {
     }
 
     pub(crate) fn tagged(&self, response: Response) -> Response {
-        response.with_to_tag(&local_tag(self.id))
+        match self.caller.as_deref() {
+            Some(caller) => response.with_to_tag(&caller.dialog.local_tag),
+            None => response.with_to_tag(&local_tag(self.id, "")),
+        }
     }
 
     fn with_contact(&self, response: Response) -> Response {

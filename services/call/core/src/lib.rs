@@ -58,6 +58,7 @@ mod tests;
 pub use call::{Call, Phase};
 pub use effect::{
     AgentNotice, Card, ConversationState, EdgeCommand, Effect, Enqueue, LeaveCause, QueueRequest,
+    TranscriptLine,
 };
 pub use event::{
     Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,

@@ -4,6 +4,7 @@ use trunkline_types::{LegId, RecordingId, Timestamp};
 
 use crate::{
     call::{Call, Cx},
+    effect::{AgentNotice, TranscriptLine},
     event::{EventBody, RecordingFinished, TranscriptSegment, TranscriptState},
     media::{MediaBody, MediaFailureKind, RecordedObject, Then},
     settings::Treatment,
@@ -148,6 +149,13 @@ impl Call {
         }
         // The event settles the first open transcript; this one is over in any case.
         self.recordings.retain(|recording| recording.id != id);
+    }
+
+    /// The agent reads along.
+    pub(crate) fn show_transcript(&self, cx: &mut Cx<'_>, line: TranscriptLine) {
+        if let Some(part) = self.agent.as_deref() {
+            self.tell_agent(cx, &part.agent, &part.offer, AgentNotice::Transcript(Box::new(line)));
+        }
     }
 
     pub(crate) fn transcribed(&mut self, cx: &mut Cx<'_>, segment: TranscriptSegment) {

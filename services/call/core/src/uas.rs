@@ -59,7 +59,7 @@ impl Call {
             Method::Bye => self.on_bye(cx, &incoming),
             Method::Info => self.on_info(cx, &incoming),
             Method::Options => {
-                let tag = crate::invite::local_tag(self.id);
+                let tag = self.caller.as_deref().map_or_else(String::new, |c| c.dialog.local_tag.clone());
                 let response = uas::options_answer(&incoming.request, &can, &tag);
                 self.respond(cx, &incoming.route, &incoming.transaction, response);
             }

@@ -266,13 +266,14 @@ pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
                 reason: e.message + &kept,
             }
         }
-        Event::TranscriptSegment(e) if e.r#final => MediaEvent::TranscriptSegment {
+        Event::TranscriptSegment(e) => MediaEvent::TranscriptSegment {
             recording: recording("transcript_segment.transcription_id", &e.transcription_id)?,
             speaker: if e.channel() == pb::Channel::Right { Speaker::Agent } else { Speaker::Caller },
             start_ms: e.start_ms,
             end_ms: e.end_ms,
             text: e.text,
             confidence: e.confidence as f32,
+            is_final: e.r#final,
         },
         Event::TranscriptGap(e) => MediaEvent::TranscriptGap {
             recording: recording("transcript_gap.transcription_id", &e.transcription_id)?,
@@ -298,7 +299,7 @@ pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
         Event::SessionEnded(e) => {
             MediaEvent::SessionEnded { shutdown: e.reason() == pb::session_ended::Reason::Shutdown }
         }
-        Event::TranscriptSegment(_) | Event::RecordingStarted(_) | Event::DigitsSent(_) => return Ok(None),
+        Event::RecordingStarted(_) | Event::DigitsSent(_) => return Ok(None),
     };
     Ok(Some(Input::MediaEvent { id, event: Box::new(event) }))
 }

@@ -2,7 +2,7 @@
 
 use trunkline_call_core::{
     AgentNotice, AgentRequest, Card, Control, ConversationState, Input, LeaveCause, QueueRequest,
-    QueueSignal, RefusedReason,
+    QueueSignal, RefusedReason, Speaker,
 };
 use trunkline_proto::{
     acd::v1::{self as acd, call_to_agent, queue_message},
@@ -127,6 +127,17 @@ pub(crate) fn to_agent(call: CallId, offer: &OfferId, notice: AgentNotice) -> ac
             Event::MediaRemade(acd::MediaRemade { session, request, sdp_answer, error })
         }
         AgentNotice::State(state) => Event::State(conversation(state)),
+        AgentNotice::Transcript(line) => Event::Transcript(acd::AgentTranscript {
+            channel: match line.speaker {
+                Speaker::Caller => "caller",
+                Speaker::Agent => "agent",
+            }
+            .to_owned(),
+            start_ms: i64::try_from(line.start_ms).unwrap_or(i64::MAX),
+            end_ms: i64::try_from(line.end_ms).unwrap_or(i64::MAX),
+            text: line.text,
+            is_final: line.is_final,
+        }),
         AgentNotice::Ended { cause, at, connected } => Event::Ended(acd::AgentCallEnded {
             cause: cause.as_str().to_owned(),
             at_us: at.as_micros(),

@@ -5,6 +5,7 @@ use trunkline_types::LegId;
 use super::message::{Disconnect, MediaEvent, MediaOk};
 use crate::{
     call::{Call, Cx},
+    effect::TranscriptLine,
     event::{DigitsHow, EventBody, HoldBy, TranscriptSegment},
 };
 
@@ -27,11 +28,32 @@ impl Call {
             }
             MediaEvent::RecordingFinished(object) => self.recording_finished(cx, *object),
             MediaEvent::RecordingFailed { recording, reason } => self.recording_failed(cx, recording, reason),
-            MediaEvent::TranscriptSegment { recording, speaker, start_ms, end_ms, text, confidence } => {
-                let speaker = Some(speaker);
-                let segment =
-                    TranscriptSegment { recording, speaker, start_ms, end_ms, text, confidence, gap: false };
-                self.transcribed(cx, segment);
+            MediaEvent::TranscriptSegment {
+                recording,
+                speaker,
+                start_ms,
+                end_ms,
+                text,
+                confidence,
+                is_final,
+            } => {
+                self.show_transcript(
+                    cx,
+                    TranscriptLine { speaker, start_ms, end_ms, text: text.clone(), is_final },
+                );
+                if is_final {
+                    let speaker = Some(speaker);
+                    let segment = TranscriptSegment {
+                        recording,
+                        speaker,
+                        start_ms,
+                        end_ms,
+                        text,
+                        confidence,
+                        gap: false,
+                    };
+                    self.transcribed(cx, segment);
+                }
             }
             MediaEvent::TranscriptGap { recording, start_ms, end_ms, reason } => {
                 let segment = TranscriptSegment {

@@ -366,7 +366,7 @@ pub enum MediaEvent {
         /// Why.
         reason: String,
     },
-    /// A final piece of transcript.
+    /// A piece of transcript.
     TranscriptSegment {
         /// Named like the recording.
         recording: RecordingId,
@@ -380,6 +380,8 @@ pub enum MediaEvent {
         text: String,
         /// 0 to 1; negative = unknown.
         confidence: f32,
+        /// False: only shown; a later one with the same speaker and start replaces it.
+        is_final: bool,
     },
     /// Audio that did not reach the recogniser.
     TranscriptGap {

@@ -176,6 +176,7 @@ fn the_agent_hangs_up_and_the_call_ends_when_all_is_settled() {
         end_ms: 900,
         text: "hello".into(),
         confidence: 0.9,
+        is_final: true,
     };
     bed.media_event(segment);
     let finished = TranscriptState::Finished;
