@@ -39,6 +39,8 @@ const QUEUE: usize = 16_384;
 /// Bytes of appends that may wait.
 const QUEUE_BYTES: usize = 64 << 20;
 const READERS: u32 = 4;
+/// See [`SqliteOptions::spacing`].
+const SPACING: Duration = Duration::from_millis(5);
 
 /// Where an embedded journal lives.
 #[derive(Debug)]
@@ -46,12 +48,13 @@ pub struct SqliteOptions {
     dir: PathBuf,
     temporary: Option<tempfile::TempDir>,
     metrics: JournalMetrics,
+    spacing: Duration,
 }
 
 impl SqliteOptions {
     /// In a data directory, which is made if need be; every commit waits for the disk.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), temporary: None, metrics: JournalMetrics::new() }
+        Self { dir: dir.into(), temporary: None, metrics: JournalMetrics::new(), spacing: SPACING }
     }
 
     /// In a temporary directory, which is removed with the journal. Since nothing is meant to outlive the process,
@@ -62,7 +65,20 @@ impl SqliteOptions {
     pub fn temporary() -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { path: std::env::temp_dir(), source };
         let dir = tempfile::Builder::new().prefix("trunkline-").tempdir().map_err(folder)?;
-        Ok(Self { dir: dir.path().to_owned(), temporary: Some(dir), metrics: JournalMetrics::new() })
+        Ok(Self {
+            dir: dir.path().to_owned(),
+            temporary: Some(dir),
+            metrics: JournalMetrics::new(),
+            spacing: SPACING,
+        })
+    }
+
+    /// Least time between the starts of two commits while the journal is busy (an idle one commits at once): 5 ms unless
+    /// told. More saves CPU, less saves waiting; two commits in a row lie between an agent's turning free and ringing.
+    #[must_use]
+    pub fn spacing(mut self, spacing: Duration) -> Self {
+        self.spacing = spacing;
+        self
     }
 
     /// Where to count.
@@ -120,6 +136,7 @@ impl SqliteJournal {
             documents,
             metrics: options.metrics.clone(),
             checkpoints: Checkpoints::new(readers.clone()),
+            spacing: options.spacing,
             dir: (lock, options.temporary),
         };
         tokio::spawn(writer.run());
