@@ -49,6 +49,13 @@ impl Setup {
         self
     }
 
+    /// With a configuration file.
+    pub fn config(self, yaml: &str) -> Result<Self> {
+        let file = self.folder.join("trunkline.yaml");
+        fs::write(&file, yaml).with_context(|| format!("{}", file.display()))?;
+        Ok(self.flag("--config", file.display().to_string()))
+    }
+
     /// With a folder for everything that survives a restart.
     pub fn data_dir(self) -> Self {
         let data = self.folder.join("data").display().to_string();

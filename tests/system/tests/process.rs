@@ -32,7 +32,7 @@ async fn sigterm_drains_and_data_survives_a_restart() -> Result<()> {
     let ended = |c: &serde_json::Value| c["ended_ms"].is_i64();
     let contact = api.until_contact("4930101", "the record is there", s(10), ended).await?;
     // One caller waits when it comes: he is released with BYE, not forgotten.
-    let waiting = Sipp::own("wait", system.sip()).key("caller", "493010").named("waiting").start(&folder)?;
+    let waiting = Sipp::own("wait", system.sip()).key("caller", "493011").named("waiting").start(&folder)?;
     api.until_queue("support", "one waits", s(10), |q| q["waiting"] == 1).await?;
     let setup = system.stop().await?;
     waiting.succeed().await.context("the caller who waits at SIGTERM")?;
@@ -46,8 +46,6 @@ async fn sigterm_drains_and_data_survives_a_restart() -> Result<()> {
     );
     let old_token = trunkline_system_tests::api::Api { address: system.http(), token: api.token };
     ensure!(old_token.contacts("").await?.len() == 2);
-    let shut = old_token.until_contact("4930101", "ended", s(5), ended).await;
-    ensure!(shut.is_ok());
     system.stop().await?;
     Ok(())
 }
@@ -74,7 +72,7 @@ async fn wrong_flags_are_explained() -> Result<()> {
         ("wrong-rtp", "--rtp", "5-3", "rtp"),
         ("wrong-config", "--config", "/nowhere/trunkline.yaml", "/nowhere/trunkline.yaml"),
         ("wrong-agents", "--agents", "99999", "--agents"),
-        ("wrong-log", "--recogniser", "not a url", "recogniser"),
+        ("wrong-recogniser", "--recogniser", "not a url", "transcription"),
         ("wrong-data", "--data-dir", "/proc/trunkline", "/proc/trunkline"),
     ];
     for (test, flag, value, named) in cases {
