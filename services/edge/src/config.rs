@@ -1,10 +1,13 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use trunkline_types::TenantId;
+
+use crate::metrics::NO_TRUNK;
 
 /// Why a configuration of the edge is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +71,21 @@ pub struct TrunkConfig {
     /// P-Asserted-Identity of this trunk is believed (RFC 3325 trust domain).
     #[serde(default)]
     pub trust_identity: bool,
+    /// What becomes of REGISTER. Default `challenge`.
+    #[serde(default)]
+    pub registrations: Registrations,
+}
+
+/// What a trunk's peers are answered to REGISTER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registrations {
+    /// 401, whoever asks: there are no accounts for telephones yet, so none gets in.
+    #[default]
+    Challenge,
+    /// 200 for peers that will not call before they are registered. Nothing is kept and nothing is called there; a
+    /// request that brings credentials is challenged all the same.
+    Acknowledge,
 }
 
 impl Default for Config {
@@ -87,6 +105,7 @@ impl Default for Config {
                 tenant: "default".parse().unwrap_or_else(|_| unreachable!("a valid name")),
                 sources: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
                 trust_identity: true,
+                registrations: Registrations::Challenge,
             }],
         }
     }
@@ -97,15 +116,17 @@ impl Default for Config {
 pub(crate) struct Settings {
     pub config: Config,
     pub trunks: Vec<Trunk>,
+    no_trunk: Arc<String>,
     pub message_timeout: Duration,
     pub idle_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Trunk {
-    pub name: String,
+    pub name: Arc<String>,
     pub tenant: TenantId,
     pub trust_identity: bool,
+    pub registrations: Registrations,
     sources: Vec<Network>,
 }
 
@@ -127,8 +148,14 @@ impl Settings {
             message_timeout: Duration::from_millis(config.message_timeout_ms),
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
             trunks,
+            no_trunk: Arc::new(NO_TRUNK.to_owned()),
             config,
         })
+    }
+
+    /// The name under which messages from and to a peer are counted.
+    pub fn trunk_name(&self, peer: IpAddr) -> Arc<String> {
+        self.trunk_of(peer).map_or_else(|| self.no_trunk.clone(), |trunk| trunk.name.clone())
     }
 
     pub fn trunk_of(&self, source: IpAddr) -> Option<&Trunk> {
@@ -157,9 +184,10 @@ impl Trunk {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            name: raw.name.clone(),
+            name: Arc::new(raw.name.clone()),
             tenant: raw.tenant.clone(),
             trust_identity: raw.trust_identity,
+            registrations: raw.registrations,
             sources,
         })
     }

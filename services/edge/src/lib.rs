@@ -29,7 +29,7 @@ use crate::{
     transport::tcp::Connections,
 };
 pub use crate::{
-    config::{Config, ConfigError, TrunkConfig},
+    config::{Config, ConfigError, Registrations, TrunkConfig},
     metrics::EdgeMetrics,
     token::TokenKey,
 };

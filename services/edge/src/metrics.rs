@@ -1,8 +1,14 @@
+use std::{sync::Arc, time::Duration};
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use trunkline_telemetry::buckets;
+
+/// Label of what comes from no configured trunk.
+pub(crate) const NO_TRUNK: &str = "none";
 
 /// Requests and responses. Methods outside the known ones are counted as "other".
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -11,6 +17,16 @@ pub(crate) struct MessageLabels {
     pub direction: &'static str,
     /// "request", or the class of the response: "1xx" … "6xx".
     pub class: &'static str,
+    /// The trunk's configured name; trunks are few.
+    pub trunk: Arc<String>,
+}
+
+/// Set-up delay.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SetupLabels {
+    /// "ringing" (the first 18x), "answered" (2xx) or "refused".
+    pub answer: &'static str,
+    pub trunk: Arc<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,7 +42,7 @@ pub struct EdgeMetrics {
     pub(crate) rejected: Family<ReasonLabels, Counter>,
     pub(crate) transactions: Gauge,
     pub(crate) connections: Gauge,
-    pub(crate) answer_seconds: Histogram,
+    pub(crate) setup_seconds: Family<SetupLabels, Histogram, fn() -> Histogram>,
 }
 
 impl EdgeMetrics {
@@ -38,13 +54,13 @@ impl EdgeMetrics {
             rejected: Family::default(),
             transactions: Gauge::default(),
             connections: Gauge::default(),
-            answer_seconds: Histogram::new([
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
-            ]),
+            setup_seconds: Family::new_with_constructor(|| {
+                Histogram::new(buckets::LATENCY_SECONDS.iter().copied())
+            }),
         };
         registry.register(
             "messages",
-            "SIP messages by method, direction and class",
+            "SIP messages by method, direction, class and trunk",
             metrics.messages.clone(),
         );
         registry.register("dropped", "Packets dropped without an answer, by reason", metrics.dropped.clone());
@@ -56,9 +72,9 @@ impl EdgeMetrics {
         registry.register("transactions", "SIP transactions alive", metrics.transactions.clone());
         registry.register("connections", "TCP connections open", metrics.connections.clone());
         registry.register(
-            "final_answer_seconds",
-            "Time from an INVITE to its final answer",
-            metrics.answer_seconds.clone(),
+            "setup_seconds",
+            "Time from an INVITE to the first 18x (ringing), its 2xx (answered) or its refusal",
+            metrics.setup_seconds.clone(),
         );
         metrics
     }
@@ -71,9 +87,24 @@ impl EdgeMetrics {
         self.rejected.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    pub(crate) fn message(&self, method: &str, direction: &'static str, class: &'static str) {
+    pub(crate) fn answered(&self, status: u16, trunk: Arc<String>, took: Duration) {
+        let answer = match status {
+            ..200 => "ringing",
+            200..300 => "answered",
+            _ => "refused",
+        };
+        self.setup_seconds.get_or_create(&SetupLabels { answer, trunk }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn message(
+        &self,
+        method: &str,
+        direction: &'static str,
+        class: &'static str,
+        trunk: Arc<String>,
+    ) {
         let method = method_label(method);
-        self.messages.get_or_create(&MessageLabels { method, direction, class }).inc();
+        self.messages.get_or_create(&MessageLabels { method, direction, class, trunk }).inc();
     }
 }
 

@@ -1,5 +1,5 @@
-//! The token in Contact: it names the call (and with it the shard), so that any edge of the cluster can bring an
-//! in-dialog request to the call's owner, and carries an HMAC so that nobody else can make one up.
+//! The token in Contact and in our tag: it names the call (and with it the shard), so that any edge of the cluster can
+//! bring an in-dialog request to the call's owner, and carries an HMAC so that nobody else can make one up.
 //!
 //! Form of the Contact's user part: 16 digits MAC, 25 digits call id, then the tenant.
 

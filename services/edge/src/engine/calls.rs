@@ -1,10 +1,21 @@
 //! Which call a transaction belongs to. Transaction-stateful, dialog-stateless: everything here ends with the
 //! transaction.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use trunkline_sip::TransactionId;
 use trunkline_types::{EntityAddress, Timestamp};
+
+/// An INVITE on its way to its final answer.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    /// When it came.
+    pub since: Timestamp,
+    /// From where.
+    pub trunk: Arc<String>,
+    /// The caller has heard a 18x.
+    pub rung: bool,
+}
 
 /// A transaction and the call it belongs to.
 #[derive(Debug, Clone)]
@@ -15,7 +26,7 @@ pub(super) enum Owner {
         /// As the call knows it.
         name: String,
         /// Set for an INVITE without a final answer yet.
-        invite_since: Option<Timestamp>,
+        setup: Option<Setup>,
     },
     /// A client transaction of the call.
     Client { call: EntityAddress, name: String },
@@ -36,16 +47,11 @@ impl Calls {
     }
 
     /// Names a server transaction for its call.
-    pub fn server(
-        &mut self,
-        id: TransactionId,
-        call: EntityAddress,
-        invite_since: Option<Timestamp>,
-    ) -> String {
+    pub fn server(&mut self, id: TransactionId, call: EntityAddress, setup: Option<Setup>) -> String {
         self.next += 1;
         let name = format!("{:x}-{}", self.prefix, self.next);
         self.servers.insert(name.clone(), id);
-        self.owners.insert(id, Owner::Server { call, name: name.clone(), invite_since });
+        self.owners.insert(id, Owner::Server { call, name: name.clone(), setup });
         name
     }
 
@@ -58,10 +64,16 @@ impl Calls {
         self.owners.get(id)
     }
 
-    /// The INVITE has its final answer: when it began, once.
-    pub fn answered(&mut self, id: &TransactionId) -> Option<Timestamp> {
-        match self.owners.get_mut(id) {
-            Some(Owner::Server { invite_since, .. }) => invite_since.take(),
+    /// The INVITE is being answered: the set-up, when this is the first answer of its kind.
+    pub fn answered(&mut self, id: &TransactionId, status: u16) -> Option<Setup> {
+        let Some(Owner::Server { setup, .. }) = self.owners.get_mut(id) else { return None };
+        match status {
+            180..=189 => {
+                let found = setup.as_mut().filter(|setup| !setup.rung)?;
+                found.rung = true;
+                Some(found.clone())
+            }
+            200.. => setup.take(),
             _ => None,
         }
     }

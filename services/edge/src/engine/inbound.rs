@@ -18,12 +18,19 @@ use trunkline_sip::{
     Frame, HeaderName, Message, Method, Request, Response, TransactionId, Unacceptable, Uri, parse_datagram,
     token, uas,
 };
-use trunkline_types::{DialString, EntityAddress, TenantId, Timestamp, mask_number};
+use trunkline_telemetry::{
+    TraceParent, call_span, trace_id_of,
+    tracing::{Span, field::Empty},
+};
+use trunkline_types::{CallId, DialString, EntityAddress, TenantId, Timestamp, mask_number};
 
-use super::{Engine, Failure, calls::Owner};
+use super::{
+    Engine, Failure,
+    calls::{Owner, Setup},
+};
 use crate::{
     Destination,
-    config::Trunk,
+    config::{Registrations, Trunk},
     metrics::class,
     transport::{Path, tcp::ConnectionEvent},
 };
@@ -63,7 +70,7 @@ impl Engine {
     fn message(&mut self, message: Message, path: Path) {
         match message {
             Message::Request(mut request) => {
-                self.parts.metrics.message(request.method.as_str(), "in", "request");
+                self.count(request.method.as_str(), "in", "request", path);
                 trunkline_sip::stamp_source(&mut request, path.peer());
                 let is_checked = request.method != Method::Ack && request.method != Method::Cancel;
                 if is_checked && let Err(rejection) = uas::check_request(&request, &self.capabilities) {
@@ -76,7 +83,7 @@ impl Engine {
             Message::Response(response) => {
                 let method =
                     response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
-                self.parts.metrics.message(&method, "in", class(response.status));
+                self.count(&method, "in", class(response.status), path);
                 if uas::check_response(&response).is_err() {
                     return self.parts.metrics.drop("bad_response");
                 }
@@ -124,7 +131,9 @@ impl Engine {
                 self.answer(id, answer);
             }
             (Method::Register, false) => {
-                let answer = self.registrar.challenge(now(), &request, &self.new_tag());
+                let trunk = self.parts.settings.trunk_of(path.peer().ip());
+                let policy = trunk.map_or(Registrations::Challenge, |trunk| trunk.registrations);
+                let answer = self.registrar.answer(now(), &request, policy, &self.new_tag());
                 self.answer(id, answer);
             }
             // RFC 3261 section 12.2.2: outside a dialog these mean nothing.
@@ -149,11 +158,13 @@ impl Engine {
         }
     }
 
+    /// The call that the Request-URI names (our Contact), or our tag, for peers that ignore Contact.
     fn token_call(&self, request: &Request) -> Option<EntityAddress> {
-        match &request.uri {
-            Uri::Sip(uri) => self.parts.key.call(&uri.user()?),
+        let by_uri = match &request.uri {
+            Uri::Sip(uri) => uri.user().and_then(|user| self.parts.key.call(&user)),
             _ => None,
-        }
+        };
+        by_uri.or_else(|| self.parts.key.call(&request.headers.to_tag()?))
     }
 
     fn invite(&mut self, id: TransactionId, request: Request, path: Path) {
@@ -179,10 +190,19 @@ impl Engine {
         let address = EntityAddress::call(&trunk.tenant, call);
         let contact = self.contact_uri(&trunk.tenant, call, path);
         let new_call = describe(&request, &trunk, dialled, destination, contact);
-        let name = self.calls.server(id, address.clone(), Some(at));
+        let span = new_call_span(call, &request, &trunk, path);
+        tracing::info!(
+            call_id = %call, trace_id = %trace_id_of(call), sip_call_id = %sip_call_id(&request),
+            trunk = %trunk.name, dialled = %mask_number(&new_call.dialled),
+            caller = %mask_number(&new_call.caller_number), "new call"
+        );
+        let setup = Setup { since: at, trunk: trunk.name.clone(), rung: false };
+        let name = self.calls.server(id, address.clone(), Some(setup));
         let event = self.incoming(name, &request, path, Some(new_call));
-        if let Err(error) = self.to_call(&address, event) {
-            tracing::warn!(call_id = %call, %error, "a new call was refused");
+        let traceparent = TraceParent::header(TraceParent::of_span(&span));
+        if let Err(error) = self.to_call_under(traceparent, &address, event) {
+            tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), %error, "a new call was refused");
+            span.record("otel.status_code", "ERROR");
             self.refuse(id, &request, 503, "capacity");
         }
     }
@@ -256,6 +276,16 @@ impl Engine {
     }
 
     fn to_call(&self, call: &EntityAddress, event: edge_event::Event) -> Result<(), Refused> {
+        self.to_call_under(String::new(), call, event)
+    }
+
+    /// With the span that the event belongs to.
+    fn to_call_under(
+        &self,
+        traceparent: String,
+        call: &EntityAddress,
+        event: edge_event::Event,
+    ) -> Result<(), Refused> {
         let event = EdgeEvent {
             edge: self.parts.bus.node().as_str().to_owned(),
             received_us: now().as_micros(),
@@ -265,6 +295,7 @@ impl Engine {
         self.parts.bus.send(Envelope {
             to: Some(entity(call)),
             from: Some(self.parts.bus.own(Role::Edge)),
+            traceparent,
             payload: Some(trunkline_proto::common::v1::envelope::Payload::Call(message)),
             ..Envelope::default()
         })
@@ -276,11 +307,29 @@ impl Engine {
         self.answer(id, response);
     }
 
-    pub(super) fn observe_answer(&mut self, id: &TransactionId, at: Timestamp) {
-        if let Some(since) = self.calls.answered(id) {
-            self.parts.metrics.answer_seconds.observe(at.since(since).as_secs_f64());
+    pub(super) fn observe_answer(&mut self, id: &TransactionId, status: u16, at: Timestamp) {
+        if let Some(setup) = self.calls.answered(id, status) {
+            self.parts.metrics.answered(status, setup.trunk, at.since(setup.since));
         }
     }
+}
+
+/// From the INVITE's being understood until the call has it.
+fn new_call_span(call: CallId, request: &Request, trunk: &Trunk, path: Path) -> Span {
+    call_span!(
+        "sip.invite",
+        call,
+        sip_call_id = %sip_call_id(request),
+        trunk = %trunk.name,
+        transport = path.name(),
+        otel.status_code = Empty
+    )
+}
+
+/// The Call-ID, cut to what a log line bears.
+fn sip_call_id(request: &Request) -> String {
+    let id = request.headers.get_str(&HeaderName::CallId).unwrap_or_default();
+    id.chars().take(128).collect()
 }
 
 /// The user part of the Request-URI (RFC 3261 section 8.2.2.1), or the number of a tel URI.
@@ -325,7 +374,7 @@ fn describe(
         caller_number: caller_number.chars().take(128).collect(),
         caller_name: caller_name.chars().take(128).collect(),
         contact_uri,
-        trunk: trunk.name.clone(),
+        trunk: trunk.name.to_string(),
     }
 }
 

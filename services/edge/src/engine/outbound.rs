@@ -13,7 +13,7 @@ use trunkline_proto::edge::v1::{
     EdgeCommand, SendAck, SendRequest, SendResponse, TransactionFailed, edge_command, transaction_failed,
 };
 use trunkline_sip::{
-    HeaderName, Message, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram,
+    HeaderName, Message, Output, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram,
     response_destination, token,
 };
 use trunkline_types::EntityAddress;
@@ -79,14 +79,17 @@ impl Engine {
 
     pub(super) fn answer(&mut self, id: TransactionId, response: Response) {
         let at = now();
-        if response.status >= 200 {
-            self.observe_answer(&id, at);
-        }
+        let status = response.status;
+        self.observe_answer(&id, status, at);
         let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
-        self.parts.metrics.message(&method, "out", class(response.status));
-        let repeats = method == "INVITE" && (200..300).contains(&response.status);
+        let repeats = method == "INVITE" && (200..300).contains(&status);
         match self.layer.respond(at, id, response) {
             Ok(outputs) => {
+                for output in &outputs {
+                    if let Output::Send { path, .. } = output {
+                        self.count(&method, "out", class(status), *path);
+                    }
+                }
                 if repeats {
                     // The call repeats its 2xx itself until the ACK, so that it outlives this edge.
                     self.layer.acknowledged(id);
@@ -96,6 +99,11 @@ impl Engine {
             // Answered before: the second answer of a retried command.
             Err(error) => tracing::debug!(%error, "an answer came too late"),
         }
+    }
+
+    pub(super) fn count(&self, method: &str, direction: &'static str, class: &'static str, path: Path) {
+        let trunk = self.parts.settings.trunk_name(path.peer().ip());
+        self.parts.metrics.message(method, direction, class, trunk);
     }
 
     fn send_request(&mut self, call: EntityAddress, command: SendRequest) {
@@ -115,7 +123,7 @@ impl Engine {
         let Some(request) = self.with_via(request, path) else {
             return self.parts.metrics.drop("bad_command");
         };
-        self.parts.metrics.message(request.method.as_str(), "out", "request");
+        self.count(request.method.as_str(), "out", "request", path);
         match self.layer.send_request(now(), &request, path, path.reliable()) {
             Ok((id, outputs)) => {
                 self.calls.client(id, call, command.client_transaction);
@@ -143,7 +151,7 @@ impl Engine {
         let Some(request) = self.with_via(request, path) else {
             return self.parts.metrics.drop("bad_command");
         };
-        self.parts.metrics.message("ACK", "out", "request");
+        self.count("ACK", "out", "request", path);
         let outputs = self.layer.send_ack(invite, &request, path);
         self.perform(outputs);
     }
@@ -223,7 +231,7 @@ impl Engine {
 
     pub(super) fn send_stateless(&mut self, response: &Response, path: Path) {
         let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
-        self.parts.metrics.message(&method, "out", class(response.status));
+        self.count(&method, "out", class(response.status), path);
         let via = response.headers.top_via().ok();
         let path = self.reply_path(path, via.as_ref());
         self.transmit(path, response.to_bytes());
