@@ -14,7 +14,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("cmake", "cmake"),
     ("ip", "iproute2"),
     ("promtool", "prometheus"),
-    ("promtool", "prometheus"),
 ];
 
 /// Makes sure that every program that the tests start is here.

@@ -261,7 +261,10 @@ impl Behaviour for AgentShell {
     fn input(&mut self, message: AgentMail, _: Timestamp) -> Option<AgentInput> {
         match message {
             AgentMail::Configure(config) => Some(AgentInput::Configure(config)),
-            AgentMail::Wire(message) => self.read(*message),
+            AgentMail::Wire { message, traceparent } => {
+                self.cause = traceparent;
+                self.read(*message)
+            }
         }
     }
 

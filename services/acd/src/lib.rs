@@ -14,6 +14,7 @@ mod outbox;
 mod parts;
 mod queue;
 mod sessions;
+mod spans;
 
 use std::{sync::Arc, time::Duration};
 
@@ -163,7 +164,8 @@ async fn sweep(sessions: Sessions, agents: Host<AgentShell>) {
         for (agent, message) in sessions.expired() {
             tracing::info!(%agent, "a console session showed no life for 30 s and was detached");
             // Refused: its agent is not live, and a recovered one starts without sessions.
-            let _ = agents.deliver(&agent, AgentMail::Wire(Box::new(message)), Activation::OnlyExisting);
+            let mail = AgentMail::Wire { message: Box::new(message), traceparent: String::new() };
+            let _ = agents.deliver(&agent, mail, Activation::OnlyExisting);
         }
     }
 }
@@ -226,7 +228,7 @@ impl Deliver for AgentEnd {
         if self.ends.directory.agent(&address.tenant, &agent).is_none() {
             return Err(Refused::Unroutable);
         }
-        let mail = AgentMail::Wire(Box::new(message));
+        let mail = AgentMail::Wire { message: Box::new(message), traceparent: envelope.traceparent };
         self.host.deliver(&address, mail, Activation::CreateIfMissing).map_err(refused)
     }
 }

@@ -27,6 +27,12 @@ struct StateLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgentLabels {
+    tenant: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -41,6 +47,7 @@ pub struct AcdMetrics {
     oldest: Family<QueueLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     wait_seconds: Family<QueueLabels, Histogram, fn() -> Histogram>,
     agent_states: Family<StateLabels, Counter>,
+    agents: Family<AgentLabels, Gauge>,
     malformed: Family<ReasonLabels, Counter>,
 }
 
@@ -57,6 +64,7 @@ impl AcdMetrics {
                 Histogram::new(buckets::CALL_SECONDS.iter().copied())
             }),
             agent_states: Family::default(),
+            agents: Family::default(),
             malformed: Family::default(),
         };
         registry.register("queue_offered", "Calls that entered the queue", metrics.offered.clone());
@@ -82,12 +90,29 @@ impl AcdMetrics {
             "Changes of agents' states, by new state",
             metrics.agent_states.clone(),
         );
+        registry.register("agents", "Agents now, by state", metrics.agents.clone());
         registry.register("malformed_messages", "Messages that could not be read", metrics.malformed.clone());
         metrics
     }
 
     pub(crate) fn malformed(&self, reason: &'static str) {
         self.malformed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// An agent changed its state; `None` = it is not on this node.
+    pub(crate) fn agent_moved(
+        &self,
+        tenant: &TenantId,
+        from: Option<&'static str>,
+        to: Option<&'static str>,
+    ) {
+        let of = |state| self.agents.get_or_create_owned(&AgentLabels { tenant: tenant.to_string(), state });
+        if let Some(from) = from {
+            of(from).dec();
+        }
+        if let Some(to) = to {
+            of(to).inc();
+        }
     }
 
     pub(crate) fn depth(&self, tenant: &TenantId, queue: &QueueId, waiting: u32, oldest_s: f64) {

@@ -28,16 +28,27 @@ impl Sender {
     }
 
     pub fn send(&self, to: &EntityAddress, payload: Payload, effect: Option<EffectId>) {
-        self.post(entity(to), payload, effect);
+        self.post(entity(to), payload, effect, String::new());
+    }
+
+    /// Sends what a span has caused; `traceparent` may be empty.
+    pub fn send_under(
+        &self,
+        traceparent: String,
+        to: &EntityAddress,
+        payload: Payload,
+        effect: Option<EffectId>,
+    ) {
+        self.post(entity(to), payload, effect, traceparent);
     }
 
     /// To a console node.
     pub fn to_console(&self, node: &str, payload: Payload) {
         let Ok(node) = node.parse() else { return };
-        self.post(trunkline_rpc::node(&node, common::Role::Console), payload, None);
+        self.post(trunkline_rpc::node(&node, common::Role::Console), payload, None, String::new());
     }
 
-    fn post(&self, to: common::Address, payload: Payload, effect: Option<EffectId>) {
+    fn post(&self, to: common::Address, payload: Payload, effect: Option<EffectId>, traceparent: String) {
         let shard = self.from.shard();
         let envelope = Envelope {
             to: Some(to),
@@ -45,6 +56,7 @@ impl Sender {
             from_shard: Some(u32::from(shard.index())),
             from_epoch: self.epoch().0,
             map_revision: self.placement.revision().0,
+            traceparent,
             effect: effect.map(|id| common::EffectId {
                 shard: u32::from(id.shard.index()),
                 seq: id.seq,

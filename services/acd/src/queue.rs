@@ -18,6 +18,7 @@ use crate::{
     convert::{queue_event, queue_message},
     outbox::Sender,
     parts::Directory,
+    spans::OfferSpans,
 };
 
 /// Version of the snapshot's form.
@@ -36,6 +37,7 @@ pub(crate) struct QueueShell {
     sender: Sender,
     directory: Arc<dyn Directory>,
     metrics: AcdMetrics,
+    offers: OfferSpans,
 }
 
 impl QueueShell {
@@ -46,13 +48,19 @@ impl QueueShell {
         directory: Arc<dyn Directory>,
         metrics: AcdMetrics,
     ) -> Self {
-        Self { tenant, queue, sender, directory, metrics }
+        Self { tenant, queue, sender, directory, metrics, offers: OfferSpans::default() }
     }
 
     fn tell_agent(&self, agent: &AgentId, message: QueueToAgent, id: EffectId) {
         let to = EntityAddress::agent(&self.tenant, agent);
+        let traceparent = match &message {
+            QueueToAgent::Commit { offer, .. } | QueueToAgent::Cancel { offer } => {
+                self.offers.traceparent(offer)
+            }
+            _ => String::new(),
+        };
         let message = queue_message::to_agent(&self.queue, message);
-        self.sender.send(&to, Payload::Agent(message), Some(id));
+        self.sender.send_under(traceparent, &to, Payload::Agent(message), Some(id));
     }
 
     /// The call's side of this is decided by the agent's `Ended`; the call only has to stop asking.
@@ -96,6 +104,7 @@ impl Behaviour for QueueShell {
 
     fn encode(&self, event: &QueueEvent, _: Timestamp) -> NewEvent {
         self.metrics.queue(&self.tenant, &self.queue, event);
+        self.offers.event(&self.queue, event);
         NewEvent::new(queue_event::kind(event), EVENT, event.at(), queue_event::encode(event).encode_to_vec())
     }
 

@@ -13,6 +13,7 @@ use trunkline_proto::{
 };
 use trunkline_rpc::{Deliver, Refused};
 use trunkline_sip::{Method, Response, token};
+use trunkline_telemetry::trace_id_of;
 use trunkline_types::{CallId, EntityAddress, NodeId, ReleaseCause, Timestamp};
 
 use crate::{
@@ -34,7 +35,12 @@ impl CallEnd {
         Self { host, media: parts.media.clone(), metrics: parts.metrics.clone() }
     }
 
-    fn read(call: CallId, message: Message, media_node: Option<&NodeId>) -> Parsed<Option<Mail>> {
+    fn read(
+        call: CallId,
+        message: Message,
+        traceparent: String,
+        media_node: Option<&NodeId>,
+    ) -> Parsed<Option<Mail>> {
         let mut received = None;
         let input = match message {
             Message::Edge(event) => {
@@ -43,7 +49,7 @@ impl CallEnd {
             }
             Message::MediaReply(reply) => convert::from_reply(call, reply)?,
             Message::MediaEvent(event) => {
-                return Ok(convert::from_event(event)?.map(|input| Mail { input, received }));
+                return Ok(convert::from_event(event)?.map(|input| Mail { input, received, traceparent }));
             }
             Message::Queue(message) => convert::from_queue(message)?,
             Message::Agent(message) => convert::from_agent(message)?,
@@ -53,7 +59,7 @@ impl CallEnd {
                 Input::Release(cause("administrative.release", &name)?)
             }
         };
-        Ok(Some(Mail { input, received }))
+        Ok(Some(Mail { input, received, traceparent }))
     }
 }
 
@@ -68,11 +74,11 @@ impl Deliver for CallEnd {
         let from = source(&message);
         let new = matches!(&message, Message::Edge(event) if makes_a_call(event));
         let node = if new { Some(self.media.pick(call).ok_or(Refused::Full)?) } else { None };
-        let mail = match Self::read(call, message, node.as_ref()) {
+        let mail = match Self::read(call, message, envelope.traceparent, node.as_ref()) {
             Ok(Some(mail)) => mail,
             Ok(None) => return Ok(()),
             Err(error) => {
-                tracing::warn!(call_id = %call, from, %error, "a message to a call was dropped");
+                tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), from, %error, "a message to a call was dropped");
                 self.metrics.malformed(from);
                 return Err(Refused::Unroutable);
             }

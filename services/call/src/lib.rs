@@ -26,6 +26,7 @@ use trunkline_call_core::Call;
 use trunkline_cluster::Placement;
 use trunkline_journal::{Journal, JournalError};
 use trunkline_rpc::Bus;
+use trunkline_telemetry::trace_id_of;
 use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, ShardId, TenantId};
 
 use crate::{ends::CallEnd, outbox::Sender, shell::CallShell};
@@ -148,7 +149,10 @@ fn host(parts: &CallParts) -> Host<CallShell> {
         &parts.actor_metrics,
         factory,
     )
-    .on_lost(|call, lost| tracing::error!(%call, %lost, "a call's actor was discarded"))
+    .on_lost(|call, lost| {
+        let trace_id = call.id.parse().map(trace_id_of).ok().map(tracing::field::display);
+        tracing::error!(call_id = call.id, trace_id, %lost, "a call's actor was discarded");
+    })
     .on_undeliverable(move |address, mail, why| {
         ends::answer_for_gone(
             &Sender::new(bus.clone(), placement.clone(), address.clone()),

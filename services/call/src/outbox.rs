@@ -20,10 +20,14 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub fn new(bus: Bus, placement: Arc<dyn Placement>, from: EntityAddress) -> Self {
-        let trace = from.id.parse::<CallId>().map(TraceParent::of_call).ok();
-        let traceparent =
-            trace.filter(|trace| trace.sampled).map(|trace| trace.to_string()).unwrap_or_default();
+        let trace = from.id.parse::<CallId>().ok().and_then(|call| TraceParent::of_message("", call));
+        let traceparent = TraceParent::header(trace);
         Self { bus, placement, from, traceparent }
+    }
+
+    /// What is sent from now on belongs to this span (a traceparent; may be empty).
+    pub fn under(&mut self, traceparent: String) {
+        self.traceparent = traceparent;
     }
 
     /// The epoch at which this node may act for the call; 0 when it may not.

@@ -4,6 +4,7 @@ use trunkline_actors::{Behaviour, CommitClass, DecodeError};
 use trunkline_call_core::{Call, EdgeCommand, Effect, Event, EventBody, Input, Phase};
 use trunkline_journal::{EffectId, NewEvent, StoredEvent};
 use trunkline_proto::common::v1::{Role, envelope::Payload};
+use trunkline_telemetry::trace_id_of;
 use trunkline_types::{CallId, EntityAddress, TenantId, Timestamp};
 
 use crate::{CallMetrics, convert, outbox::Sender, spans::Spans};
@@ -16,6 +17,8 @@ pub(crate) struct Mail {
     pub input: Input,
     /// When the edge took the INVITE that makes the call from its socket.
     pub received: Option<Timestamp>,
+    /// The span that it comes from; may be empty.
+    pub traceparent: String,
 }
 
 /// The thin side of a call.
@@ -29,6 +32,8 @@ pub(crate) struct CallShell {
     /// Set until the INVITE is answered.
     received: Option<Timestamp>,
     rung: bool,
+    /// The traceparent of the message in hand.
+    cause: String,
 }
 
 impl CallShell {
@@ -43,6 +48,7 @@ impl CallShell {
             phase: Phase::New,
             received: None,
             rung: false,
+            cause: String::new(),
         }
     }
 
@@ -79,11 +85,22 @@ impl Behaviour for CallShell {
 
     fn input(&mut self, mail: Mail, _: Timestamp) -> Option<Input> {
         self.received = mail.received.or(self.received);
+        self.cause = mail.traceparent;
         Some(mail.input)
     }
 
     fn encode(&self, event: &Event, _: Timestamp) -> NewEvent {
         self.metrics.event(event);
+        match &event.body {
+            EventBody::Ended { cause, by } => tracing::info!(
+                call_id = %self.call, trace_id = %trace_id_of(self.call), cause = cause.as_str(), ?by, "call ended"
+            ),
+            EventBody::LegReleased { leg, cause, .. } => tracing::debug!(
+                call_id = %self.call, trace_id = %trace_id_of(self.call), leg_id = %leg, cause = cause.as_str(),
+                "leg released"
+            ),
+            _ => {}
+        }
         NewEvent::new(convert::kind(event), EVENT, event.at, convert::encode(event))
     }
 
@@ -140,7 +157,8 @@ impl Behaviour for CallShell {
         if phase != self.phase {
             self.metrics.left(self.phase);
             self.metrics.entered(phase);
-            self.spans.moved(self.phase, phase, core, now);
+            let traceparent = self.spans.moved(self.phase, phase, &self.cause, core, now);
+            self.sender.under(traceparent);
             self.phase = phase;
         }
     }

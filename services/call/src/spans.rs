@@ -1,9 +1,9 @@
 //! The spans of a call's trace: short ones. What may last for minutes (a wait, a conversation) is one span at its end
 //! that carries how long it was, so that no span lives as long as a call.
 
-use tracing::{Span, info_span};
+use tracing::Span;
 use trunkline_call_core::{Call, Phase};
-use trunkline_telemetry::TraceParent;
+use trunkline_telemetry::{TraceParent, call_span};
 use trunkline_types::{CallId, Timestamp};
 
 /// A call's open span, and since when it is in its phase.
@@ -18,34 +18,29 @@ impl Spans {
         Self { call, open: None, since: Timestamp::ZERO }
     }
 
-    /// The call moved on.
-    pub fn moved(&mut self, from: Phase, to: Phase, core: &Call, now: Timestamp) {
-        let call_id = tracing::field::display(self.call);
+    /// The call moved on. `cause` is the traceparent of the message in hand; the answer is that of what follows.
+    pub fn moved(&mut self, from: Phase, to: Phase, cause: &str, core: &Call, now: Timestamp) -> String {
+        let call = self.call;
         let ms = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
         let queue = core.queue().map(ToString::to_string).unwrap_or_default();
         match from {
-            Phase::Queued => self.adopt(&info_span!("call.queue", %call_id, duration_ms = ms)),
-            Phase::Talking => self.adopt(&info_span!("call.talk", %call_id, duration_ms = ms)),
+            Phase::Queued => drop(call_span!("call.queue", call, under = cause, queue, duration_ms = ms)),
+            Phase::Talking => drop(call_span!("call.talk", call, duration_ms = ms)),
             _ => {}
         }
         self.since = now;
         // Replacing it ends and exports the one before.
         self.open = match to {
-            Phase::SettingUp => Some(info_span!("call.setup", %call_id)),
-            Phase::Flow => Some(info_span!("call.flow", %call_id)),
-            Phase::Connecting => Some(info_span!("call.ring", %call_id, queue)),
+            Phase::SettingUp => Some(call_span!("call.setup", call, under = cause)),
+            Phase::Flow => Some(call_span!("call.flow", call)),
+            Phase::Connecting => Some(call_span!("call.connect", call, under = cause, queue)),
             Phase::Ended => {
                 let cause = core.cause().map_or("", |cause| cause.as_str());
-                Some(info_span!("call.wrap_up", %call_id, cause))
+                Some(call_span!("call.settle", call, cause))
             }
             Phase::New | Phase::Queued | Phase::Talking => None,
         };
-        if let Some(span) = &self.open {
-            self.adopt(span);
-        }
-    }
-
-    fn adopt(&self, span: &Span) {
-        TraceParent::of_call(self.call).adopt(span);
+        let parent = self.open.as_ref().and_then(TraceParent::of_span);
+        TraceParent::header(parent.or_else(|| TraceParent::of_message("", call)))
     }
 }

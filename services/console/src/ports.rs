@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
-use tonic::transport::Channel;
 use trunkline_proto::{acd::v1::AgentCommand, records::v1::records_client::RecordsClient};
+use trunkline_rpc::Traced;
 use trunkline_types::{AgentId, NodeId, QueueId, TenantId};
 
 use crate::{auth::SigningKeys, metrics::ConsoleMetrics};
@@ -137,7 +137,7 @@ pub struct Ports {
     /// The agents' actors.
     pub agents: Arc<dyn AgentPort>,
     /// The records role.
-    pub records: RecordsClient<Channel>,
+    pub records: RecordsClient<Traced>,
     /// Accounts, queues, agents.
     pub directory: Arc<dyn Directory>,
     /// Keys of the session tokens.

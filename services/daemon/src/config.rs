@@ -42,8 +42,12 @@ pub struct NodeSection {
     pub arbiters: usize,
     /// Where traces go, `http://host:4317`; none = nowhere.
     pub otlp: Option<String>,
-    /// What is logged.
+    /// Share of the calls whose traces are exported, 0 to 1. Default 1.
+    pub otlp_ratio: f64,
+    /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
+    /// `text` for people or `json` for collectors. Default `text`.
+    pub log_format: String,
     /// Seconds that calls have to end in after SIGTERM before they are released. Default 0 in `dev`.
     pub drain_s: u64,
 }
@@ -54,7 +58,9 @@ impl Default for NodeSection {
             name: "dev".parse().unwrap_or_else(|_| unreachable!("a valid name")),
             arbiters: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             otlp: None,
+            otlp_ratio: 1.0,
             log: "info,sqlx=warn,str0m=warn,hyper=warn".to_owned(),
+            log_format: "text".to_owned(),
             drain_s: 0,
         }
     }

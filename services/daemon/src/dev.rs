@@ -35,9 +35,13 @@ pub async fn run(flags: DevRun) -> Result<ExitCode> {
         service: "trunkline".to_owned(),
         node: config.node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        log: LogFormat::Text,
+        log: config.node.log_format.parse::<LogFormat>().context("node.log_format")?,
         filter: config.node.log.clone(),
-        otlp: config.node.otlp.clone().map(|endpoint| OtlpConfig { endpoint, sample_ratio: 1.0 }),
+        otlp: config
+            .node
+            .otlp
+            .clone()
+            .map(|endpoint| OtlpConfig { endpoint, sample_ratio: config.node.otlp_ratio }),
     })?;
     // Before the node starts: a signal during the start must not be lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use axum::{Router, http::header, routing::get};
+use axum::{
+    Router,
+    http::{HeaderMap, header},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::{net::TcpListener, task::JoinHandle};
-use trunkline_telemetry::{CONTENT_TYPE, Metrics};
+use trunkline_telemetry::{CONTENT_TYPE, Metrics, OPEN_METRICS_TYPE};
 
 /// Serves until the task is ended.
 pub async fn start(listen: SocketAddr, metrics: Metrics) -> Result<(SocketAddr, JoinHandle<()>)> {
@@ -13,7 +18,7 @@ pub async fn start(listen: SocketAddr, metrics: Metrics) -> Result<(SocketAddr, 
         format!("metrics.listen: cannot listen on {listen}; use --metrics to name another address")
     })?;
     let address = listener.local_addr()?;
-    let handler = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()) };
+    let handler = move |headers: HeaderMap| async move { answer(&headers, &metrics) };
     let router = Router::new().route("/metrics", get(handler));
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -21,4 +26,15 @@ pub async fn start(listen: SocketAddr, metrics: Metrics) -> Result<(SocketAddr, 
         }
     });
     Ok((address, task))
+}
+
+/// Prometheus asks for OpenMetrics; whoever does not gets the older text.
+fn answer(headers: &HeaderMap, metrics: &Metrics) -> impl IntoResponse + use<> {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if accepted.contains("application/openmetrics-text") {
+        (OPEN_METRICS_TYPE, metrics.encode_open_metrics())
+    } else {
+        (CONTENT_TYPE, metrics.encode())
+    };
+    ([(header::CONTENT_TYPE, kind)], text)
 }

@@ -26,7 +26,7 @@ use trunkline_proto::{
     records::v1::records_client::RecordsClient,
 };
 use trunkline_records::{Records, RecordsMetrics, RecordsParts};
-use trunkline_rpc::{Bus, BusMetrics, LocalServer, entity, serve_in_process};
+use trunkline_rpc::{Bus, BusMetrics, LocalServer, Traced, entity, serve_in_process};
 use trunkline_telemetry::Metrics;
 use trunkline_types::{EntityKind, ReleaseCause, ShardId};
 
@@ -270,7 +270,7 @@ async fn start_console(
     let ports = trunkline_console::Ports {
         node: config.node.name.clone(),
         agents: Arc::new(AgentCommands(ground.bus.clone())),
-        records: RecordsClient::new(records.channel.clone()),
+        records: RecordsClient::new(Traced::new(records.channel.clone())),
         directory: Arc::new(ground.documents.clone()),
         keys: SigningKeys::new(vec![key])?,
         readiness: Arc::new(readiness),

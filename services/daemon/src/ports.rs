@@ -15,9 +15,13 @@ use trunkline_proto::{
     acd::v1::{AgentCommand, AgentMessage, agent_message},
     call::v1::{CallMessage, call_message::Message},
     common::v1::{Address, Envelope, Role, address::Target, envelope::Payload},
-    media::v1::{MediaEvent, media_event::Event},
+    media::v1::{MediaCommand, MediaEvent, media_command::Command, media_event::Event, media_reply},
 };
 use trunkline_rpc::{Bus, Deliver, Refused, entity};
+use trunkline_telemetry::{
+    TraceParent, call_span, trace_id_of,
+    tracing::{Instrument, Span, field::Empty},
+};
 use trunkline_types::{AgentId, EntityAddress, TenantId};
 
 /// Calls whose tenant is remembered: those that were told of last.
@@ -76,7 +80,8 @@ impl MediaPort {
 
 impl Deliver for MediaPort {
     fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
-        let (Some(from), Some(Payload::Media(command))) = (envelope.from, envelope.payload) else {
+        let Envelope { from, payload, traceparent, .. } = envelope;
+        let (Some(from), Some(Payload::Media(command))) = (from, payload) else {
             return Err(Refused::Unroutable);
         };
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Refused::Full)?;
@@ -84,13 +89,56 @@ impl Deliver for MediaPort {
             self.tenants.remember(&command.call_id, &sender.tenant);
         }
         let (node, bus) = (self.node.clone(), self.bus.clone());
+        let span = command_span(&traceparent, &command);
+        let traceparent = TraceParent::header(TraceParent::of_span(&span));
         self.runtime.spawn(async move {
-            let reply = node.command(command).await;
+            let reply = node.command(command).instrument(span.clone()).await;
             drop(permit);
+            if matches!(reply.result, Some(media_reply::Result::Failure(_))) {
+                span.record("otel.status_code", "ERROR");
+            }
+            drop(span);
             // Refused: the call sends the command again and gets the same reply.
-            let _ = bus.send(to_call(&bus, from, Message::MediaReply(reply)));
+            let reply = to_call(&bus, from, Message::MediaReply(reply));
+            let _ = bus.send(Envelope { traceparent, ..reply });
         });
         Ok(())
+    }
+}
+
+/// From the command's arrival to its reply. Commands that belong to no call have none.
+fn command_span(traceparent: &str, command: &MediaCommand) -> Span {
+    match command.call_id.parse() {
+        Ok(call) => {
+            let kind = command.command.as_ref().map_or("none", kind);
+            call_span!("media.command", call, under = traceparent, kind, otel.status_code = Empty)
+        }
+        Err(_) => Span::none(),
+    }
+}
+
+const fn kind(command: &Command) -> &'static str {
+    match command {
+        Command::CreateRtp(_) => "create_rtp",
+        Command::SetRemote(_) => "set_remote",
+        Command::RenegotiateRtp(_) => "renegotiate_rtp",
+        Command::CreateOffer(_) => "create_offer",
+        Command::CreateWebrtc(_) => "create_webrtc",
+        Command::ReplaceWebrtc(_) => "replace_webrtc",
+        Command::CloseEndpoint(_) => "close_endpoint",
+        Command::CloseSession(_) => "close_session",
+        Command::SetProgram(_) => "set_program",
+        Command::SetMuted(_) => "set_muted",
+        Command::SendDigits(_) => "send_digits",
+        Command::StartRecording(_) => "start_recording",
+        Command::MarkRecording(_) => "mark_recording",
+        Command::PauseRecording(_) => "pause_recording",
+        Command::ResumeRecording(_) => "resume_recording",
+        Command::StopRecording(_) => "stop_recording",
+        Command::StartTranscription(_) => "start_transcription",
+        Command::StopTranscription(_) => "stop_transcription",
+        Command::ListSessions(_) => "list_sessions",
+        Command::Bridge(_) => "bridge",
     }
 }
 
@@ -115,7 +163,7 @@ async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus, tenants: 
             Some(EntityAddress::call(&tenant, call))
         });
         let Some(address) = address else {
-            tracing::warn!(call_id = event.call_id, "a media event of an unknown call was dropped");
+            tracing::warn!(call_id = event.call_id, trace_id = trace_of(&event.call_id), "a media event of an unknown call was dropped");
             continue;
         };
         pass_event(&bus, &address, event).await;
@@ -129,12 +177,17 @@ async fn pass_event(bus: &Bus, address: &EntityAddress, event: MediaEvent) {
             Err(Refused::Full) => tokio::time::sleep(Duration::from_millis(50)).await,
             Ok(()) => return,
             Err(error) => {
-                tracing::debug!(call = %address, %error, "a media event found nobody");
+                tracing::debug!(call_id = address.id, trace_id = trace_of(&address.id), %error, "a media event found nobody");
                 return;
             }
         }
     }
-    tracing::warn!(call = %address, "a media event was dropped: the call has no room");
+    tracing::warn!(call_id = address.id, trace_id = trace_of(&address.id), "a media event was dropped: the call has no room");
+}
+
+/// For log lines.
+fn trace_of(call: &str) -> Option<String> {
+    call.parse().ok().map(|call| trace_id_of(call).to_string())
 }
 
 /// From a console's sessions to the agents' actors.

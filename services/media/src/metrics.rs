@@ -61,13 +61,14 @@ pub struct Metrics {
     pub(crate) recordings: Family<OutcomeLabel, Counter>,
     pub(crate) recordings_open: Gauge,
     pub(crate) uploads_waiting: Gauge,
+    pub(crate) upload_lag: Histogram,
     pub(crate) tap_gaps: Counter,
     pub(crate) transcriptions_open: Gauge,
     pub(crate) recogniser_failures: Counter,
 }
 
 impl Metrics {
-    /// Registers everything under `trunkline_media_`.
+    /// Registers everything in `registry` (which has the prefix `trunkline_media`).
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             sessions: Gauge::default(),
@@ -88,11 +89,12 @@ impl Metrics {
             recordings: Family::default(),
             recordings_open: Gauge::default(),
             uploads_waiting: Gauge::default(),
+            upload_lag: Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0]),
             tap_gaps: Counter::default(),
             transcriptions_open: Gauge::default(),
             recogniser_failures: Counter::default(),
         };
-        metrics.publish(registry.sub_registry_with_prefix("trunkline_media"));
+        metrics.publish(registry);
         metrics
     }
 
@@ -124,7 +126,7 @@ impl Metrics {
             self.mos.clone(),
         );
         r.register(
-            "silent_parties",
+            "one_way_audio",
             "Parties that should speak and were not heard for the configured time",
             self.silent_parties.clone(),
         );
@@ -146,6 +148,11 @@ impl Metrics {
             "uploads_waiting",
             "Finished recordings that are not stored yet",
             self.uploads_waiting.clone(),
+        );
+        r.register(
+            "upload_lag_seconds",
+            "From the end of a recording until it is stored",
+            self.upload_lag.clone(),
         );
         r.register(
             "tap_gaps",

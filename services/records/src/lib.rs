@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Server, server::Router};
 use trunkline_journal::Journal;
 use trunkline_proto::records::v1::records_server::RecordsServer;
+use trunkline_rpc::server_span;
 use trunkline_types::{AgentId, QueueId, TenantId, Timestamp};
 
 pub use crate::{metrics::RecordsMetrics, store::StoreError};
@@ -102,7 +103,7 @@ impl Records {
 
     /// A gRPC server with the service in it; once.
     pub fn router(&mut self) -> Option<Router> {
-        self.service.take().map(|service| Server::builder().add_service(service))
+        self.service.take().map(|service| Server::builder().trace_fn(server_span).add_service(service))
     }
 
     /// Stops following the journal and closes the database.

@@ -15,6 +15,7 @@ use trunkline_proto::{
     call::v1::CallEvent,
     records::v1::Contact,
 };
+use trunkline_telemetry::{call_span, tracing::Span};
 use trunkline_types::EntityKind;
 
 use crate::{
@@ -61,6 +62,10 @@ pub(crate) struct Projector {
     ended: std::collections::VecDeque<String>,
     intervals: HashMap<IntervalKey, Counters>,
     where_waiting: HashMap<(String, String), (String, i64)>,
+    /// Set once the past is folded.
+    following: bool,
+    /// Spans of the contacts that ended in the batch in hand: from the fold to the disk.
+    ending: Vec<Span>,
 }
 
 #[derive(Default)]
@@ -109,6 +114,8 @@ impl Projector {
             ended: std::collections::VecDeque::new(),
             intervals: HashMap::new(),
             where_waiting,
+            following: false,
+            ending: Vec::new(),
         };
         Ok((projector, shared))
     }
@@ -116,6 +123,7 @@ impl Projector {
     /// Folds until the task is ended.
     pub async fn run(mut self) {
         let mut committed = self.journal.committed();
+        self.following = true;
         loop {
             match self.catch_up().await {
                 Ok(()) => {
@@ -152,6 +160,8 @@ impl Projector {
             }
             self.metrics.events.inc_by(events.len() as u64);
             self.metrics.position.set(i64::try_from(last).unwrap_or(i64::MAX));
+            // Their ends are on the disk: the spans end here.
+            self.ending.clear();
             self.forget_ended();
             let _ = self.shared.folded.send(last);
         }
@@ -259,6 +269,12 @@ impl Projector {
             active.remove(call);
             if was_open {
                 self.ended.push_back(call.to_owned());
+                // A rebuild from the journal is no news of its calls.
+                if self.following
+                    && let Ok(id) = call.parse()
+                {
+                    self.ending.push(call_span!("records.contact", id));
+                }
             }
         }
         Ok(())

@@ -1,25 +1,26 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::timeout;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 use trunkline_proto::records::v1::records_client::RecordsClient;
+use trunkline_rpc::Traced;
 
 use crate::problem::Problem;
 
 /// The records role, with a limit to each wait.
 #[derive(Clone)]
 pub(crate) struct Records {
-    client: RecordsClient<Channel>,
+    client: RecordsClient<Traced>,
     limit: Duration,
 }
 
 impl Records {
-    pub(crate) fn new(client: RecordsClient<Channel>, limit: Duration) -> Self {
+    pub(crate) fn new(client: RecordsClient<Traced>, limit: Duration) -> Self {
         Self { client, limit }
     }
 
     /// A client for one call.
-    pub(crate) fn client(&self) -> RecordsClient<Channel> {
+    pub(crate) fn client(&self) -> RecordsClient<Traced> {
         self.client.clone()
     }
 

@@ -427,13 +427,13 @@ impl World {
     }
 }
 
-async fn serve_records(records: Arc<FakeRecords>) -> RecordsClient<tonic::transport::Channel> {
+async fn serve_records(records: Arc<FakeRecords>) -> RecordsClient<trunkline_rpc::Traced> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder().add_service(RecordsServer::new(Served(records)));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
-    RecordsClient::new(channel.connect_lazy())
+    RecordsClient::new(trunkline_rpc::Traced::new(channel.connect_lazy()))
 }
 
 // ------------------------------------------------------------------------------------------------ HTTP

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_media_core::timeline::{Span, SpanKind};
 use trunkline_media_core::wav;
 use trunkline_proto::media::v1::{self as pb, media_event::Event};
+use trunkline_telemetry::trace_id_of;
 use trunkline_types::{RecordingId, ShardId, TenantId, Timestamp};
 
 use self::store::Store;
@@ -183,13 +184,17 @@ impl Context {
     pub(crate) fn upload(self: &Arc<Self>, meta: Meta, salvaged: bool) {
         self.metrics.uploads_waiting.inc();
         let context = self.clone();
+        let complete = std::time::Instant::now();
         self.runtime.spawn(async move {
             let stored = {
                 let _permit = context.uploads.acquire().await;
                 context.store.put(&meta.audio(&context.spool), &meta.key()).await
             };
             match stored {
-                Ok(stored) => context.finished(&meta, &stored, salvaged),
+                Ok(stored) => {
+                    context.metrics.upload_lag.observe(complete.elapsed().as_secs_f64());
+                    context.finished(&meta, &stored, salvaged);
+                }
                 Err(problem) => {
                     let kept_at =
                         meta.audio(&context.spool).file_name().map(|n| n.to_string_lossy().into_owned());
@@ -227,7 +232,7 @@ impl Context {
 
     /// The talk goes on; what there is of the audio stays in the spool.
     pub(crate) fn failed(&self, meta: &Meta, problem: &str, kept_at: String) {
-        tracing::error!(call_id = %meta.recording.call, recording_id = %meta.recording, problem, "recording failed");
+        tracing::error!(call_id = %meta.recording.call, trace_id = %trace_id_of(meta.recording.call), recording_id = %meta.recording, problem, "recording failed");
         self.metrics.recordings.get_or_create(&OutcomeLabel { outcome: Outcome::Failed }).inc();
         let failed = pb::RecordingFailed {
             recording_id: meta.recording.to_string(),

@@ -64,7 +64,7 @@ impl Bench {
 
     pub fn with(folder: tempfile::TempDir, config: Config) -> Self {
         let (sender, events) = mpsc::channel(1_024);
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("trunkline_media");
         let node = MediaNode::start(config, &mut registry, sender).unwrap();
         let call =
             CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_795_000_000_000), rand::random());

@@ -1,7 +1,8 @@
 use std::sync::{Arc, OnceLock};
 
-use trunkline_proto::common::v1::{Address, Envelope, Role, address::Target};
-use trunkline_types::{EntityAddress, EntityKind, NodeId, Timestamp};
+use trunkline_proto::common::v1::{self as common, Address, Envelope, Role, address::Target};
+use trunkline_telemetry::{TraceParent, exported};
+use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, Timestamp};
 
 use crate::{BusMetrics, address};
 
@@ -86,8 +87,12 @@ impl Bus {
         }
     }
 
-    /// Sends `envelope` to where its address lives, without waiting.
-    pub fn send(&self, envelope: Envelope) -> Result<(), Refused> {
+    /// Sends `envelope` to where its address lives, without waiting. One that goes to a call or comes from one and names
+    /// no span gets that call's trace.
+    pub fn send(&self, mut envelope: Envelope) -> Result<(), Refused> {
+        if envelope.traceparent.is_empty() && exported() {
+            envelope.traceparent = TraceParent::header(call_of(&envelope).map(TraceParent::of_call));
+        }
         let (slot, name, entity) = self.resolve(&envelope).ok_or_else(|| {
             self.inner.metrics.count("unknown", "unroutable");
             Refused::Unroutable
@@ -152,6 +157,14 @@ impl Bus {
     pub fn own(&self, role: Role) -> Address {
         address::node(&self.inner.node, role)
     }
+}
+
+/// The call at either end.
+fn call_of(envelope: &Envelope) -> Option<CallId> {
+    [&envelope.to, &envelope.from].into_iter().flatten().find_map(|address| match &address.target {
+        Some(Target::Entity(entity)) if entity.kind == common::EntityKind::Call as i32 => entity.id.parse().ok(),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -12,9 +12,11 @@ mod bus;
 mod error;
 mod local;
 mod metrics;
+mod trace;
 
 pub use address::{AddressError, entity, from_proto, node, to_proto};
 pub use bus::{Bus, Deliver, Refused};
 pub use error::ErrorKind;
 pub use local::{LocalServer, serve_in_process};
 pub use metrics::BusMetrics;
+pub use trace::{Traced, server_span};

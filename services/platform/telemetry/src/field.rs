@@ -1,5 +1,5 @@
-//! The names of log and span fields, so that one query finds everything about a call. Fields of our own that are span
-//! attributes too are prefixed `trunkline.` by the collector, not here.
+//! The names of log and span fields, so that one query finds everything about a call. As span attributes those without a
+//! dot are exported with the prefix `trunkline.`.
 
 /// The call, end to end.
 pub const CALL_ID: &str = "call_id";

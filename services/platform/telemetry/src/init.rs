@@ -11,7 +11,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::Targets, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
-use crate::{output::Output, trace::set_sample_ratio};
+use crate::{namespace::Namespaced, output::Output, trace::set_sample_ratio};
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -212,7 +212,7 @@ fn exporter(config: &TelemetryConfig, otlp: &OtlpConfig) -> Result<SdkTracerProv
         ])
         .build();
     Ok(SdkTracerProvider::builder()
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(limits).build())
+        .with_span_processor(BatchSpanProcessor::builder(Namespaced(exporter)).with_batch_config(limits).build())
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(otlp.sample_ratio))))
         .with_resource(resource)
         .build())
@@ -228,6 +228,8 @@ where
         .with_tracer(provider.tracer("trunkline"))
         .with_location(false)
         .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
         .with_filter(ours)
 }
 

@@ -14,32 +14,45 @@
 pub mod field;
 mod init;
 mod metrics;
+mod namespace;
 mod output;
 mod trace;
 
 pub use init::{Guard, LogFormat, OtlpConfig, TelemetryConfig, TelemetryError, init};
-pub use metrics::{CONTENT_TYPE, Metrics, buckets};
+pub use metrics::{CONTENT_TYPE, Metrics, OPEN_METRICS_TYPE, buckets};
 pub use prometheus_client;
-pub use trace::{TraceId, TraceParent, TraceParentError, trace_id_of};
+pub use trace::{TraceId, TraceParent, TraceParentError, exported, trace_id_of};
 pub use tracing;
 pub use trunkline_types::mask_number;
 
-/// A span of a call: an `info_span!` that carries `call_id` and `trace_id` and belongs to the call's trace.
+/// A span of a call: an `info_span!` that carries `call_id` and `trace_id` and belongs to the call's trace, under the span
+/// that a message's `traceparent` names (`under = text`) or under the call's common parent.
+///
+/// When the call's trace is not exported it is [`tracing::Span::none`] and its fields are not even looked at: log lines
+/// name their call themselves.
 ///
 /// ```
 /// # let call = "0000000000000000000000000".parse().unwrap();
 /// let span = trunkline_telemetry::call_span!("ring", call, leg_id = 1);
-/// # drop(span);
+/// let below = trunkline_telemetry::call_span!("connect", call, under = "", leg_id = 1);
+/// # drop((span, below));
 /// ```
 #[macro_export]
 macro_rules! call_span {
-    ($name:literal, $call:expr $(, $($fields:tt)*)?) => {{
+    ($name:literal, $call:expr, under = $under:expr $(, $($fields:tt)*)?) => {{
         let call: ::trunkline_types::CallId = $call;
-        let parent = $crate::TraceParent::of_call(call);
-        let span = $crate::tracing::info_span!(
-            $name, call_id = %call, trace_id = %parent.trace_id $(, $($fields)*)?
-        );
-        parent.adopt(&span);
-        span
+        match $crate::TraceParent::of_message($under, call) {
+            Some(parent) => {
+                let span = $crate::tracing::info_span!(
+                    parent: None, $name, call_id = %call, trace_id = %parent.trace_id $(, $($fields)*)?
+                );
+                parent.adopt(&span);
+                span
+            }
+            None => $crate::tracing::Span::none(),
+        }
     }};
+    ($name:literal, $call:expr $(, $($fields:tt)*)?) => {
+        $crate::call_span!($name, $call, under = "" $(, $($fields)*)?)
+    };
 }

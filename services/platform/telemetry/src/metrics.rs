@@ -3,8 +3,10 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use prometheus_client::{encoding::text, registry::Registry};
 
+/// The `Content-Type` of [`Metrics::encode_open_metrics`]: for scrapers whose `Accept` names it.
+pub const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The `Content-Type` of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process's metrics, all under the prefix `trunkline_`. Cheap to clone.
 ///
@@ -25,8 +27,13 @@ impl Metrics {
         register(self.0.lock().sub_registry_with_prefix(room))
     }
 
-    /// All metrics in the OpenMetrics text format, exemplars included; see [`CONTENT_TYPE`].
+    /// All metrics in the Prometheus text format; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
+        prometheus_text(&self.encode_open_metrics())
+    }
+
+    /// All metrics in the OpenMetrics text format, exemplars included; see [`OPEN_METRICS_TYPE`].
+    pub fn encode_open_metrics(&self) -> String {
         let mut out = String::with_capacity(16 * 1_024);
         // Writing to a String cannot fail; a metric that refuses to encode leaves the part before it readable.
         if let Err(error) = text::encode(&mut out, &self.0.lock()) {
@@ -34,6 +41,34 @@ impl Metrics {
         }
         out
     }
+}
+
+/// The older text format out of the newer: a counter's family is named like its samples, and units, exemplars and the end
+/// mark are not part of it.
+fn prometheus_text(open: &str) -> String {
+    let mut out = String::with_capacity(open.len());
+    let mut help = None;
+    for line in open.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map(|(_, text)| text);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (family, kind) = rest.split_once(' ').unwrap_or((rest, "unknown"));
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                kind => ("", kind),
+            };
+            if let Some(help) = help.take() {
+                out.extend(["# HELP ", family, suffix, " ", help, "\n"]);
+            }
+            out.extend(["# TYPE ", family, suffix, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            let sample = line.find(" # {").map_or(line, |exemplar| &line[..exemplar]);
+            out.extend([sample, "\n"]);
+        }
+    }
+    out
 }
 
 impl Default for Metrics {
@@ -87,10 +122,16 @@ mod tests {
         metrics.room("journal", |room| room.register("other", "Other", Gauge::<i64>::default()));
         calls.inc_by(3);
         seconds.observe(0.003);
-        let text = metrics.encode();
+        let text = metrics.encode_open_metrics();
         assert!(text.contains("trunkline_journal_appends_total 3"), "{text}");
         assert!(text.contains("trunkline_journal_commit_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         assert!(text.contains("trunkline_journal_other"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+        let text = metrics.encode();
+        let counter = "# HELP trunkline_journal_appends_total Appends.\n\
+                       # TYPE trunkline_journal_appends_total counter\n\
+                       trunkline_journal_appends_total 3\n";
+        assert!(text.contains(counter), "{text}");
+        assert!(!text.contains("EOF") && text.contains("# TYPE trunkline_journal_commit_seconds histogram"));
     }
 }

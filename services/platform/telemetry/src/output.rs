@@ -6,10 +6,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -44,9 +44,17 @@ impl Output {
     /// Waits until what was logged before is written, within bounds.
     pub(crate) fn flush(&self) {
         let (done, written) = sync_channel(1);
-        if self.queue.try_send(Item::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(FLUSH);
+        let deadline = Instant::now() + FLUSH;
+        let mut item = Item::Flush(done);
+        // A queue that is full is given the time to get shorter.
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(item) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            item = back;
+            thread::sleep(Duration::from_millis(1));
         }
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
     /// Lines that were dropped because the reader stalled.

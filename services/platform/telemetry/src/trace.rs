@@ -20,6 +20,11 @@ pub(crate) fn set_sample_ratio(ratio: f64) {
     SAMPLED_BELOW.store((ratio.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64, Ordering::Relaxed);
 }
 
+/// Whether this process exports traces at all. Spans that nobody will see should not be made.
+pub fn exported() -> bool {
+    SAMPLED_BELOW.load(Ordering::Relaxed) > 0
+}
+
 /// The trace of a call, the same on every node and at every time: two 64-bit FNV-1a hashes of the id's text form, each
 /// passed through the finaliser of splitmix64 (samplers decide by the low bits).
 pub fn trace_id_of(call: CallId) -> TraceId {
@@ -62,6 +67,36 @@ impl TraceParent {
         Self { trace_id, span_id: SpanId::from_bytes(span.to_be_bytes()), sampled }
     }
 
+    /// What a span about `call` belongs under: the span named by a message's `traceparent` when it is one of this call's
+    /// trace, else the common parent. `None` when the call's trace is not exported, which costs next to nothing to find out.
+    pub fn of_message(traceparent: &str, call: CallId) -> Option<Self> {
+        if !exported() {
+            return None;
+        }
+        let common = Self::of_call(call);
+        let named = traceparent.parse::<Self>().ok().filter(|named| named.trace_id == common.trace_id);
+        Some(named.unwrap_or(common)).filter(|parent| parent.sampled)
+    }
+
+    /// That of a span, for the messages it causes; `None` when the span is not exported.
+    pub fn of_span(span: &tracing::Span) -> Option<Self> {
+        if span.is_disabled() || !exported() {
+            return None;
+        }
+        let context = span.context();
+        let found = context.span().span_context().clone();
+        (found.is_valid() && found.is_sampled()).then(|| Self {
+            trace_id: found.trace_id(),
+            span_id: found.span_id(),
+            sampled: true,
+        })
+    }
+
+    /// The text for a message's `traceparent` field; empty when there is none.
+    pub fn header(parent: Option<Self>) -> String {
+        parent.map(|parent| parent.to_string()).unwrap_or_default()
+    }
+
     /// That of the current span; `None` outside a span or when traces are not exported.
     pub fn current() -> Option<Self> {
         let context = tracing::Span::current().context();
@@ -76,7 +111,7 @@ impl TraceParent {
 
     /// Makes a span a child of this one. To be called before the span is entered.
     pub fn adopt(&self, span: &tracing::Span) {
-        if SAMPLED_BELOW.load(Ordering::Relaxed) > 0 {
+        if exported() {
             // It fails only where the span is disabled or was entered before; then it stays where it is.
             let _ = span.set_parent(Context::new().with_remote_span_context(self.context()));
         }
@@ -84,7 +119,7 @@ impl TraceParent {
 
     /// Links a span to this one: across transfers and moves, where two traces touch.
     pub fn link(&self, span: &tracing::Span) {
-        if SAMPLED_BELOW.load(Ordering::Relaxed) > 0 {
+        if exported() {
             span.add_link(self.context());
         }
     }
@@ -162,6 +197,17 @@ mod tests {
         assert_eq!(example.parse::<TraceParent>().unwrap().to_string(), example);
         let newer = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-more";
         assert!(newer.parse::<TraceParent>().unwrap().sampled);
+    }
+
+    #[test]
+    fn a_message_of_another_trace_does_not_adopt() {
+        set_sample_ratio(1.0);
+        let common = TraceParent::of_call(call(4));
+        let other = TraceParent::of_call(call(5)).to_string();
+        assert_eq!(TraceParent::of_message(&other, call(4)), Some(common));
+        assert_eq!(TraceParent::of_message("", call(4)), Some(common));
+        let inner = TraceParent { span_id: SpanId::from(7), ..common };
+        assert_eq!(TraceParent::of_message(&inner.to_string(), call(4)), Some(inner));
     }
 
     #[test]
