@@ -1,18 +1,27 @@
 //! Metrics of the media role.
 
-use std::sync::atomic::AtomicU64;
+use std::{fmt::Write, sync::atomic::AtomicU64};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
 
 /// Kinds of endpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// Plain RTP.
     Rtp,
     /// A browser.
     Webrtc,
+}
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Rtp => "rtp",
+            Self::Webrtc => "webrtc",
+        })
+    }
 }
 
 /// Label `kind`.
@@ -23,7 +32,7 @@ pub struct KindLabel {
 }
 
 /// Outcomes of recordings.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// Stored.
     Stored,
@@ -31,6 +40,16 @@ pub enum Outcome {
     Salvaged,
     /// Not stored.
     Failed,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Stored => "stored",
+            Self::Salvaged => "salvaged",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// Label `outcome`.
