@@ -97,11 +97,7 @@ impl Default for CallSection {
 impl NodeConfig {
     /// Defaults for `dir`, then the file, the environment and the flags.
     pub fn load(flags: &DevRun, dir: &Path) -> Result<Self> {
-        let path = |name: &str| dir.join(name).display().to_string();
-        let mut loader = Loader::new()
-            .set("media.recording.spool", &path("spool"), "--data-dir")
-            .set("media.recording.store.kind", "folder", "--data-dir")
-            .set("media.recording.store.path", &path("recordings"), "--data-dir");
+        let mut loader = Loader::new();
         if let Some(file) = &flags.config {
             loader = loader.file(file)?;
         }
@@ -131,14 +127,29 @@ impl NodeConfig {
             }
         }
         loader.only(&SECTIONS)?;
+        let media = media(&loader, dir)?;
         Ok(Self {
             node: loader.section("node")?,
             sip: loader.section("sip")?,
             console: loader.section("console")?,
             metrics: loader.section("metrics")?,
-            media: loader.section("media")?,
+            media,
             call: loader.section("call")?,
             dev: loader.section("dev")?,
         })
     }
+}
+
+/// The media section, with its folders under `dir` unless it names others.
+fn media(loader: &Loader, dir: &Path) -> Result<trunkline_media::Config> {
+    let given: serde_json::Value = loader.section("media")?;
+    let mut media: trunkline_media::Config = loader.section("media")?;
+    let recording = &given["recording"];
+    if recording["spool"].is_null() {
+        media.recording.spool = dir.join("spool");
+    }
+    if recording["store"].is_null() {
+        media.recording.store = trunkline_media::StoreConfig::Folder { path: dir.join("recordings") };
+    }
+    Ok(media)
 }

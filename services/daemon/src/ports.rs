@@ -163,7 +163,11 @@ async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus, tenants: 
             Some(EntityAddress::call(&tenant, call))
         });
         let Some(address) = address else {
-            tracing::warn!(call_id = event.call_id, trace_id = trace_of(&event.call_id), "a media event of an unknown call was dropped");
+            tracing::warn!(
+                call_id = event.call_id,
+                trace_id = trace_of(&event.call_id),
+                "a media event of an unknown call was dropped"
+            );
             continue;
         };
         pass_event(&bus, &address, event).await;
@@ -182,7 +186,11 @@ async fn pass_event(bus: &Bus, address: &EntityAddress, event: MediaEvent) {
             }
         }
     }
-    tracing::warn!(call_id = address.id, trace_id = trace_of(&address.id), "a media event was dropped: the call has no room");
+    tracing::warn!(
+        call_id = address.id,
+        trace_id = trace_of(&address.id),
+        "a media event was dropped: the call has no room"
+    );
 }
 
 /// For log lines.
