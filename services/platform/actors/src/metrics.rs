@@ -2,6 +2,9 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use trunkline_telemetry::{Metrics, buckets};
 
 type Label = [(&'static str, &'static str); 1];
+/// [`crate::Refused`] by name.
+const REFUSALS: [&str; 5] = ["full", "stopped", "not_owner", "closing", "crowded"];
+
 type TwoLabels = [(&'static str, &'static str); 2];
 
 /// What the hosts count, by kind of entity. One for the process.
@@ -62,6 +65,10 @@ impl ActorMetrics {
 
     pub(crate) fn of(&self, kind: &'static str) -> KindMetrics {
         let label = [("kind", kind)];
+        // There from the start, so that the first refusal is an increase.
+        for reason in REFUSALS {
+            drop(self.refusals.get_or_create(&[("kind", kind), ("reason", reason)]));
+        }
         KindMetrics {
             kind,
             entities: self.entities.get_or_create_owned(&label),

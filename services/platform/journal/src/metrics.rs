@@ -21,14 +21,19 @@ pub struct JournalMetrics {
 impl JournalMetrics {
     /// Unregistered: for tests and tools.
     pub fn new() -> Self {
-        Self {
+        let made = Self {
             commit_seconds: Histogram::new(buckets::FAST_SECONDS.iter().copied()),
             append_seconds: Histogram::new(buckets::FAST_SECONDS.iter().copied()),
             batch_appends: Histogram::new(buckets::COUNTS.iter().copied()),
             events: Counter::default(),
             queue_depth: Gauge::default(),
             refused: Family::default(),
+        };
+        // There from the start, so that the first refusal is an increase.
+        for reason in ["fenced", "conflict", "overloaded", "unavailable", "ambiguous", "invalid"] {
+            drop(made.refused.get_or_create(&[("reason", reason)]));
         }
+        made
     }
 
     /// Makes and registers them as `trunkline_journal_…`.

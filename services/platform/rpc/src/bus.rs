@@ -162,7 +162,9 @@ impl Bus {
 /// The call at either end.
 fn call_of(envelope: &Envelope) -> Option<CallId> {
     [&envelope.to, &envelope.from].into_iter().flatten().find_map(|address| match &address.target {
-        Some(Target::Entity(entity)) if entity.kind == common::EntityKind::Call as i32 => entity.id.parse().ok(),
+        Some(Target::Entity(entity)) if entity.kind == common::EntityKind::Call as i32 => {
+            entity.id.parse().ok()
+        }
         _ => None,
     })
 }

@@ -6,9 +6,13 @@ use opentelemetry_sdk::{
     Resource,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider},
 };
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::Targets, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::{FilterExt, FilterFn, Targets, filter_fn},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 use crate::{namespace::Namespaced, output::Output, trace::set_sample_ratio};
@@ -169,6 +173,7 @@ where
         filter: config.filter.clone(),
         reason: error.to_string(),
     })?;
+    let filter = filter.and(keeps_secrets());
     let layer = tracing_subscriber::fmt::layer().with_writer(output);
     Ok(match config.log {
         LogFormat::Text => layer.with_ansi(colours).with_target(false).with_filter(filter).boxed(),
@@ -180,6 +185,18 @@ where
             .with_filter(filter)
             .boxed(),
     })
+}
+
+/// Targets of libraries that write secrets below the level INFO: ICE credentials, DTLS fingerprints and keys, frames.
+const TELLTALES: [&str; 7] = ["is", "str0m", "dimpl", "rustls", "h2", "tungstenite", "tokio_tungstenite"];
+
+/// Holds them at INFO whatever the configured filter says: secrets are never logged.
+fn keeps_secrets() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    filter_fn(|metadata| {
+        let library = metadata.target().split("::").next().unwrap_or_default();
+        *metadata.level() <= Level::INFO || !TELLTALES.contains(&library)
+    })
+    .with_max_level_hint(LevelFilter::TRACE)
 }
 
 fn exporter(config: &TelemetryConfig, otlp: &OtlpConfig) -> Result<SdkTracerProvider, TelemetryError> {
@@ -212,7 +229,9 @@ fn exporter(config: &TelemetryConfig, otlp: &OtlpConfig) -> Result<SdkTracerProv
         ])
         .build();
     Ok(SdkTracerProvider::builder()
-        .with_span_processor(BatchSpanProcessor::builder(Namespaced(exporter)).with_batch_config(limits).build())
+        .with_span_processor(
+            BatchSpanProcessor::builder(Namespaced(exporter)).with_batch_config(limits).build(),
+        )
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(otlp.sample_ratio))))
         .with_resource(resource)
         .build())
@@ -223,7 +242,7 @@ fn spans<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let ours = Targets::new().with_target("trunkline", tracing::Level::INFO);
+    let ours = Targets::new().with_target("trunkline", Level::INFO);
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("trunkline"))
         .with_location(false)
@@ -274,6 +293,24 @@ mod tests {
         assert_eq!(exported[0].span_context.trace_id(), parent.trace_id);
         assert_eq!(exported[0].parent_span_id, parent.span_id);
         assert_eq!(inside.map(|parent| parent.trace_id), Some(parent.trace_id));
+    }
+
+    #[test]
+    fn libraries_that_tell_secrets_are_held_at_info() {
+        let shared = Shared::default();
+        let output = Output::start(shared.clone()).unwrap();
+        let config = TelemetryConfig { filter: "trace".to_owned(), ..TelemetryConfig::default() };
+        let logs = log_layer(&config, output.clone(), false).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(logs), || {
+            tracing::debug!(target: "is::agent", "credentials");
+            tracing::info!(target: "is::agent", "connected");
+            tracing::debug!(target: "trunkline_edge", "own");
+            tracing::debug!(target: "issue", "other");
+        });
+        output.flush();
+        let text = String::from_utf8(shared.0.lock().clone()).unwrap();
+        let seen = ["credentials", "connected", "own", "other"].map(|word| text.contains(word));
+        assert_eq!(seen, [false, true, true, true], "{text}");
     }
 
     #[test]
