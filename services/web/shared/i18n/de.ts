@@ -286,7 +286,7 @@ export const de: Catalogue = {
   'record.decision': '{agent} wurde der Anruf angeboten',
   'record.decision_none': 'Niemandem wurde der Anruf angeboten',
   'record.decision_first': 'War vorn; {waiting} warteten',
-  'record.decision_ahead': '{ahead} Anrufer davor; {waiting} warteten',
+  'record.decision_place': 'Platz {place} von {waiting} Wartenden',
   'record.decision_strategy': 'Strategie: {strategy} · Konfiguration Version {version}',
   'record.considered': 'Betrachtet ({count})',
   'record.considered_more': 'und {count} weitere',

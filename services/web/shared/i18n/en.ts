@@ -285,7 +285,7 @@ export const en = {
   'record.decision': '{agent} was offered the call',
   'record.decision_none': 'Nobody was offered the call',
   'record.decision_first': 'Was first in line; {waiting} waiting',
-  'record.decision_ahead': '{ahead} callers in front; {waiting} waiting',
+  'record.decision_place': 'Place {place} of {waiting} waiting',
   'record.decision_strategy': 'Strategy: {strategy} · configuration version {version}',
   'record.considered': 'Considered ({count})',
   'record.considered_more': 'and {count} more',

@@ -161,7 +161,7 @@ struct Explanation {
     strategy: String,
     /// Version of the queue's configuration in force.
     configuration_version: u64,
-    /// Callers in front of this one.
+    /// Place in the queue when it was bound, 1 = first.
     position: u32,
     /// Callers waiting.
     waiting: u32,
