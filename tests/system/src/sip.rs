@@ -115,7 +115,7 @@ impl Stream {
             if let Some(length) = message_length(&self.buffer)? {
                 return Ok(Read::Message(self.buffer.drain(..length).collect()));
             }
-            let mut part = [0; 16_384];
+            let mut part = vec![0; 16_384];
             match tokio::time::timeout_at(deadline, self.stream.read(&mut part)).await {
                 Err(_) => return Ok(Read::Silence),
                 Ok(Ok(0) | Err(_)) => return Ok(Read::Closed),

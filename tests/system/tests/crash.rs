@@ -82,13 +82,14 @@ async fn nothing_is_lost_or_doubled_by_a_crash() -> Result<()> {
     let (setup, status) = system.kill()?;
     ensure!(status.code().is_none(), "killed, not ended: {status}");
     drop(agents);
-    let system = setup.start().await.context("the restart on the same folder")?;
+    // And again, in the middle of the recovery.
+    let (setup, _) = setup.start().await.context("the restart on the same folder")?.kill()?;
+    let system = setup.start().await.context("the second restart")?;
     let api = system.supervisor().await?;
     let after = all_ended(&api, count).await?;
     nothing_changed_but_the_cut_off(&before, &after)?;
-    // The callers' telephones are told, or have gone; they are no part of what follows.
     for calling in [one, two, four, rest] {
-        calling.kill()?;
+        calling.succeed().await.context("a caller who was cut off hears BYE")?;
     }
     no_agent_is_stuck(&system, &api, &folder, &offer, count).await?;
     numbers_agree(&api).await?;

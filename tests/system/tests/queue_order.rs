@@ -72,6 +72,7 @@ async fn two_hundred_callers_are_served_in_order() -> Result<()> {
     records_agree(&contacts, &served)?;
     decisions_are_in_order(&api, &contacts).await?;
     live_numbers_agree(&api, &contacts).await?;
+    interval_numbers_agree(&api, &contacts).await?;
     for agent in &mut agents {
         agent.until_state("not_ready", s(5)).await?;
     }
@@ -96,7 +97,8 @@ async fn serve(agent: Agent, offer: Arc<String>, served: Arc<Mutex<Vec<(String, 
         agent.hang_up().await?;
         agent.until_state("wrap_up", s(20)).await?;
         agent.wrap_up("resolved", &[]).await?;
-        agent.until_state("ready", s(20)).await.ok();
+        // Ready may last no longer than the next call needs to ring.
+        agent.until("out of wrap-up", s(20), |seen| seen.snapshot["state"] != "wrap_up").await?;
     }
     agent.done("not_ready", serde_json::json!({ "reason": "break" })).await?;
     ensure!(agent.seen().rings.len() == count, "{}: a call rang in between", agent.name);
@@ -167,7 +169,7 @@ async fn decisions_are_in_order(api: &trunkline_system_tests::api::Api, contacts
         ensure!(made.len() == 1, "{} offers of one call: {made:?}", made.len());
         let at = made[0]["at_ms"].as_i64().context("a decision without its time")?;
         ensure!(made[0]["agent_id"] == contact["agent_id"], "{whole}");
-        ensure!(made[0]["explanation"]["position"] == 0, "somebody was in front: {}", made[0]);
+        ensure!(made[0]["explanation"]["position"] == 1, "somebody was in front: {}", made[0]);
         decisions.push((at, number(contact["caller_number"].as_str().unwrap_or_default())?));
     }
     decisions.sort_unstable();
@@ -229,5 +231,20 @@ async fn live_numbers_agree(api: &trunkline_system_tests::api::Api, contacts: &[
         let counted = by_agent.get(id).copied().unwrap_or(0);
         ensure!(agent["handled"] == counted, "{id} handled {counted} by the records: {agent}");
     }
+    Ok(())
+}
+
+/// The intervals add up to the same.
+async fn interval_numbers_agree(api: &trunkline_system_tests::api::Api, contacts: &[Value]) -> Result<()> {
+    let started = contacts.iter().filter_map(|c| c["started_ms"].as_i64()).min().context("no contact")?;
+    let from = started / 3_600_000 * 3_600_000;
+    let path =
+        format!("/intervals?queue=support&from_ms={from}&to_ms={}&interval_s=900", from + 2 * 3_600_000);
+    let answer = api.json(&path).await?;
+    let intervals = answer["intervals"].as_array().context("no intervals")?;
+    let sum = |name: &str| -> i64 { intervals.iter().filter_map(|i| i[name].as_i64()).sum() };
+    let sums = (sum("offered"), sum("answered"), sum("abandoned"));
+    let expected = (contacts.len() as i64, CALLERS as i64, GIVE_UP as i64);
+    ensure!(sums == expected, "(offered, answered, abandoned) {sums:?} instead of {expected:?}: {answer}");
     Ok(())
 }

@@ -52,9 +52,7 @@ async fn the_scenarios_that_sipp_brings() -> Result<()> {
     let uac_pcap = Sipp::built_in("uac_pcap", target);
     // On its 25th call it takes its other branch.
     let branchc = Sipp::built_in("branchc", target).calls(26, 10);
-    let (uac, uac_tcp, uac_pcap, branchc) =
-        tokio::join!(uac.run(&folder), uac_tcp.run(&folder), uac_pcap.run(&folder), branchc.run(&folder));
-    (uac?, uac_tcp?, uac_pcap?, branchc?);
+    tokio::try_join!(uac.run(&folder), uac_tcp.run(&folder), uac_pcap.run(&folder), branchc.run(&folder))?;
 
     let api = system.supervisor().await?;
     let counted = trunkline_system_tests::until("37 records of ended calls", s(10), || async {
