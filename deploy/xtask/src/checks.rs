@@ -66,9 +66,7 @@ fn cargo_deny() -> Result<()> {
         // Its objects are of no further use.
         let _ = std::fs::remove_dir_all(tools.join("build"));
     }
-    Step::new("licences and sources", binary)
-        .args(["check", "licenses", "bans", "sources"])
-        .run()
+    Step::new("licences and sources", binary).args(["check", "licenses", "bans", "sources"]).run()
 }
 
 fn build() -> Result<()> {

@@ -115,13 +115,13 @@ impl Node {
         let acd = Arc::new(start_acd(&ground));
         let calls = start_calls(&ground, &config);
         let console = start_console(&ground, &config, &records_server, serving.clone()).await?;
-        // Who was in the middle of something goes on, before anybody new comes in.
+        // Recovered calls have something to say to their callers: the edge comes before them.
+        let edge = start_edge(&ground, &config).await?;
         let shards: Vec<ShardId> = ground.placement.held_shards();
         let recovered = acd.recover(&shards).await? + calls.recover(&shards).await?;
         if recovered > 0 {
             tracing::info!(entities = recovered, "went on from the journal");
         }
-        let edge = start_edge(&ground, &config).await?;
         let (metrics, metrics_task) =
             metrics_server::start(config.metrics.listen, ground.metrics.clone()).await?;
         let follower = tokio::spawn(follow(ground.documents.clone(), acd.clone()));

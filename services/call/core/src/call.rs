@@ -323,7 +323,7 @@ impl Call {
         match timer {
             Timer::Media => self.media_timer(cx),
             Timer::AnswerRepeat(n) => self.repeat_answer(cx, n),
-            Timer::Bye => self.bye_timer(),
+            Timer::Bye => self.bye_timer(cx),
             Timer::Info => self.info_done(cx, None),
             Timer::Session => self.end(cx, ReleaseCause::PeerTimeout, EndedBy::Network),
             Timer::Silence => self.end(cx, ReleaseCause::MediaTimeout, EndedBy::Network),

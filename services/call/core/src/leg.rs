@@ -81,8 +81,9 @@ pub(crate) enum Bye {
     No,
     /// As soon as the 2xx is acknowledged or given up.
     Wanted(ReleaseCause),
-    /// On its way.
-    Sent { transaction: String, until: Timestamp },
+    /// On its way: given to the edge again at `next`, since the command itself may be lost (the edge knows which
+    /// transactions it has).
+    Sent { transaction: String, request: Box<Request>, next: Timestamp, until: Timestamp },
     /// Answered, given up, or the peer was first.
     Done,
 }

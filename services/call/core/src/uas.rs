@@ -133,16 +133,28 @@ impl Call {
         request.headers.remove(&HeaderName::Via);
         request.headers.push(HeaderName::Reason, reason_header(cause));
         let transaction = format!("bye-{}", caller.dialog.local_cseq);
-        caller.bye = Bye::Sent { transaction: transaction.clone(), until: cx.now.plus(patience) };
-        let route = caller.route.clone();
-        self.edge(
-            cx,
-            &route,
-            EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) },
-        );
+        caller.bye =
+            Bye::Sent { transaction, request: Box::new(request), next: cx.now, until: cx.now.plus(patience) };
+        self.bye_timer(cx);
     }
 
-    pub(crate) fn bye_timer(&mut self) {
+    /// Gives the BYE to the edge, now and again until it is answered or its time is over.
+    pub(crate) fn bye_timer(&mut self, cx: &mut Cx<'_>) {
+        let every = self.settings.t2;
+        let Some(caller) = self.caller.as_deref_mut() else { return };
+        let Bye::Sent { transaction, request, next, until } = &mut caller.bye else { return };
+        if cx.now >= *until {
+            caller.bye = Bye::Done;
+            return;
+        }
+        *next = cx.now.plus(every);
+        let command =
+            EdgeCommand::Request { client_transaction: transaction.clone(), request: request.clone() };
+        let route = caller.route.clone();
+        self.edge(cx, &route, command);
+    }
+
+    fn bye_done(&mut self) {
         if let Some(caller) = self.caller.as_deref_mut() {
             caller.bye = Bye::Done;
         }
@@ -153,7 +165,7 @@ impl Call {
             return;
         }
         if self.is_our_bye(transaction) {
-            self.bye_timer();
+            self.bye_done();
         } else if self.is_our_info(transaction) {
             // 481 and 408 end the dialog (RFC 3261 section 12.2.1.2), for a B2BUA the call with it.
             if trunkline_sip::Dialog::ends_with(response.status) {
@@ -173,7 +185,7 @@ impl Call {
         failure: TransactionFailure,
     ) {
         if self.is_our_bye(transaction) {
-            return self.bye_timer();
+            return self.bye_done();
         }
         if self.is_our_info(transaction) {
             return self.info_done(cx, Some(transaction));
@@ -250,8 +262,8 @@ impl Call {
         for (n, answer) in caller.unacked.iter().enumerate() {
             visit(answer.next.min(answer.give_up), Timer::AnswerRepeat(n));
         }
-        if let Bye::Sent { until, .. } = caller.bye {
-            visit(until, Timer::Bye);
+        if let Bye::Sent { next, until, .. } = &caller.bye {
+            visit(*next.min(until), Timer::Bye);
         }
         if self.ended.is_some() {
             return;
