@@ -20,6 +20,14 @@ pub enum ConfigError {
         /// What was given.
         text: String,
     },
+    /// Peers cannot be told where to answer.
+    #[error(
+        "sip.advertised: required when sip.listen is {listen}: give the address that peers reach this node at"
+    )]
+    Advertised {
+        /// The wildcard address.
+        listen: SocketAddr,
+    },
     /// A number outside its bounds.
     #[error("sip.{field}: {value} is outside {bounds}")]
     Bounds {
@@ -46,7 +54,8 @@ pub struct Config {
     pub max_connections: usize,
     /// See `max_connections`.
     pub max_connections_per_peer: usize,
-    /// A TCP peer has this long for its first message and for each message once begun. Default 20 s.
+    /// A TCP peer has this long for its first message, for each message once begun, and to take what is written to it.
+    /// Default 20 s.
     pub message_timeout_ms: u64,
     /// A TCP connection without any message is closed after this. Default 600 s.
     pub idle_timeout_ms: u64,
@@ -115,7 +124,7 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub config: Config,
-    pub trunks: Vec<Trunk>,
+    pub trunks: Vec<Arc<Trunk>>,
     no_trunk: Arc<String>,
     pub message_timeout: Duration,
     pub idle_timeout: Duration,
@@ -138,12 +147,19 @@ struct Network {
 
 impl Settings {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        bounds("max_transactions", config.max_transactions as u64, 1, 10_000_000, "1 to 10,000,000")?;
+        bounds("max_transactions", config.max_transactions as u64, 10, 10_000_000, "10 to 10,000,000")?;
+        bounds("max_connections", config.max_connections as u64, 1, 1_000_000, "1 to 1,000,000")?;
+        let per_peer = config.max_connections_per_peer as u64;
+        bounds("max_connections_per_peer", per_peer, 1, 1_000_000, "1 to 1,000,000")?;
+        if config.listen.ip().is_unspecified() && config.advertised.is_none() {
+            return Err(ConfigError::Advertised { listen: config.listen });
+        }
         bounds("message_timeout_ms", config.message_timeout_ms, 100, 60_000, "100 to 60,000")?;
         bounds("idle_timeout_ms", config.idle_timeout_ms, 1_000, 86_400_000, "1,000 to 86,400,000")?;
         bounds("t1_ms", config.t1_ms, 10, 5_000, "10 to 5,000")?;
         bounds("t2_ms", config.t2_ms, config.t1_ms, 60_000, "t1_ms to 60,000")?;
-        let trunks = config.trunks.iter().map(Trunk::new).collect::<Result<_, _>>()?;
+        let trunks =
+            config.trunks.iter().map(|raw| Trunk::new(raw).map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Self {
             message_timeout: Duration::from_millis(config.message_timeout_ms),
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
@@ -158,7 +174,7 @@ impl Settings {
         self.trunk_of(peer).map_or_else(|| self.no_trunk.clone(), |trunk| trunk.name.clone())
     }
 
-    pub fn trunk_of(&self, source: IpAddr) -> Option<&Trunk> {
+    pub fn trunk_of(&self, source: IpAddr) -> Option<&Arc<Trunk>> {
         self.trunks.iter().find(|trunk| trunk.sources.iter().any(|network| network.contains(source)))
     }
 }
@@ -235,6 +251,17 @@ mod tests {
         for bad in ["192.0.2.0/33", "x", "192.0.2.0/", ""] {
             assert!(Network::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_wildcard_address_needs_one_that_peers_can_reach() {
+        let listen = "0.0.0.0:5060".parse().unwrap();
+        let error = Settings::new(Config { listen, ..Config::default() }).unwrap_err().to_string();
+        assert!(error.starts_with("sip.advertised"), "{error}");
+        let advertised = Some("192.0.2.1:5060".parse().unwrap());
+        assert!(Settings::new(Config { listen, advertised, ..Config::default() }).is_ok());
+        let error = Settings::new(Config { max_connections_per_peer: 0, ..Config::default() }).unwrap_err();
+        assert!(error.to_string().starts_with("sip.max_connections_per_peer: 0"), "{error}");
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! Owns sockets and transactions (RFC 3261 sections 17 and 18, RFC 6026, RFC 3581) and nothing longer: dialogs belong
 //! to calls, and any edge brings an in-dialog request to its call by the token in the Contact. Refuses what is
-//! malformed (RFC 4475 says how), what comes from no known trunk (403), unknown numbers (404) and new calls under
-//! overload (503, without Retry-After: that would bench a whole upstream). In-dialog requests are never shed.
+//! malformed (RFC 4475 says how), what comes from no known trunk (403), unknown numbers (404), new calls under overload
+//! (503, without Retry-After: that would bench a whole upstream), and commands of a call's former owner. In-dialog
+//! requests are never shed. What reaches no call gets no transaction (section 8.2.7): a flood of it leaves nothing
+//! behind. A request that its call does not answer is answered here (500), so that nothing is kept for ever.
 //!
-//! Called by the daemon; talks to calls through the bus. Deviations: REGISTER is challenged and never succeeds, since
-//! telephones have no accounts yet; host names in Contacts are not resolved, the answer goes to the source (RFC 3263
-//! comes with outbound trunks).
+//! Called by the daemon; talks to calls through the bus. Deviations: REGISTER is challenged, or acknowledged where a
+//! trunk says so, and registers nobody, since telephones have no accounts yet; host names in Contacts are not resolved,
+//! the answer goes to the source (RFC 3263 comes with outbound trunks); `maddr` of a Via is not heeded, since it would
+//! direct answers at third parties; requests of calls go over UDP whatever their size (section 18.1.1 would change to
+//! TCP above 1,300 bytes), since peers of a UDP dialog mostly do not listen on TCP.
 
 mod config;
 mod engine;
@@ -15,17 +19,24 @@ mod metrics;
 mod token;
 mod transport;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
-use trunkline_cluster::{Loads, Placement};
+use trunkline_cluster::{EpochGuard, Loads, Placement};
 use trunkline_proto::common::v1::{Envelope, Role, envelope::Payload};
 use trunkline_rpc::{Bus, Deliver, Refused};
-use trunkline_types::{DialString, EntityAddress, FlowId, QueueId, TenantId};
+use trunkline_types::{DialString, EntityAddress, Epoch, FlowId, QueueId, ShardId, TenantId};
 
 use crate::{
     config::Settings,
-    engine::{Command, Control, Engine, Inboxes, Parts},
+    engine::{Command, Engine, Inboxes, Parts},
     transport::tcp::Connections,
 };
 pub use crate::{
@@ -93,7 +104,7 @@ pub struct EdgeParts {
 /// A running edge.
 pub struct Edge {
     address: SocketAddr,
-    control: mpsc::Sender<Control>,
+    draining: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -109,9 +120,12 @@ impl Edge {
         })?;
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
         let (connections_in, connections_out) = mpsc::channel(CONNECTION_QUEUE);
-        let (control, control_out) = mpsc::channel(4);
+        let draining = Arc::<AtomicBool>::default();
         let connections = Connections::new(settings.clone(), connections_in);
-        parts.bus.attach_role(Role::Edge, Arc::new(CommandPort(commands_in)));
+        parts.bus.attach_role(
+            Role::Edge,
+            Arc::new(CommandPort { commands: commands_in, epochs: EpochGuard::new() }),
+        );
         let engine = Engine::new(Parts {
             advertised: settings.config.advertised.unwrap_or(address),
             settings,
@@ -123,10 +137,11 @@ impl Edge {
             metrics: parts.metrics,
             udp,
             connections: connections.clone(),
+            draining: draining.clone(),
         });
-        let inboxes = Inboxes { commands, connections: connections_out, control: control_out };
+        let inboxes = Inboxes { commands, connections: connections_out };
         let tasks = vec![tokio::spawn(engine.run(inboxes)), tokio::spawn(connections.listen(tcp))];
-        Ok(Self { address, control, tasks })
+        Ok(Self { address, draining, tasks })
     }
 
     /// The address it listens on.
@@ -134,10 +149,9 @@ impl Edge {
         self.address
     }
 
-    /// Refuses new calls (503) from now on; calls that are up go on.
+    /// Refuses new calls (503) from now on; calls that are up, and INVITEs that have their call, go on.
     pub async fn drain(&self) {
-        // Gone already: nothing to drain.
-        let _ = self.control.send(Control::Drain).await;
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Closes the doors.
@@ -167,7 +181,12 @@ async fn bind(wanted: SocketAddr) -> Result<(tokio::net::UdpSocket, TcpListener)
     }
 }
 
-struct CommandPort(mpsc::Sender<Command>);
+/// The bus's end: what calls want done.
+struct CommandPort {
+    commands: mpsc::Sender<Command>,
+    /// A former owner of a call, back from a pause, must not speak for it any more.
+    epochs: EpochGuard,
+}
 
 impl Deliver for CommandPort {
     fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
@@ -177,11 +196,18 @@ impl Deliver for CommandPort {
         let (Ok(tenant), Ok(call)) = (command.tenant.parse(), command.call_id.parse()) else {
             return Err(Refused::Unroutable);
         };
-        self.0.try_send(Command { call: EntityAddress::call(&tenant, call), command }).map_err(|error| {
-            match error {
-                mpsc::error::TrySendError::Full(_) => Refused::Full,
-                mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        let call = EntityAddress::call(&tenant, call);
+        let sender = envelope.from_shard.and_then(|shard| ShardId::new(u16::try_from(shard).ok()?));
+        if let Some(shard) = sender {
+            let admitted = self.epochs.admit(shard, Epoch(envelope.from_epoch));
+            if shard != call.shard() || admitted.is_err() {
+                tracing::warn!(%call, epoch = envelope.from_epoch, "a command of a former owner was refused");
+                return Err(Refused::Unroutable);
             }
+        }
+        self.commands.try_send(Command { call, command }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
         })
     }
 }

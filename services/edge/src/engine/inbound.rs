@@ -10,27 +10,24 @@ use trunkline_proto::{
     common::v1::{Envelope, Role},
     edge::v1::{
         Cancelled, EdgeEvent, IncomingRequest, IncomingResponse, NewCall, TransactionFailed, edge_event,
-        new_call, transaction_failed,
+        transaction_failed,
     },
 };
 use trunkline_rpc::{Refused, entity};
 use trunkline_sip::{
-    Frame, HeaderName, Message, Method, Request, Response, TransactionId, Unacceptable, Uri, parse_datagram,
-    token, uas,
+    DropReason, Frame, HeaderName, Message, Method, Request, Response, TransactionId, Unacceptable, Uri, Via,
+    parse_datagram, token, uas,
 };
-use trunkline_telemetry::{
-    TraceParent, call_span, trace_id_of,
-    tracing::{Span, field::Empty},
-};
-use trunkline_types::{CallId, DialString, EntityAddress, TenantId, Timestamp, mask_number};
+use trunkline_telemetry::{TraceParent, trace_id_of};
+use trunkline_types::{EntityAddress, Timestamp};
 
 use super::{
     Engine, Failure,
-    calls::{Owner, Setup},
+    admission::{Admitted, describe},
+    calls::{Arrival, Owner, Setup},
+    trace,
 };
 use crate::{
-    Destination,
-    config::{Registrations, Trunk},
     metrics::class,
     transport::{Path, tcp::ConnectionEvent},
 };
@@ -42,7 +39,8 @@ impl Engine {
             Ok(message) => self.message(message, path),
             Err(Unacceptable::Drop(reason)) => {
                 tracing::debug!(%source, ?reason, "datagram dropped");
-                self.parts.metrics.drop("unparsable");
+                let keep_alive = reason == DropReason::KeepAlive;
+                self.parts.metrics.drop(if keep_alive { "keep_alive" } else { "unparsable" });
             }
             Err(Unacceptable::Reject(rejection)) => self.reject(*rejection, path),
         }
@@ -53,9 +51,14 @@ impl Engine {
             ConnectionEvent::Opened { connection, peer, writer } => {
                 self.writers.insert(connection, peer, writer)
             }
-            ConnectionEvent::Closed { connection } => self.writers.remove(connection),
+            ConnectionEvent::Connected { connection } => self.writers.connected(connection),
+            ConnectionEvent::Closed { connection } => self.closed(connection),
+            // Given up meanwhile, since its peer does not read: no answer would arrive.
+            ConnectionEvent::Frame { connection, .. } if !self.writers.has(connection) => {
+                self.parts.metrics.drop("peer_does_not_read");
+            }
             ConnectionEvent::Frame { connection, peer, frame } => {
-                let path = Path::Tcp { connection, peer };
+                let path = Path::Tcp { connection, peer, back: peer };
                 match frame {
                     Frame::Message(message) => self.message(*message, path),
                     Frame::Rejected { rejection, .. } => self.reject(*rejection, path),
@@ -76,7 +79,10 @@ impl Engine {
                 if is_checked && let Err(rejection) = uas::check_request(&request, &self.capabilities) {
                     return self.reject(*rejection, path);
                 }
-                let reply = self.reply_path(path, request.headers.top_via().ok().as_ref());
+                let reply = reply_path(path, request.headers.top_via().ok().as_ref());
+                if let Some(answer) = self.answer_at_once(&request, path) {
+                    return self.send_stateless(&answer, reply);
+                }
                 let outputs = self.layer.on_request(now(), request, reply, path.reliable());
                 self.perform(outputs);
             }
@@ -101,6 +107,7 @@ impl Engine {
         self.parts.metrics.reject("malformed");
         rejection.stamp_source(path.peer());
         let response = rejection.to_response(&self.new_tag());
+        let path = reply_path(path, response.headers.top_via().ok().as_ref());
         self.send_stateless(&response, path);
     }
 
@@ -112,7 +119,7 @@ impl Engine {
         reason: &'static str,
     ) {
         self.parts.metrics.reject(reason);
-        let response = Response::to(request, status).with_to_tag(&self.new_tag());
+        let response = Response::to(request, status).with_to_tag(&self.layer.to_tag(request));
         self.send_stateless(&response, path);
     }
 
@@ -120,27 +127,12 @@ impl Engine {
         token::tag(rand::rng().random())
     }
 
-    /// A request that is new to the transaction layer.
+    /// A request that is new to the transaction layer and is for a call.
     pub(super) fn request(&mut self, id: TransactionId, request: Request, path: Path) {
-        let in_dialog = request.is_in_dialog();
-        match (&request.method, in_dialog) {
+        match (&request.method, request.is_in_dialog()) {
             (_, true) => self.in_dialog(id, request, path),
             (Method::Invite, false) => self.invite(id, request, path),
-            (Method::Options, false) => {
-                let answer = uas::options_answer(&request, &self.capabilities, &self.new_tag());
-                self.answer(id, answer);
-            }
-            (Method::Register, false) => {
-                let trunk = self.parts.settings.trunk_of(path.peer().ip());
-                let policy = trunk.map_or(Registrations::Challenge, |trunk| trunk.registrations);
-                let answer = self.registrar.answer(now(), &request, policy, &self.new_tag());
-                self.answer(id, answer);
-            }
-            // RFC 3261 section 12.2.2: outside a dialog these mean nothing.
-            (Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify, false) => {
-                self.refuse(id, &request, 481, "no_dialog");
-            }
-            _ => self.refuse(id, &request, 405, "method"),
+            _ => self.refuse(id, &request, 500, "internal"),
         }
     }
 
@@ -148,18 +140,20 @@ impl Engine {
         let Some(call) = self.token_call(&request) else {
             return self.refuse(id, &request, 481, "no_dialog");
         };
-        let name = self.calls.server(id, call.clone(), None);
+        let arrival = self.arrival(&request, call.clone(), now());
+        let name = self.calls.server(id, arrival);
         let event = self.incoming(name, &request, path, None);
         // In-dialog requests are never shed for load; a call that cannot be reached is answered so that the peer
         // tries again (RFC 3261 section 21.5.1: 500 with Retry-After leaves the dialog alone).
         if let Err(refused) = self.to_call(&call, event) {
             let status = if refused == Refused::Unroutable { 481 } else { 500 };
+            self.calls.forget(&id);
             self.refuse(id, &request, status, "undeliverable");
         }
     }
 
     /// The call that the Request-URI names (our Contact), or our tag, for peers that ignore Contact.
-    fn token_call(&self, request: &Request) -> Option<EntityAddress> {
+    pub(super) fn token_call(&self, request: &Request) -> Option<EntityAddress> {
         let by_uri = match &request.uri {
             Uri::Sip(uri) => uri.user().and_then(|user| self.parts.key.call(&user)),
             _ => None,
@@ -167,19 +161,22 @@ impl Engine {
         by_uri.or_else(|| self.parts.key.call(&request.headers.to_tag()?))
     }
 
-    fn invite(&mut self, id: TransactionId, request: Request, path: Path) {
-        let Some(trunk) = self.parts.settings.trunk_of(path.peer().ip()).cloned() else {
-            return self.refuse(id, &request, 403, "unknown_source");
-        };
-        if self.overloaded() {
-            return self.refuse(id, &request, 503, "overload");
+    fn arrival(&self, request: &Request, call: EntityAddress, at: Timestamp) -> Arrival {
+        let tag = || self.layer.to_tag(request);
+        Arrival {
+            call,
+            setup: None,
+            invite: (request.method == Method::Invite).then(tag),
+            load: None,
+            unanswered: Response::to(request, 500),
+            at,
         }
-        let Some(dialled) = dialled(&request) else {
-            return self.refuse(id, &request, 404, "unknown_number");
-        };
-        let Some(destination) = self.parts.dial_plan.resolve(&trunk.tenant, &dialled) else {
-            tracing::info!(dialled = %mask_number(dialled.as_str()), trunk = %trunk.name, "nobody has this number");
-            return self.refuse(id, &request, 404, "unknown_number");
+    }
+
+    fn invite(&mut self, id: TransactionId, request: Request, path: Path) {
+        let Admitted { trunk, dialled, destination } = match self.admit(&request, path) {
+            Ok(admitted) => admitted,
+            Err((status, reason)) => return self.refuse(id, &request, status, reason),
         };
         let at = now();
         let minted =
@@ -190,19 +187,24 @@ impl Engine {
         let address = EntityAddress::call(&trunk.tenant, call);
         let contact = self.contact_uri(&trunk.tenant, call, path);
         let new_call = describe(&request, &trunk, dialled, destination, contact);
-        let span = new_call_span(call, &request, &trunk, path);
-        tracing::info!(
-            call_id = %call, trace_id = %trace_id_of(call), sip_call_id = %sip_call_id(&request),
-            trunk = %trunk.name, dialled = %mask_number(&new_call.dialled),
-            caller = %mask_number(&new_call.caller_number), "new call"
-        );
+        let span = trace::new_call_span(call, &request, &trunk, path);
+        trace::tell(call, &request, &new_call);
         let setup = Setup { since: at, trunk: trunk.name.clone(), rung: false };
-        let name = self.calls.server(id, address.clone(), Some(setup));
+        let arrival = Arrival {
+            setup: Some(setup),
+            load: Some(self.parts.loads.begin(call.shard())),
+            ..self.arrival(&request, address.clone(), at)
+        };
+        let name = self.calls.server(id, arrival);
         let event = self.incoming(name, &request, path, Some(new_call));
         let traceparent = TraceParent::header(TraceParent::of_span(&span));
         if let Err(error) = self.to_call_under(traceparent, &address, event) {
-            tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), %error, "a new call was refused");
+            if self.may_log_refusal() {
+                tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), %error, "a new call was refused");
+            }
             span.record("otel.status_code", "ERROR");
+            // There is no call that could be told of what follows.
+            self.calls.forget(&id);
             self.refuse(id, &request, 503, "capacity");
         }
     }
@@ -245,9 +247,36 @@ impl Engine {
         let Some(Owner::Server { call, name, .. }) = self.calls.owner(&id).cloned() else {
             return;
         };
-        let reason = cancel.headers.get_str(&HeaderName::Reason).map(|r| r.into_owned()).unwrap_or_default();
-        // Lost only when the call is gone or swamped: then the INVITE's own answer ends the transaction.
-        let _ = self.to_call(&call, edge_event::Event::Cancelled(Cancelled { transaction: name, reason }));
+        let reason = cancel.headers.get_str(&HeaderName::Reason).unwrap_or_default();
+        let reason = reason.chars().take(REASON_CHARS).collect();
+        let event = edge_event::Event::Cancelled(Cancelled { transaction: name, reason });
+        // One that is swamped answers later, or runs out of time.
+        if let Err(Refused::Unroutable | Refused::Stopped) = self.to_call(&call, event)
+            && let Some(unanswered) = self.calls.unanswered(&id)
+        {
+            let cancelled = Response {
+                status: 487,
+                reason: trunkline_sip::default_reason(487).as_bytes().into(),
+                ..unanswered
+            };
+            self.answer(id, cancelled);
+        }
+    }
+
+    /// The call has not answered in time: the peer is, and the call learns that it is over.
+    pub(super) fn give_up(&mut self, id: TransactionId) {
+        let Some(response) = self.calls.unanswered(&id) else { return };
+        self.parts.metrics.reject("unanswered");
+        self.failed(id, Failure::Timeout);
+        self.answer(id, response);
+    }
+
+    /// A connection is gone. What was to go out over one that never stood has failed.
+    fn closed(&mut self, connection: u64) {
+        for id in self.writers.remove(connection) {
+            let outputs = self.layer.transport_failed(now(), id);
+            self.perform(outputs);
+        }
     }
 
     pub(super) fn response(&mut self, id: TransactionId, response: &Response) {
@@ -308,82 +337,27 @@ impl Engine {
     }
 
     pub(super) fn observe_answer(&mut self, id: &TransactionId, status: u16, at: Timestamp) {
-        if let Some(setup) = self.calls.answered(id, status) {
+        if let Some(setup) = self.calls.answered(id, status, at) {
             self.parts.metrics.answered(status, setup.trunk, at.since(setup.since));
         }
     }
 }
 
-/// From the INVITE's being understood until the call has it.
-fn new_call_span(call: CallId, request: &Request, trunk: &Trunk, path: Path) -> Span {
-    call_span!(
-        "sip.invite",
-        call,
-        sip_call_id = %sip_call_id(request),
-        trunk = %trunk.name,
-        transport = path.name(),
-        otel.status_code = Empty
-    )
-}
+/// Longest content of a Reason that goes to the call, in characters.
+const REASON_CHARS: usize = 256;
 
-/// The Call-ID, cut to what a log line bears.
-fn sip_call_id(request: &Request) -> String {
-    let id = request.headers.get_str(&HeaderName::CallId).unwrap_or_default();
-    id.chars().take(128).collect()
-}
-
-/// The user part of the Request-URI (RFC 3261 section 8.2.2.1), or the number of a tel URI.
-fn dialled(request: &Request) -> Option<DialString> {
-    match &request.uri {
-        Uri::Sip(uri) => uri.user()?.parse().ok(),
-        Uri::Tel(uri) => uri.number().parse().ok(),
-        Uri::Other(_) => None,
-    }
-}
-
-fn describe(
-    request: &Request,
-    trunk: &Trunk,
-    dialled: DialString,
-    to: Destination,
-    contact_uri: String,
-) -> NewCall {
-    let asserted = if trunk.trust_identity { request.headers.asserted_identities().ok() } else { None };
-    let identity = asserted.and_then(|list| list.into_iter().next()).or_else(|| request.headers.from().ok());
-    let private = request.headers.privacy().iter().any(|v| v == "id" || v == "user");
-    let (mut caller_number, mut caller_name) = (String::new(), String::new());
-    if let Some(identity) = identity.filter(|_| !private) {
-        caller_number = match &identity.uri {
-            Uri::Sip(uri) => uri.user().unwrap_or_default(),
-            Uri::Tel(uri) => uri.number().to_owned(),
-            Uri::Other(_) => String::new(),
-        };
-        caller_name = identity.display_text().map(|text| text.to_string()).unwrap_or_default();
-        if caller_number.eq_ignore_ascii_case("anonymous") {
-            caller_number.clear();
-            caller_name.clear();
+/// Where answers to a request from `path` go (RFC 3261 section 18.2.2, RFC 3581): over UDP to the source address and the
+/// Via's port, or its source port when it asked for that. `maddr` is not heeded: it would direct answers at third
+/// parties, and is for multicast.
+pub(super) fn reply_path(path: Path, via: Option<&Via>) -> Path {
+    let port = via.and_then(|via| via.port).unwrap_or(5_060);
+    match path {
+        Path::Udp(source) => {
+            let asked = via.is_none_or(|via| via.rport().is_some());
+            Path::Udp(if asked { source } else { SocketAddr::new(source.ip(), port) })
         }
-    }
-    NewCall {
-        tenant: trunk.tenant.as_str().to_owned(),
-        dialled: dialled.as_str().to_owned(),
-        destination: Some(match to {
-            Destination::Queue(queue) => new_call::Destination::Queue(queue.as_str().to_owned()),
-            Destination::Flow(flow) => new_call::Destination::Flow(flow.as_str().to_owned()),
-        }),
-        caller_number: caller_number.chars().take(128).collect(),
-        caller_name: caller_name.chars().take(128).collect(),
-        contact_uri,
-        trunk: trunk.name.to_string(),
-    }
-}
-
-impl Engine {
-    fn contact_uri(&self, tenant: &TenantId, call: trunkline_types::CallId, path: Path) -> String {
-        let user = self.parts.key.user(tenant, call);
-        match path {
-            Path::Udp(_) => format!("sip:{user}@{}", self.parts.advertised),
-            Path::Tcp { .. } => format!("sip:{user}@{};transport=tcp", self.parts.advertised),
+        Path::Tcp { connection, peer, .. } => {
+            Path::Tcp { connection, peer, back: SocketAddr::new(peer.ip(), port) }
         }
     }
 }

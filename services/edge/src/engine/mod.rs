@@ -1,12 +1,22 @@
 //! The edge's one dispatcher: owns the transaction layer and decides for each message where it goes. It never waits
 //! for a peer or an actor; its inputs are bounded, and what it cannot place is refused or dropped and counted.
 
+mod admission;
 mod calls;
 mod inbound;
 mod outbound;
 mod register;
+mod trace;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rand::Rng;
@@ -29,11 +39,15 @@ use crate::{
     },
 };
 
-/// Datagrams handled in a row before commands and timers get their turn.
-const UDP_BATCH: usize = 64;
+/// Messages handled in a row from one mailbox before the others get their turn: none can starve another.
+const BATCH: usize = 64;
 const DATAGRAM_BYTES: usize = 65_535;
 /// When timers are later than this the node is overloaded: new calls are shed.
 const LAG_LIMIT: Duration = Duration::from_millis(250);
+/// A lag says nothing about what is later than this.
+const LAG_VALID: Duration = Duration::from_secs(1);
+/// Refusals of new calls are logged at most this often; all are counted.
+const REFUSALS_LOGGED: Duration = Duration::from_secs(1);
 
 /// A command with the call that gave it.
 pub(crate) struct Command {
@@ -53,6 +67,8 @@ pub(crate) struct Parts {
     pub udp: UdpSocket,
     pub advertised: SocketAddr,
     pub connections: Connections,
+    /// Set once: refuse new calls from now on.
+    pub draining: Arc<AtomicBool>,
 }
 
 pub(crate) struct Engine {
@@ -62,31 +78,31 @@ pub(crate) struct Engine {
     calls: Calls,
     writers: outbound::Writers,
     registrar: register::Challenger,
-    /// How late the last timer was: the measure of overload.
-    lag: Duration,
-    draining: bool,
+    /// Until then new calls are shed: timers were late.
+    overloaded_until: Timestamp,
+    /// What the transaction layer wants done. Carrying one out may add others, which come after it.
+    outputs: VecDeque<Output<Path>>,
+    performing: bool,
+    refusal_logged: Timestamp,
 }
 
 /// The engine's mailboxes.
 pub(crate) struct Inboxes {
     pub commands: mpsc::Receiver<Command>,
     pub connections: mpsc::Receiver<ConnectionEvent>,
-    pub control: mpsc::Receiver<Control>,
-}
-
-/// From the role's owner.
-pub(crate) enum Control {
-    /// Refuse new calls from now on.
-    Drain,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
         let mut random = rand::rng();
+        let (t1, most) =
+            (Duration::from_millis(parts.settings.config.t1_ms), parts.settings.config.max_transactions);
         let config = trunkline_sip::TransactionConfig {
-            t1: Duration::from_millis(parts.settings.config.t1_ms),
+            t1,
             t2: Duration::from_millis(parts.settings.config.t2_ms),
-            max_transactions: parts.settings.config.max_transactions,
+            max_transactions: most,
+            // For what belongs to calls that are up.
+            reserved: most / 10,
             tag_secret: random.random(),
             ..Default::default()
         };
@@ -96,11 +112,13 @@ impl Engine {
         Self {
             layer: TransactionLayer::new(config),
             capabilities,
-            calls: Calls::new(random.random()),
+            calls: Calls::new(random.random(), calls::Patience::of(t1)),
             writers: outbound::Writers::default(),
             registrar: register::Challenger::new(random.random()),
-            lag: Duration::ZERO,
-            draining: false,
+            overloaded_until: Timestamp::ZERO,
+            outputs: VecDeque::new(),
+            performing: false,
+            refusal_logged: Timestamp::ZERO,
             parts,
         }
     }
@@ -109,37 +127,55 @@ impl Engine {
     pub async fn run(mut self, mut inboxes: Inboxes) {
         let mut datagram = vec![0u8; DATAGRAM_BYTES];
         loop {
-            let due = self.layer.next_deadline();
+            let due = [self.layer.next_deadline(), self.calls.next_due()].into_iter().flatten().min();
             tokio::select! {
-                biased;
-                Some(control) = inboxes.control.recv() => match control {
-                    Control::Drain => self.draining = true,
-                },
-                () = sleep_until(due) => self.advance(),
+                () = sleep_until(due) => {}
                 command = inboxes.commands.recv() => match command {
                     Some(command) => self.command(command),
                     None => return,
                 },
                 Some(event) = inboxes.connections.recv() => self.connection_event(event),
-                readable = self.parts.udp.readable() => if readable.is_ok() {
-                    self.read_datagrams(&mut datagram);
-                },
+                _ = self.parts.udp.readable() => {}
             }
+            self.round(&mut inboxes, &mut datagram);
         }
+    }
+
+    /// A turn for everybody, whoever woke the engine.
+    fn round(&mut self, inboxes: &mut Inboxes, datagram: &mut [u8]) {
+        self.advance();
+        for _ in 0..BATCH {
+            let Ok(command) = inboxes.commands.try_recv() else { break };
+            self.command(command);
+        }
+        for _ in 0..BATCH {
+            let Ok(event) = inboxes.connections.try_recv() else { break };
+            self.connection_event(event);
+        }
+        self.read_datagrams(datagram);
     }
 
     fn advance(&mut self) {
         let now = now();
-        if let Some(due) = self.layer.next_deadline() {
-            self.lag = now.since(due);
+        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.next_due()).min() else {
+            return;
+        };
+        if due > now {
+            return;
+        }
+        if now.since(due) > LAG_LIMIT {
+            self.overloaded_until = now.plus(LAG_VALID);
         }
         let outputs = self.layer.advance(now);
         self.perform(outputs);
+        while let Some(id) = self.calls.overdue(now) {
+            self.give_up(id);
+        }
         self.parts.metrics.transactions.set(i64::try_from(self.layer.len()).unwrap_or(i64::MAX));
     }
 
     fn read_datagrams(&mut self, buffer: &mut [u8]) {
-        for _ in 0..UDP_BATCH {
+        for _ in 0..BATCH {
             match self.parts.udp.try_recv_from(buffer) {
                 Ok((length, source)) => self.datagram(Bytes::copy_from_slice(&buffer[..length]), source),
                 Err(_) => return,
@@ -147,37 +183,57 @@ impl Engine {
         }
     }
 
-    /// Carries out what the transaction layer wants, in order.
+    /// Carries out what the transaction layer wants, in order; what that leads to comes after it, not within it.
     fn perform(&mut self, outputs: Vec<Output<Path>>) {
-        for output in outputs {
-            match output {
-                Output::Send { id, path, bytes } => {
-                    if !self.transmit(path, bytes)
-                        && let Some(id) = id
-                    {
-                        let further = self.layer.transport_failed(now(), id);
-                        self.perform(further);
-                    }
+        self.outputs.extend(outputs);
+        if self.performing {
+            return;
+        }
+        self.performing = true;
+        while let Some(output) = self.outputs.pop_front() {
+            self.carry_out(output);
+        }
+        self.performing = false;
+    }
+
+    fn carry_out(&mut self, output: Output<Path>) {
+        match output {
+            Output::Send { id, path, bytes } => {
+                if !self.transmit(path, bytes, id)
+                    && let Some(id) = id
+                {
+                    let further = self.layer.transport_failed(now(), id);
+                    self.perform(further);
                 }
-                Output::Request { id, request, path } => self.request(id, request, path),
-                Output::Ack { id, request } => self.ack(id, request),
-                Output::Cancel { id, request } => self.cancelled(id, &request),
-                Output::Response { id, response } => self.response(id, &response),
-                Output::StrayResponse { .. } => self.parts.metrics.drop("stray_response"),
-                Output::Overloaded { request, path } => {
-                    self.refuse_stateless(&request, path, 503, "transactions")
-                }
-                Output::AckTimeout { id } => self.failed(id, Failure::NoAck),
-                Output::Timeout { id } => self.failed(id, Failure::Timeout),
-                Output::TransportError { id } => self.failed(id, Failure::Transport),
-                Output::Terminated { id } => self.calls.forget(&id),
             }
+            Output::Request { id, request, path } => self.request(id, request, path),
+            Output::Ack { id, request } => self.ack(id, request),
+            Output::Cancel { id, request } => self.cancelled(id, &request),
+            Output::Response { id, response } => self.response(id, &response),
+            Output::StrayResponse { .. } => self.parts.metrics.drop("stray_response"),
+            Output::Overloaded { request, path } => {
+                self.refuse_stateless(&request, path, 503, "transactions")
+            }
+            Output::AckTimeout { id } => self.failed(id, Failure::NoAck),
+            Output::Timeout { id } => self.failed(id, Failure::Timeout),
+            Output::TransportError { id } => self.failed(id, Failure::Transport),
+            Output::Terminated { id } => self.calls.forget(&id),
         }
     }
 
     /// True when new calls must be shed. (How many calls the node carries is for the call role to refuse.)
     fn overloaded(&self) -> bool {
-        self.draining || self.lag > LAG_LIMIT
+        self.parts.draining.load(Ordering::Acquire) || now() < self.overloaded_until
+    }
+
+    /// Whether a refusal may be logged now: a flood of them must not become one of the log.
+    fn may_log_refusal(&mut self) -> bool {
+        let at = now();
+        let may = at.since(self.refusal_logged) >= REFUSALS_LOGGED;
+        if may {
+            self.refusal_logged = at;
+        }
+        may
     }
 }
 

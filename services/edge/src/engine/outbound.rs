@@ -7,43 +7,77 @@ use std::{
 
 use bytes::Bytes;
 use rand::Rng;
-use tokio::sync::mpsc;
 use trunkline_actors::now;
 use trunkline_proto::edge::v1::{
     EdgeCommand, SendAck, SendRequest, SendResponse, TransactionFailed, edge_command, transaction_failed,
 };
 use trunkline_sip::{
-    HeaderName, Message, Output, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram,
-    response_destination, token,
+    HeaderName, Message, Output, Request, Response, SipUri, TransactionId, Uri, Via, parse_datagram, token,
 };
 use trunkline_types::EntityAddress;
 
-use super::{Command, Engine};
-use crate::{metrics::class, transport::Path};
+use super::{Command, Engine, inbound::reply_path};
+use crate::{
+    metrics::class,
+    transport::{Path, tcp::Writer},
+};
+
+struct Connection {
+    peer: SocketAddr,
+    writer: Writer,
+    /// While it is being opened: the transactions that wait for it. They fail with it.
+    opening: Option<Vec<TransactionId>>,
+}
 
 /// The writing ends of the open connections.
 #[derive(Default)]
 pub(super) struct Writers {
-    by_number: HashMap<u64, (SocketAddr, mpsc::Sender<Bytes>)>,
+    by_number: HashMap<u64, Connection>,
     by_peer: HashMap<SocketAddr, u64>,
 }
 
 impl Writers {
-    pub fn insert(&mut self, connection: u64, peer: SocketAddr, writer: mpsc::Sender<Bytes>) {
-        self.by_number.insert(connection, (peer, writer));
+    pub fn insert(&mut self, connection: u64, peer: SocketAddr, writer: Writer) {
+        self.by_number.insert(connection, Connection { peer, writer, opening: None });
         self.by_peer.insert(peer, connection);
     }
 
-    pub fn remove(&mut self, connection: u64) {
-        if let Some((peer, _)) = self.by_number.remove(&connection)
-            && self.by_peer.get(&peer) == Some(&connection)
-        {
+    fn opening(&mut self, connection: u64, peer: SocketAddr, writer: Writer) {
+        self.insert(connection, peer, writer);
+        self.by_number.entry(connection).and_modify(|entry| entry.opening = Some(Vec::new()));
+    }
+
+    pub fn connected(&mut self, connection: u64) {
+        self.by_number.entry(connection).and_modify(|entry| entry.opening = None);
+    }
+
+    /// Gives the transactions that waited for it to stand.
+    pub fn remove(&mut self, connection: u64) -> Vec<TransactionId> {
+        let Some(Connection { peer, opening, .. }) = self.by_number.remove(&connection) else {
+            return Vec::new();
+        };
+        if self.by_peer.get(&peer) == Some(&connection) {
             self.by_peer.remove(&peer);
         }
+        opening.unwrap_or_default()
+    }
+
+    /// `None`: there is no such connection. `false`: its peer takes no more.
+    fn send(&mut self, connection: u64, bytes: Bytes, id: Option<TransactionId>) -> Option<bool> {
+        let entry = self.by_number.get_mut(&connection)?;
+        let sent = entry.writer.send(bytes);
+        if sent && let (Some(waiting), Some(id)) = (&mut entry.opening, id) {
+            waiting.push(id);
+        }
+        Some(sent)
     }
 
     pub fn len(&self) -> usize {
         self.by_number.len()
+    }
+
+    pub fn has(&self, connection: u64) -> bool {
+        self.by_number.contains_key(&connection)
     }
 
     fn to(&self, peer: SocketAddr) -> Option<u64> {
@@ -70,7 +104,8 @@ impl Engine {
             Some(id) => self.answer(id, response),
             // Another edge's, or over already: what matters still (a 2xx) goes past the transaction.
             None => {
-                if let Some(path) = self.path_of_source(&command.source, &command.transport) {
+                let via = response.headers.top_via().ok();
+                if let Some(path) = self.path_of_source(&command.source, &command.transport, via.as_ref()) {
                     self.send_stateless(&response, path);
                 }
             }
@@ -186,7 +221,7 @@ impl Engine {
             && let Ok(source) = source.parse()
             && let Some(connection) = self.writers.to(source)
         {
-            return Some(Path::Tcp { connection, peer: source });
+            return Some(Path::Tcp { connection, peer: source, back: source });
         }
         // A host name, or a private address seen from outside, is answered at the source.
         let literal = target.as_ref().and_then(|uri| {
@@ -202,43 +237,39 @@ impl Engine {
         if wants_tcp { self.tcp_path(peer) } else { Some(Path::Udp(peer)) }
     }
 
-    fn path_of_source(&mut self, source: &str, transport: &str) -> Option<Path> {
+    /// Where the answer to a request goes whose transaction is not here.
+    fn path_of_source(&mut self, source: &str, transport: &str, via: Option<&Via>) -> Option<Path> {
         let peer = source.parse().ok()?;
-        if transport == "tcp" { self.tcp_path(peer) } else { Some(Path::Udp(peer)) }
+        if transport == "tcp" {
+            // 0 is no connection's number: the one of the peer, else a new one.
+            let connection = self.writers.to(peer).unwrap_or_default();
+            return Some(reply_path(Path::Tcp { connection, peer, back: peer }, via));
+        }
+        Some(reply_path(Path::Udp(peer), via))
     }
 
     fn tcp_path(&mut self, peer: SocketAddr) -> Option<Path> {
-        if let Some(connection) = self.writers.to(peer) {
-            return Some(Path::Tcp { connection, peer });
-        }
-        let (connection, writer) = self.parts.connections.open(peer)?;
-        self.writers.insert(connection, peer, writer);
-        Some(Path::Tcp { connection, peer })
+        let connection = self.connection_to(peer)?;
+        Some(Path::Tcp { connection, peer, back: peer })
     }
 
-    /// Where answers to a request from `path` go (RFC 3261 section 18.2.2, RFC 3581): over UDP to the source address
-    /// and the Via's port, or its source port when it asked for that; the transaction layer sees only this path.
-    pub(super) fn reply_path(&self, path: Path, via: Option<&Via>) -> Path {
-        let (Path::Udp(source), Some(via)) = (path, via) else {
-            return path;
-        };
-        let (host, port) = response_destination(via, false);
-        match host.trim_matches(['[', ']']).parse() {
-            Ok(ip) => Path::Udp(SocketAddr::new(ip, port)),
-            Err(_) => Path::Udp(source),
+    fn connection_to(&mut self, peer: SocketAddr) -> Option<u64> {
+        if let Some(connection) = self.writers.to(peer) {
+            return Some(connection);
         }
+        let (connection, writer) = self.parts.connections.open(peer)?;
+        self.writers.opening(connection, peer, writer);
+        Some(connection)
     }
 
     pub(super) fn send_stateless(&mut self, response: &Response, path: Path) {
         let method = response.headers.cseq().map(|c| c.method.as_str().to_owned()).unwrap_or_default();
         self.count(&method, "out", class(response.status), path);
-        let via = response.headers.top_via().ok();
-        let path = self.reply_path(path, via.as_ref());
-        self.transmit(path, response.to_bytes());
+        self.transmit(path, response.to_bytes(), None);
     }
 
     /// False when the peer cannot be reached.
-    pub(super) fn transmit(&mut self, path: Path, bytes: Bytes) -> bool {
+    pub(super) fn transmit(&mut self, path: Path, bytes: Bytes, id: Option<TransactionId>) -> bool {
         match path {
             Path::Udp(peer) => match self.parts.udp.try_send_to(&bytes, peer) {
                 Ok(_) => true,
@@ -252,25 +283,31 @@ impl Engine {
                     false
                 }
             },
-            Path::Tcp { connection, peer } => {
-                // The peer's own connection may be gone: RFC 3261 section 18.2.2 allows a new one.
-                let connection = if self.writers.by_number.contains_key(&connection) {
+            Path::Tcp { connection, back, .. } => {
+                // The peer's own connection may be gone: RFC 3261 section 18.2.2 wants a new one.
+                let connection = if self.writers.has(connection) {
                     connection
                 } else {
-                    match self.tcp_path(peer) {
-                        Some(Path::Tcp { connection, .. }) => connection,
-                        _ => return false,
+                    match self.connection_to(back) {
+                        Some(connection) => connection,
+                        None => return false,
                     }
                 };
-                let Some((_, writer)) = self.writers.by_number.get(&connection) else { return false };
-                let sent = writer.try_send(bytes).is_ok();
+                let sent = self.writers.send(connection, bytes, id).unwrap_or(false);
                 if !sent {
-                    // It does not read: closing it is the only bound.
-                    self.writers.remove(connection);
-                    self.parts.metrics.drop("peer_does_not_read");
+                    self.give_connection_up(connection);
                 }
                 sent
             }
+        }
+    }
+
+    /// Its peer does not read: closing it is the only bound.
+    fn give_connection_up(&mut self, connection: u64) {
+        self.parts.metrics.drop("peer_does_not_read");
+        for id in self.writers.remove(connection) {
+            let outputs = self.layer.transport_failed(now(), id);
+            self.perform(outputs);
         }
     }
 }

@@ -18,6 +18,9 @@ pub(crate) enum Path {
         connection: u64,
         /// The other end.
         peer: SocketAddr,
+        /// Where to connect when the connection is gone (RFC 3261 section 18.2.2): the source address with the port of
+        /// the Via for answers, the peer itself for requests.
+        back: SocketAddr,
     },
 }
 

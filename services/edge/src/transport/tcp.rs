@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,25 +16,76 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 use trunkline_sip::{Frame, StreamFramer};
 
 use crate::config::Settings;
 
-/// Messages that wait to be written to one peer; a peer that takes no more is closed.
+/// Messages and bytes that wait to be written to one peer; a peer that takes no more is closed.
 const WRITE_QUEUE: usize = 256;
-/// A peer that does not take a message within this is closed.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_QUEUE_BYTES: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 4 * 1024;
 
 /// What a connection tells the engine.
 pub(crate) enum ConnectionEvent {
-    Opened { connection: u64, peer: SocketAddr, writer: mpsc::Sender<Bytes> },
-    Frame { connection: u64, peer: SocketAddr, frame: Frame },
-    Closed { connection: u64 },
+    /// A peer has connected.
+    Opened {
+        connection: u64,
+        peer: SocketAddr,
+        writer: Writer,
+    },
+    /// A connection that we opened stands.
+    Connected {
+        connection: u64,
+    },
+    Frame {
+        connection: u64,
+        peer: SocketAddr,
+        frame: Frame,
+    },
+    /// Or never stood.
+    Closed {
+        connection: u64,
+    },
+}
+
+/// The engine's end of a connection. Dropped while the connection stands, it closes it at once.
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+    _close: oneshot::Sender<()>,
+}
+
+/// The connection's end of a [`Writer`].
+struct Outgoing {
+    queue: mpsc::Receiver<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
+    close: oneshot::Receiver<()>,
+}
+
+impl Writer {
+    fn pair() -> (Self, Outgoing) {
+        let (sender, queue) = mpsc::channel(WRITE_QUEUE);
+        let (_close, close) = oneshot::channel();
+        let waiting_bytes = Arc::<AtomicUsize>::default();
+        let writer = Self { queue: sender, waiting_bytes: waiting_bytes.clone(), _close };
+        (writer, Outgoing { queue, waiting_bytes, close })
+    }
+
+    /// Takes a message without waiting; false when the peer has too much to read already.
+    pub fn send(&self, bytes: Bytes) -> bool {
+        let length = bytes.len();
+        let waiting = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
+        // One message always fits, whatever its size.
+        if (waiting > 0 && waiting + length > WRITE_QUEUE_BYTES) || self.queue.try_send(bytes).is_err() {
+            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
 }
 
 /// Makes connections, counts them, and keeps them within the limits.
@@ -94,23 +145,27 @@ impl Connections {
 
     async fn accepted(self, stream: TcpStream, peer: SocketAddr, place: Place) {
         let connection = self.number();
-        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
+        let (writer, outgoing) = Writer::pair();
         if self.events.send(ConnectionEvent::Opened { connection, peer, writer }).await.is_err() {
             return;
         }
-        self.serve(connection, stream, peer, queue, place).await;
+        self.serve(connection, stream, peer, outgoing, place).await;
     }
 
-    /// Opens a connection to `peer`. What is sent to the returned queue meanwhile goes out once it stands; a failure is
+    /// Opens a connection to `peer`. What is sent to the writer meanwhile goes out once it stands; a failure is
     /// reported as `Closed`.
-    pub fn open(&self, peer: SocketAddr) -> Option<(u64, mpsc::Sender<Bytes>)> {
+    pub fn open(&self, peer: SocketAddr) -> Option<(u64, Writer)> {
         let place = self.place(peer.ip())?;
         let connection = self.number();
-        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
+        let (writer, outgoing) = Writer::pair();
         let this = self.clone();
         tokio::spawn(async move {
             match timeout(CONNECT_TIMEOUT, TcpStream::connect(peer)).await {
-                Ok(Ok(stream)) => this.serve(connection, stream, peer, queue, place).await,
+                Ok(Ok(stream)) => {
+                    if this.events.send(ConnectionEvent::Connected { connection }).await.is_ok() {
+                        this.serve(connection, stream, peer, outgoing, place).await;
+                    }
+                }
                 _ => {
                     let _ = this.events.send(ConnectionEvent::Closed { connection }).await;
                 }
@@ -143,23 +198,27 @@ impl Connections {
         connection: u64,
         stream: TcpStream,
         peer: SocketAddr,
-        queue: mpsc::Receiver<Bytes>,
+        outgoing: Outgoing,
         _place: Place,
     ) {
+        let Outgoing { queue, waiting_bytes, close } = outgoing;
+        let limit = self.settings.message_timeout;
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
         let (pongs, pong_queue) = mpsc::channel(1);
         let reader = std::pin::pin!(self.read(connection, peer, read, pongs));
-        let mut writer = std::pin::pin!(write_all(write, queue, pong_queue));
+        let mut writer = std::pin::pin!(write_all(write, queue, waiting_bytes, pong_queue, limit));
         tokio::select! {
             () = reader => {
                 // The engine gives its end of the queue up on `Closed`; what it has put in before still goes out.
                 let _ = self.events.send(ConnectionEvent::Closed { connection }).await;
-                let _ = timeout(WRITE_TIMEOUT, writer).await;
+                let _ = timeout(limit, writer).await;
             }
             () = &mut writer => {
                 let _ = self.events.send(ConnectionEvent::Closed { connection }).await;
             }
+            // The engine has given the connection up: the peer does not read, and what waits is not worth waiting for.
+            _ = close => {}
         }
     }
 
@@ -190,17 +249,22 @@ impl Connections {
             let mut whole = false;
             while let Some(frame) = framer.next_frame() {
                 whole = true;
-                if matches!(frame, Frame::Ping) {
+                match frame {
                     // Full: a pong is on its way already.
-                    let _ = pongs.try_send(());
-                } else if !self.hand_over(connection, peer, frame).await {
-                    return;
+                    Frame::Ping => _ = pongs.try_send(()),
+                    Frame::Pong => {}
+                    frame => {
+                        // Blank lines keep a connection open; they do not make it one that speaks SIP.
+                        proven |= matches!(frame, Frame::Message(_));
+                        if !self.hand_over(connection, peer, frame).await {
+                            return;
+                        }
+                    }
                 }
             }
-            proven |= whole;
             if !framer.is_mid_message() && proven {
                 deadline = Instant::now() + self.settings.idle_timeout;
-            } else if whole || (proven && !was_mid_message) {
+            } else if proven && (whole || !was_mid_message) {
                 deadline = Instant::now() + self.settings.message_timeout;
             }
         }
@@ -223,19 +287,22 @@ fn is_final(error: &io::Error) -> bool {
 async fn write_all(
     mut write: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Bytes>,
+    waiting_bytes: Arc<AtomicUsize>,
     mut pongs: mpsc::Receiver<()>,
+    limit: Duration,
 ) {
     loop {
-        let bytes = tokio::select! {
+        let (bytes, counted) = tokio::select! {
             message = queue.recv() => match message {
-                Some(bytes) => bytes,
+                Some(bytes) => { let length = bytes.len(); (bytes, length) }
                 None => return,
             },
             // RFC 5626 section 4.4.1: CRLF answers a double CRLF.
-            Some(()) = pongs.recv() => Bytes::from_static(b"\r\n"),
+            Some(()) = pongs.recv() => (Bytes::from_static(b"\r\n"), 0),
         };
-        if !matches!(timeout(WRITE_TIMEOUT, write.write_all(&bytes)).await, Ok(Ok(()))) {
+        if !matches!(timeout(limit, write.write_all(&bytes)).await, Ok(Ok(()))) {
             return;
         }
+        waiting_bytes.fetch_sub(counted, Ordering::Relaxed);
     }
 }

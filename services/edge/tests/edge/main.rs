@@ -1,0 +1,10 @@
+//! An edge with real sockets on the loopback network and a call end that the tests play.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod admission;
+mod dialogs;
+mod floods;
+mod outbound;
+mod support;
+mod tcp;
