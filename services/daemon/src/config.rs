@@ -13,6 +13,8 @@ const SECTIONS: [&str; 7] = ["node", "sip", "console", "metrics", "media", "call
 /// Everything.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
+    /// Nothing is to outlive the process: the journal does not wait for the disk.
+    pub temporary: bool,
     pub node: NodeSection,
     pub sip: trunkline_edge::Config,
     pub console: trunkline_console::ConsoleConfig,
@@ -129,6 +131,7 @@ impl NodeConfig {
         loader.only(&SECTIONS)?;
         let media = media(&loader, dir)?;
         Ok(Self {
+            temporary: flags.data_dir.is_none(),
             node: loader.section("node")?,
             sip: loader.section("sip")?,
             console: loader.section("console")?,

@@ -85,7 +85,8 @@ impl Ground {
     async fn lay(config: &NodeConfig, dir: &Path) -> Result<Self> {
         let metrics = Metrics::new();
         let journal_metrics = JournalMetrics::register(&metrics);
-        let options = SqliteOptions::in_dir(dir).metrics(journal_metrics);
+        let options = if config.temporary { SqliteOptions::temporary()? } else { SqliteOptions::in_dir(dir) };
+        let options = options.metrics(journal_metrics);
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(options).await?);
         documents::dev(&*journal, &config.dev, config.console.password_cost).await?;
         let documents = Documents::load(journal.clone()).await?;

@@ -15,8 +15,8 @@ pub struct Settings {
     pub t2: Duration,
     /// A media command is sent again this long after the last time. 500 ms.
     pub media_resend: Duration,
-    /// A media command without an answer has failed after this long. 4 s: less than the caller's patience, more than
-    /// a pause of the node.
+    /// A media command without an answer has failed after this long. 8 s: it leaves only when the journal's disk has
+    /// taken what is before it, so more than a stalled disk or a pause of the node, less than the agent's patience.
     pub media_deadline: Duration,
     /// First interval of what queues and agents have to acknowledge; doubles up to `resend_max`. 500 ms.
     pub resend_first: Duration,
@@ -50,7 +50,7 @@ impl Default for Settings {
             t1: Duration::from_millis(500),
             t2: Duration::from_secs(4),
             media_resend: Duration::from_millis(500),
-            media_deadline: Duration::from_secs(4),
+            media_deadline: Duration::from_secs(8),
             resend_first: Duration::from_millis(500),
             resend_max: Duration::from_secs(4),
             enqueue_deadline: Duration::from_secs(15),

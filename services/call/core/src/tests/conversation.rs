@@ -82,7 +82,7 @@ fn an_agent_whose_audio_cannot_be_made_leaves_the_caller_at_the_place() {
         bed.connect(1);
         match reply {
             Some(kind) => bed.reply(Err(kind)),
-            None => bed.pass(Duration::from_secs(4)),
+            None => bed.pass(Duration::from_secs(8)),
         }
         assert!(
             matches!(&bed.notices()[..], [AgentNotice::ConnectFailed { reason: r, .. }] if r == reason),

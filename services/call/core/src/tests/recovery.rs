@@ -56,7 +56,7 @@ fn a_waiting_call_whose_media_are_gone_is_ended_and_marked() {
 fn a_media_node_that_does_not_answer_counts_as_gone() {
     let mut bed = Bed::talking();
     bed.crash(Duration::from_secs(8));
-    bed.pass(Duration::from_secs(5));
+    bed.pass(Duration::from_secs(9));
     assert_eq!(bed.call.cause(), Some(ReleaseCause::NodeLost));
     assert!(
         bed.notices().iter().any(|notice| matches!(notice, AgentNotice::Ended { connected: Some(_), .. }))

@@ -117,7 +117,7 @@ fn a_body_that_is_not_sdp_is_415_and_an_unknown_flow_404() {
 #[test]
 fn a_media_node_that_does_not_answer_ends_the_call_in_time() {
     let mut bed = invited();
-    bed.pass(Duration::from_secs(5));
+    bed.pass(Duration::from_secs(9));
     assert_eq!(bed.statuses(), [180, 500]);
     assert!(
         bed.fresh().iter().filter_map(media_of).filter(|c| c.body.creates()).count() >= 5,
