@@ -5,10 +5,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::{api::Api, folder, net, process::Program, s, target};
 
@@ -25,6 +27,7 @@ pub struct Setup {
     http: SocketAddr,
     metrics: SocketAddr,
     flags: Vec<[String; 2]>,
+    data: Arc<TempDir>,
     starts: u32,
 }
 
@@ -39,7 +42,15 @@ impl Setup {
             ("--rtp", net::rtp_range()?),
         ];
         let flags = flags.map(|(name, value)| [name.to_owned(), value]).to_vec();
-        Ok(Self { folder: folder(test)?, sip, http, metrics, flags, starts: 0 })
+        Ok(Self {
+            folder: folder(test)?,
+            sip,
+            http,
+            metrics,
+            flags,
+            data: Arc::new(data_folder()?),
+            starts: 0,
+        })
     }
 
     /// With one more flag and its value, or with another value.
@@ -58,13 +69,18 @@ impl Setup {
 
     /// With a folder for everything that survives a restart.
     pub fn data_dir(self) -> Self {
-        let data = self.folder.join("data").display().to_string();
+        let data = self.data_path().display().to_string();
         self.flag("--data-dir", data)
     }
 
     /// The folder of the test.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What `data_dir` names.
+    pub fn data_path(&self) -> PathBuf {
+        self.data.path().join("data")
     }
 
     /// The command line as it will be started.
@@ -76,7 +92,7 @@ impl Setup {
         {
             command.env_remove(name);
         }
-        command.arg("dev").args(self.flags.iter().flatten());
+        command.env("TMPDIR", self.data.path()).arg("dev").args(self.flags.iter().flatten());
         Ok(command)
     }
 
@@ -93,8 +109,9 @@ impl Setup {
 /// A running system.
 #[derive(Debug)]
 pub struct System {
-    setup: Setup,
+    // Dropped first: the folder of its data goes away with the set-up.
     program: Program,
+    setup: Setup,
 }
 
 impl System {
@@ -169,4 +186,14 @@ pub fn binary() -> Result<PathBuf> {
     };
     ensure!(path.is_file(), "{} is not there: `cargo build -p trunkline` makes it", path.display());
     Ok(path)
+}
+
+/// Where the system's data is: in memory when the machine has such a folder. A test run shares its disk with builds, and a
+/// `fsync` that takes seconds there says nothing about the system; what a process that is killed leaves is the same.
+fn data_folder() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("trunkline-test-");
+    let made = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() };
+    made.context("a folder for the system's data")
 }

@@ -87,6 +87,14 @@ impl Scene {
         .await
     }
 
+    /// Waits until the agent no longer hears the caller.
+    async fn until_agent_hears_no_caller(&self) -> Result<()> {
+        until("the agent no longer hears the caller", s(5), || async {
+            Ok((!self.page.hear(Duration::from_millis(100)).await?.has(CALLER_HZ)).then_some(()))
+        })
+        .await
+    }
+
     async fn record(&self) -> Result<Value> {
         let whole = |contact: &Value| {
             contact["ended_ms"].is_i64()
@@ -126,6 +134,7 @@ async fn each_hears_the_other_and_only_the_other_and_so_does_the_recording() -> 
     page.click("call-hold").await?;
     page.wait_for("[data-testid=\"call-panel\"][data-hold=\"true\"]", s(5)).await?;
     scene.until_caller_hears_no_agent().await?;
+    scene.until_agent_hears_no_caller().await?;
     let (caller, agent) = tokio::try_join!(phone.hear(LISTEN * 2), page.hear(LISTEN))?;
     // Music may touch any frequency for a moment; a tone that stays is the agent's or the caller's own.
     ensure!(

@@ -53,7 +53,7 @@ async fn sigterm_drains_and_data_survives_a_restart() -> Result<()> {
 #[tokio::test]
 async fn a_folder_in_use_is_refused() -> Result<()> {
     let setup = Setup::new("in-use")?.data_dir();
-    let folder = setup.folder().join("data").display().to_string();
+    let folder = setup.data_path().display().to_string();
     let system = setup.start().await?;
     let said = refused(Setup::new("in-use-second")?.flag("--data-dir", &folder)).await?;
     ensure!(said.contains(&folder), "the sentence does not name the folder: {said}");

@@ -74,7 +74,7 @@ async fn the_spoken_words_are_in_the_transcript() -> Result<()> {
     caller.succeed(s(60)).await?;
 
     let done = |contact: &Value| contact["ended_ms"].is_i64() && contact["transcript_status"] == "finished";
-    let contact = api.until_contact("493060001", "the transcript is finished", s(30), done).await?;
+    let contact = api.until_contact("493060001", "the transcript is finished", s(90), done).await?;
     let (heard, said) = (expected(CALLER)?, expected(AGENT)?);
     let (caller, agent) = (words(&contact, "caller"), words(&contact, "agent"));
     ensure!(found(&heard, &caller) >= FOUND, "of {heard:?} only {:.2} in {caller:?}", found(&heard, &caller));
