@@ -134,11 +134,14 @@ impl AgentState {
 
     fn turn_day(&mut self, at: i64) {
         let day = at.div_euclid(DAY_US);
-        if day != self.day {
-            self.day = day;
-            (self.handled, self.missed) = (0, 0);
-            (self.talk_us, self.hold_us, self.wrap_up_us, self.idle_us) = (0, 0, 0, 0);
+        if day > self.day {
+            *self = Self { day, ..self.without_sums() };
         }
+    }
+
+    /// The same at the beginning of a day.
+    pub fn without_sums(&self) -> Self {
+        Self { handled: 0, missed: 0, talk_us: 0, hold_us: 0, wrap_up_us: 0, idle_us: 0, ..self.clone() }
     }
 
     fn enter(&mut self, at: i64, state: &str, reason: &str) {

@@ -11,6 +11,7 @@ use super::{counters::positive, timeline};
 /// Entries that a timeline holds at most; a call that goes on for days must not grow without bound.
 const TIMELINE_MOST: usize = 2_000;
 const SEGMENTS_MOST: usize = 20_000;
+const DECISIONS_MOST: usize = 500;
 
 /// Folds an event of the call itself.
 pub fn call(contact: &mut Contact, event: &CallEvent) {
@@ -101,7 +102,8 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
         Event::Enqueued(_) => contact.outcome = "in_progress".to_owned(),
         Event::Refused(_) => contact.outcome = "refused".to_owned(),
         Event::NeverQueued(_) => {}
-        Event::Committed(e) => contact.decisions.push(Decision {
+        // The first ones stay: what follows them is more of the same.
+        Event::Committed(e) if contact.decisions.len() < DECISIONS_MOST => contact.decisions.push(Decision {
             at_us: at,
             queue_id: queue.to_owned(),
             offer_id: e.offer_id.clone(),
@@ -109,6 +111,7 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
             explanation: e.explanation.clone(),
             outcome: String::new(),
         }),
+        Event::Committed(_) => {}
         Event::OfferEnded(e) => decided(contact, &e.offer_id, outcome_name(e.outcome())),
         Event::Answered(e) => {
             contact.outcome = "answered".to_owned();

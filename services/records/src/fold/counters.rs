@@ -76,6 +76,12 @@ impl Counters {
         }
     }
 
+    /// Counts a conversation that is done with.
+    pub fn handled(&mut self, handled: &super::Handled) {
+        self.handled += 1;
+        self.handle_us += handled.talk_us + handled.hold_us + handled.wrap_up_us;
+    }
+
     /// Adds another interval of the same queue.
     pub fn add(&mut self, other: &Self) {
         self.offered += other.offered;

@@ -140,6 +140,8 @@ fn agent_live(id: &str, name: &str, state: Option<&AgentState>, now_us: i64) -> 
         };
     };
     let conversation = state.conversation.clone().unwrap_or_default();
+    // The sums are of the day of the agent's last event; of today there are none yet.
+    let state = if state.day == now_us.div_euclid(DAY_US) { state } else { &state.without_sums() };
     let sum = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     AgentLive {
         agent_id: id.to_owned(),

@@ -38,6 +38,16 @@ pub(crate) struct Service {
     pub now: fn() -> trunkline_types::Timestamp,
 }
 
+impl Service {
+    /// As it is now: the row of a call that is up may be some seconds behind.
+    async fn contact(&self, tenant: &str, call: &str) -> Result<Option<Contact>, StoreError> {
+        if let Some(contact) = self.shared.contacts.lock().get(tenant, call) {
+            return Ok(Some(contact.clone()));
+        }
+        Ok(self.store.contact(tenant, call).await?.map(|(contact, _)| contact))
+    }
+}
+
 fn failed(error: StoreError) -> Status {
     tracing::error!(%error, "a query of the records failed");
     ErrorKind::Unavailable.status("the records cannot be read now")
@@ -59,18 +69,12 @@ impl Records for Service {
         } else {
             String::new()
         };
-        for contact in &mut contacts {
-            // A list shows lines; the whole is asked for one by one.
-            contact.timeline.clear();
-            contact.transcript.clear();
-            contact.decisions.clear();
-        }
         Ok(Response::new(ListContactsResponse { contacts, next_cursor }))
     }
 
     async fn get_contact(&self, request: Request<GetContactRequest>) -> Result<Response<Contact>, Status> {
         let wanted = request.into_inner();
-        let contact = self.store.contact(&wanted.tenant, &wanted.call_id).await.map_err(failed)?;
+        let contact = self.contact(&wanted.tenant, &wanted.call_id).await.map_err(failed)?;
         contact.map(Response::new).ok_or_else(|| ErrorKind::NotFound.status("there is no such contact"))
     }
 

@@ -18,7 +18,7 @@ pub(super) async fn read(
         .recording_id
         .parse()
         .map_err(|_| ErrorKind::Invalid.status("recording_id: not the id of a recording"))?;
-    let contact = service.store.contact(&wanted.tenant, &id.call.to_string()).await.map_err(failed)?;
+    let contact = service.contact(&wanted.tenant, &id.call.to_string()).await.map_err(failed)?;
     let recording =
         contact.and_then(|c| c.recordings.into_iter().find(|r| r.recording_id == wanted.recording_id));
     let Some(recording) = recording else {

@@ -14,12 +14,18 @@ use trunkline_proto::records::v1::{Contact, ListContactsRequest};
 
 use crate::fold::{AgentState, Counters};
 
+/// A query waits this long for a free connection.
+const READER_WAIT: Duration = Duration::from_secs(5);
+
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// What the database said.
     #[error("records database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The journal cannot be read.
+    #[error("records: {0}")]
+    Journal(#[from] trunkline_journal::JournalError),
     /// A stored message cannot be read.
     #[error("records database: a stored message is damaged: {0}; delete the file to have it rebuilt")]
     Damaged(#[from] prost::DecodeError),
@@ -35,24 +41,78 @@ pub enum StoreError {
 
 /// A key of the interval table: tenant, queue, start in microseconds.
 pub type IntervalKey = (String, String, i64);
-/// Who waits: tenant, call, queue, entered in microseconds.
-pub type Waiting = (String, String, String, i64);
+/// A place in a queue: tenant, queue, call.
+pub type PlaceKey = (String, String, String);
 
-/// What one batch of events changed.
+/// A contact, ready to be written.
+#[derive(Debug)]
+pub struct ContactRow {
+    call_id: String,
+    tenant: String,
+    started_us: i64,
+    open: bool,
+    queue: String,
+    agent: String,
+    outcome: String,
+    caller: String,
+    position: u64,
+    line: Vec<u8>,
+    detail: Vec<u8>,
+}
+
+impl ContactRow {
+    /// Of a contact that has everything up to `position` in it. The contact is taken apart and put together again.
+    pub fn new(contact: &mut Contact, position: u64) -> Self {
+        let mut detail = Contact {
+            timeline: std::mem::take(&mut contact.timeline),
+            transcript: std::mem::take(&mut contact.transcript),
+            decisions: std::mem::take(&mut contact.decisions),
+            ..Contact::default()
+        };
+        let row = Self {
+            call_id: contact.call_id.clone(),
+            tenant: contact.tenant.clone(),
+            started_us: contact.started_us,
+            open: contact.ended_us == 0,
+            queue: contact.queue_id.clone(),
+            agent: contact.agent_id.clone(),
+            outcome: contact.outcome.clone(),
+            caller: format!("{} {}", contact.caller_number, contact.caller_name).to_lowercase(),
+            position,
+            line: contact.encode_to_vec(),
+            detail: detail.encode_to_vec(),
+        };
+        contact.timeline = std::mem::take(&mut detail.timeline);
+        contact.transcript = std::mem::take(&mut detail.transcript);
+        contact.decisions = std::mem::take(&mut detail.decisions);
+        row
+    }
+}
+
+/// What a batch of events changed.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The last event of the batch.
+    /// Everything but the contacts has all events up to here in it.
     pub position: u64,
+    /// So has every contact, up to here.
+    pub contacts_position: u64,
     /// Changed contacts.
-    pub contacts: Vec<Contact>,
+    pub contacts: Vec<ContactRow>,
     /// Changed intervals, whole.
     pub intervals: Vec<(IntervalKey, Counters)>,
     /// Changed agents: tenant, agent, state.
     pub agents: Vec<(String, String, AgentState)>,
-    /// New entries.
-    pub enqueued: Vec<Waiting>,
-    /// Calls that wait no more: tenant, call.
-    pub left: Vec<(String, String)>,
+    /// Changed places: entered in microseconds, or `None` when the call waits there no more.
+    pub places: Vec<(PlaceKey, Option<i64>)>,
+}
+
+/// How far the database has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// See [`Batch::position`].
+    pub position: u64,
+    /// See [`Batch::contacts_position`].
+    pub contacts: u64,
 }
 
 /// The database.
@@ -74,35 +134,26 @@ impl Store {
             .busy_timeout(Duration::from_secs(5));
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         schema::migrate(&writer).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(READER_WAIT)
+            .connect_with(options.read_only(true))
+            .await?;
         Ok(Self { writer, readers })
     }
 
-    /// The journal position that the contents are a fold of.
-    pub async fn position(&self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT position FROM progress").fetch_one(&self.readers).await?;
-        Ok(u64::try_from(row.get::<i64, _>(0)).unwrap_or(0))
+    /// How far the contents have come.
+    pub async fn progress(&self) -> Result<Progress, StoreError> {
+        let row = sqlx::query("SELECT position, contacts FROM progress").fetch_one(&self.readers).await?;
+        let position = |column| u64::try_from(row.get::<i64, _>(column)).unwrap_or(0);
+        Ok(Progress { position: position(0), contacts: position(1) })
     }
 
-    /// Writes a batch and its position together.
-    pub async fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Writes a batch and its positions together, or nothing of it.
+    pub async fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin().await?;
-        for contact in &batch.contacts {
-            sqlx::query(
-                "INSERT OR REPLACE INTO contact \
-                 (call_id, tenant, started_us, queue, agent, outcome, caller, body) VALUES (?,?,?,?,?,?,?,?)",
-            )
-            .bind(&contact.call_id)
-            .bind(&contact.tenant)
-            .bind(contact.started_us)
-            .bind(&contact.queue_id)
-            .bind(&contact.agent_id)
-            .bind(&contact.outcome)
-            .bind(format!("{} {}", contact.caller_number, contact.caller_name).to_lowercase())
-            .bind(contact.encode_to_vec())
-            .execute(&mut *transaction)
-            .await?;
+        for row in &batch.contacts {
+            write_contact(&mut transaction, row).await?;
         }
         for ((tenant, queue, start), counters) in &batch.intervals {
             sqlx::query("INSERT OR REPLACE INTO interval (tenant, queue, start_us, body) VALUES (?,?,?,?)")
@@ -121,43 +172,41 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
-        for (tenant, call, queue, entered_us) in &batch.enqueued {
-            sqlx::query(
-                "INSERT OR REPLACE INTO waiting (tenant, call_id, queue, entered_us) VALUES (?,?,?,?)",
-            )
-            .bind(tenant)
-            .bind(call)
-            .bind(queue)
-            .bind(entered_us)
-            .execute(&mut *transaction)
-            .await?;
+        for ((tenant, queue, call), entered_us) in &batch.places {
+            let query = match entered_us {
+                Some(_) => {
+                    "INSERT OR REPLACE INTO waiting (tenant, queue, call_id, entered_us) VALUES (?1,?2,?3,?4)"
+                }
+                None => "DELETE FROM waiting WHERE tenant = ?1 AND queue = ?2 AND call_id = ?3",
+            };
+            let query = sqlx::query(query).bind(tenant).bind(queue).bind(call);
+            let query = if let Some(entered_us) = entered_us { query.bind(entered_us) } else { query };
+            query.execute(&mut *transaction).await?;
         }
-        for (tenant, call) in &batch.left {
-            sqlx::query("DELETE FROM waiting WHERE tenant = ? AND call_id = ?")
-                .bind(tenant)
-                .bind(call)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        sqlx::query("UPDATE progress SET position = ?")
+        sqlx::query("UPDATE progress SET position = ?, contacts = ?")
             .bind(i64::try_from(batch.position).unwrap_or(i64::MAX))
+            .bind(i64::try_from(batch.contacts_position).unwrap_or(i64::MAX))
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// A contact; `None` when the tenant has no such one.
-    pub async fn contact(&self, tenant: &str, call: &str) -> Result<Option<Contact>, StoreError> {
-        let row = sqlx::query("SELECT body FROM contact WHERE tenant = ? AND call_id = ?")
+    /// A contact, and the last journal position that it has in it; `None` when the tenant has no such one.
+    pub async fn contact(&self, tenant: &str, call: &str) -> Result<Option<(Contact, u64)>, StoreError> {
+        let row = sqlx::query("SELECT line, detail, position FROM contact WHERE tenant = ? AND call_id = ?")
             .bind(tenant)
             .bind(call)
             .fetch_optional(&self.readers)
             .await?;
-        row.map(|row| Ok(Contact::decode(row.get::<&[u8], _>(0))?)).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let mut contact = Contact::decode(row.get::<&[u8], _>(0))?;
+        contact.merge(row.get::<&[u8], _>(1))?;
+        Ok(Some((contact, u64::try_from(row.get::<i64, _>(2)).unwrap_or(0))))
     }
 
-    /// Newest first, `limit` at most, after `cursor` (started in microseconds, call id).
+    /// The lines of contacts (without timeline, transcript and decisions), newest first, `limit` at most, after `cursor`
+    /// (started in microseconds, call id).
     pub async fn contacts(
         &self,
         wanted: &ListContactsRequest,
@@ -167,7 +216,7 @@ impl Store {
         let until = if wanted.to_us == 0 { i64::MAX } else { wanted.to_us };
         let caller = wanted.caller.to_lowercase();
         let rows = sqlx::query(
-            "SELECT body FROM contact WHERE tenant = ?1 AND (started_us, call_id) < (?2, ?3) \
+            "SELECT line FROM contact WHERE tenant = ?1 AND (started_us, call_id) < (?2, ?3) \
              AND started_us >= ?4 AND started_us <= ?5 AND (?6 = '' OR queue = ?6) AND (?7 = '' OR agent = ?7) \
              AND (?8 = '' OR outcome = ?8) AND (?9 = '' OR instr(caller, ?9) > 0) \
              ORDER BY started_us DESC, call_id DESC LIMIT ?10",
@@ -218,23 +267,20 @@ impl Store {
             .collect()
     }
 
-    /// All who wait.
-    pub async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        let rows = sqlx::query("SELECT tenant, call_id, queue, entered_us FROM waiting")
+    /// All who wait, and since when.
+    pub async fn places(&self) -> Result<Vec<(PlaceKey, i64)>, StoreError> {
+        let rows = sqlx::query("SELECT tenant, queue, call_id, entered_us FROM waiting")
             .fetch_all(&self.readers)
             .await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
+        Ok(rows.iter().map(|row| ((row.get(0), row.get(1), row.get(2)), row.get(3))).collect())
     }
 
-    /// Contacts that have not ended: tenant, call.
-    pub async fn open_contacts(&self) -> Result<Vec<Contact>, StoreError> {
-        let rows =
-            sqlx::query("SELECT body FROM contact WHERE outcome = 'in_progress' OR outcome = 'answered'")
-                .fetch_all(&self.readers)
-                .await?;
-        let all: Result<Vec<Contact>, StoreError> =
-            rows.iter().map(|row| Ok(Contact::decode(row.get::<&[u8], _>(0))?)).collect();
-        Ok(all?.into_iter().filter(|c| c.ended_us == 0).collect())
+    /// Calls that have not ended: tenant, call.
+    pub async fn open_calls(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query("SELECT tenant, call_id FROM contact WHERE open = 1")
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Lets the file go.
@@ -242,4 +288,30 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+async fn write_contact(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    row: &ContactRow,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO contact (call_id, tenant, started_us, open, queue, agent, outcome, caller, position, line, \
+         detail) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT (call_id) DO UPDATE SET \
+         started_us = ?3, open = ?4, queue = ?5, agent = ?6, outcome = ?7, caller = ?8, position = ?9, \
+         line = ?10, detail = ?11",
+    )
+    .bind(&row.call_id)
+    .bind(&row.tenant)
+    .bind(row.started_us)
+    .bind(row.open)
+    .bind(&row.queue)
+    .bind(&row.agent)
+    .bind(&row.outcome)
+    .bind(&row.caller)
+    .bind(i64::try_from(row.position).unwrap_or(i64::MAX))
+    .bind(&row.line)
+    .bind(&row.detail)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }

@@ -1,25 +1,32 @@
-use sqlx::{Row, SqlitePool};
+use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
 use super::StoreError;
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
+const TABLES: [&str; 5] = ["contact", "interval", "agent", "waiting", "progress"];
+
+/// `contact.position`: the last journal position that the row has in it; it may lag behind `progress.position`, and
+/// `progress.contacts` says from where on some row does. `line` is what lists show, `detail` the rest; both are parts of
+/// one message and read back by merging.
 const STATEMENTS: [&str; 8] = [
-    "CREATE TABLE contact (call_id TEXT PRIMARY KEY, tenant TEXT NOT NULL, started_us INTEGER NOT NULL, \
-     queue TEXT NOT NULL, agent TEXT NOT NULL, outcome TEXT NOT NULL, caller TEXT NOT NULL, body BLOB NOT NULL) \
-     WITHOUT ROWID",
+    "CREATE TABLE contact (id INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, \
+     started_us INTEGER NOT NULL, open INTEGER NOT NULL, queue TEXT NOT NULL, agent TEXT NOT NULL, \
+     outcome TEXT NOT NULL, caller TEXT NOT NULL, position INTEGER NOT NULL, line BLOB NOT NULL, \
+     detail BLOB NOT NULL)",
     "CREATE INDEX contact_by_time ON contact (tenant, started_us DESC, call_id DESC)",
-    "CREATE INDEX contact_open ON contact (outcome)",
+    "CREATE INDEX contact_open ON contact (tenant) WHERE open = 1",
     "CREATE TABLE interval (tenant TEXT NOT NULL, queue TEXT NOT NULL, start_us INTEGER NOT NULL, \
      body BLOB NOT NULL, PRIMARY KEY (tenant, queue, start_us)) WITHOUT ROWID",
     "CREATE TABLE agent (tenant TEXT NOT NULL, agent TEXT NOT NULL, body BLOB NOT NULL, \
      PRIMARY KEY (tenant, agent)) WITHOUT ROWID",
-    "CREATE TABLE waiting (tenant TEXT NOT NULL, call_id TEXT NOT NULL, queue TEXT NOT NULL, \
-     entered_us INTEGER NOT NULL, PRIMARY KEY (tenant, call_id)) WITHOUT ROWID",
-    "CREATE TABLE progress (position INTEGER NOT NULL)",
-    "INSERT INTO progress VALUES (0)",
+    "CREATE TABLE waiting (tenant TEXT NOT NULL, queue TEXT NOT NULL, call_id TEXT NOT NULL, \
+     entered_us INTEGER NOT NULL, PRIMARY KEY (tenant, queue, call_id)) WITHOUT ROWID",
+    "CREATE TABLE progress (position INTEGER NOT NULL, contacts INTEGER NOT NULL)",
+    "INSERT INTO progress VALUES (0, 0)",
 ];
 
+/// An older form is thrown away: everything in it is folded again from the journal.
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(pool).await?.get(0);
     if found > VERSION {
@@ -27,11 +34,15 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     }
     if found < VERSION {
         let mut transaction = pool.begin().await?;
+        for table in TABLES {
+            let statement = format!("DROP TABLE IF EXISTS {table}");
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        }
         for statement in STATEMENTS {
             sqlx::query(statement).execute(&mut *transaction).await?;
         }
         // A pragma takes no bound values; it must follow VERSION.
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+        sqlx::query("PRAGMA user_version = 2").execute(&mut *transaction).await?;
         transaction.commit().await?;
     }
     Ok(())
