@@ -164,9 +164,9 @@ impl AgentShell {
             self.consoles.remove(&session);
         } else {
             self.sessions.touch(&self.address(), &session);
-            let known = self.consoles.insert(session.clone(), command.console.clone()).is_some();
-            if matches!(command.command, Some(Command::Keepalive(_))) && !known {
-                // After a recovery: the session was attached to our predecessor.
+            self.consoles.insert(session.clone(), command.console.clone());
+            if matches!(command.command, Some(Command::Keepalive(_))) && !self.is_attached(&session) {
+                // After a recovery, or an expiry that was too early: the session was attached once.
                 let message = SessionInput::Attach;
                 return Some(AgentInput::FromSession { session: SessionId(session), message });
             }
@@ -183,6 +183,11 @@ impl AgentShell {
                 None
             }
         }
+    }
+
+    /// As the core last showed it.
+    fn is_attached(&self, session: &str) -> bool {
+        self.shown.as_ref().is_some_and(|view| view.sessions.iter().any(|known| known.0 == session))
     }
 
     fn saved_notes(&self) -> Notes {

@@ -15,10 +15,15 @@ mod parts;
 mod queue;
 mod sessions;
 mod spans;
+#[cfg(test)]
+mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use trunkline_acd_core::{Agent, Queue};
 use trunkline_actors::{Activation, Host, HostOptions};
 use trunkline_journal::JournalError;
@@ -35,11 +40,12 @@ use crate::{
     convert::queue_message,
     outbox::Sender,
     queue::{QueueMail, QueueShell},
-    sessions::{SWEEP_EVERY, Sessions},
+    sessions::Sessions,
 };
 pub use crate::{
     metrics::AcdMetrics,
     parts::{AcdParts, Directory},
+    sessions::SessionTimes,
 };
 
 /// Messages that may wait at one queue: a burst of calls and answers of all its agents.
@@ -59,6 +65,11 @@ pub struct Acd {
 impl Acd {
     /// Makes the hosts and attaches them to the bus. Nothing is active until [`Acd::recover`] or a message.
     pub fn start(parts: &AcdParts) -> Self {
+        Self::start_with(parts, SessionTimes::default())
+    }
+
+    /// The same with other times for sessions of consoles.
+    pub fn start_with(parts: &AcdParts, times: SessionTimes) -> Self {
         let sessions = Sessions::default();
         let queues = queue_host(parts);
         let agents = agent_host(parts, &sessions);
@@ -67,7 +78,7 @@ impl Acd {
         let agent_end = AgentEnd { host: agents.clone(), ends };
         parts.bus.attach_entities(EntityKind::Queue, Arc::new(queue_end));
         parts.bus.attach_entities(EntityKind::Agent, Arc::new(agent_end));
-        let sweeper = tokio::spawn(sweep(sessions, agents.clone()));
+        let sweeper = tokio::spawn(sweep(sessions, times, agents.clone()));
         Self { queues, agents, directory: parts.directory.clone(), sweeper }
     }
 
@@ -157,16 +168,20 @@ fn agent_host(parts: &AcdParts, sessions: &Sessions) -> Host<AgentShell> {
     .build()
 }
 
-async fn sweep(sessions: Sessions, agents: Host<AgentShell>) {
-    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+async fn sweep(sessions: Sessions, times: SessionTimes, agents: Host<AgentShell>) {
+    let mut ticks = tokio::time::interval(times.sweep);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for (agent, message) in sessions.expired() {
-            tracing::info!(%agent, "a console session showed no life for 30 s and was detached");
-            // Refused: its agent is not live, and a recovered one starts without sessions.
+        sessions.expire(Instant::now(), times.life, |agent, message| {
             let mail = AgentMail::Wire { message: Box::new(message), traceparent: String::new() };
-            let _ = agents.deliver(&agent, mail, Activation::OnlyExisting);
-        }
+            let sent = agents.deliver(agent, mail, Activation::OnlyExisting);
+            if sent.is_ok() {
+                tracing::info!(%agent, "a console session showed no life and was detached");
+            }
+            // Full: again later. Otherwise its agent is not live here, and a recovered one starts without sessions.
+            !matches!(sent, Err(trunkline_actors::Refused::Full | trunkline_actors::Refused::Crowded))
+        });
     }
 }
 
