@@ -144,7 +144,7 @@ impl Node {
         self.tell(&queue(name), Payload::Queue(acd::QueueMessage { message: Some(message) }))
     }
 
-    fn from_call(&self, call: CallId, offer: &str, event: call_to_agent::Event) {
+    fn call_says(&self, call: CallId, offer: &str, event: call_to_agent::Event) {
         let message =
             acd::CallToAgent { call_id: call.to_string(), offer_id: offer.into(), event: Some(event) };
         let message = acd::AgentMessage { message: Some(acd::agent_message::Message::Call(message)) };
@@ -248,7 +248,7 @@ impl Node {
             sdp_answer: "v=0 answer".into(),
             at_us: now().as_micros(),
         };
-        self.from_call(call, &offer, call_to_agent::Event::Connected(connected));
+        self.call_says(call, &offer, call_to_agent::Event::Connected(connected));
         let sdp = self
             .heard(&self.console, "the SDP answer", |envelope| match to_console(envelope) {
                 Some((session, ToConsole::SdpAnswer(answer))) if answer.id == accepted => {
@@ -383,7 +383,7 @@ async fn an_agents_conversation_with_its_notes_outlives_its_node_and_keepalives_
         at_us: now().as_micros(),
         connected_us: now().as_micros(),
     };
-    node.from_call(call, &offer, call_to_agent::Event::Ended(ended));
+    node.call_says(call, &offer, call_to_agent::Event::Ended(ended));
     node.snapshot("wrap-up", |s| s.state == "wrap_up" && s.reason == "caller_hangup").await;
     let finish =
         acd::FinishWrapUp { disposition: "solved".into(), tags: vec!["vip".into()], notes: String::new() };
@@ -441,7 +441,7 @@ async fn another_page_takes_the_microphone_over_and_the_first_is_told() {
         sdp_answer: "v=0 answer".into(),
         error: String::new(),
     };
-    node.from_call(call, &offer, call_to_agent::Event::MediaRemade(remade));
+    node.call_says(call, &offer, call_to_agent::Event::MediaRemade(remade));
     let lost = node
         .heard(&node.console, "the loss", |envelope| match to_console(envelope) {
             Some((session, ToConsole::MicrophoneLostTo(to))) => Some((session, to)),
@@ -456,9 +456,9 @@ async fn another_page_takes_the_microphone_over_and_the_first_is_told() {
         call_to_agent::Event::State(state)
     };
     let at = now().as_micros();
-    node.from_call(call, &offer, state(at + 1_000, true));
+    node.call_says(call, &offer, state(at + 1_000, true));
     node.snapshot("recording", |s| s.call.as_ref().is_some_and(|c| c.recording)).await;
-    node.from_call(call, &offer, state(at, false));
+    node.call_says(call, &offer, state(at, false));
     let asked = node.command("two", Command::SetNext(acd::SetNext { ready: false, reason: "lunch".into() }));
     assert_eq!(node.result(&asked).await, "");
     let shown = node.snapshot("the next status", |s| s.next.is_some()).await;
