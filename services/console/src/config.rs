@@ -116,6 +116,9 @@ pub struct Timings {
     pub idle: Duration,
     /// A session without a WebSocket can be resumed for this long.
     pub resume: Duration,
+    /// A session without a WebSocket is detached from its agent after this, so that no call rings where nobody sees it;
+    /// a reload is quicker. A resumed one is attached again.
+    pub detach: Duration,
     /// A command that the agent's actor does not answer fails.
     pub command: Duration,
     /// Sessions are renewed at the agent's actor.
@@ -148,6 +151,7 @@ impl Default for Timings {
             hello: s(5),
             idle: s(45),
             resume: s(60),
+            detach: s(3),
             command: s(10),
             keepalive: s(10),
             attach: s(2),

@@ -175,7 +175,10 @@ impl Registry {
 
     fn end(&self, session: &Arc<Session>, caller: &Caller) {
         self.inner.lock().remove(session, &key(caller));
-        let _ = self.send(caller, &session.id, "", Command::Detach(acd::Detach {}));
+        let told = session.lock().is_detached();
+        if !told {
+            let _ = self.send(caller, &session.id, "", Command::Detach(acd::Detach {}));
+        }
         tracing::debug!("agent session ended");
     }
 
@@ -282,6 +285,14 @@ impl Registry {
                 Due::Expire => {
                     self.end(&session, &caller);
                     Ok(())
+                }
+                Due::Detach => {
+                    let sent = self.send(&caller, &session.id, "", Command::Detach(acd::Detach {}));
+                    let mut state = session.lock();
+                    if state.detach_sent(sent.is_ok()) {
+                        state.attach_again(now, &self.timings);
+                    }
+                    sent
                 }
                 Due::Attach => self.send(&caller, &session.id, "", Command::Attach(acd::Attach {})),
                 Due::Keepalive => self.send(&caller, &session.id, "", Command::Keepalive(acd::Keepalive {})),

@@ -69,6 +69,8 @@ pub(super) struct State {
     attached_at: Instant,
     /// An Attach was sent, and no state has come since.
     waits_for_state: bool,
+    /// The agent's actor was told that nobody is there.
+    detached: bool,
     metrics: ConsoleMetrics,
 }
 
@@ -78,6 +80,7 @@ pub(super) enum Due {
     Nothing,
     Attach,
     Keepalive,
+    Detach,
     Expire,
 }
 
@@ -95,6 +98,7 @@ impl Session {
             renewed_at: now,
             attached_at: now,
             waits_for_state: true,
+            detached: false,
             metrics,
         };
         Self { id, state: Mutex::new(state) }
@@ -120,6 +124,7 @@ impl State {
         }
         self.parted_at = None;
         self.waits_for_state = true;
+        self.detached = false;
         self.attached_at = now;
         let resumed = last_seq.is_some_and(|seq| self.outbox.resume(seq, welcome(true)));
         if !resumed {
@@ -300,6 +305,20 @@ impl State {
         self.push(kind::TRANSCRIPT, None, json(&Transcript::from(line.clone())));
     }
 
+    /// Whether the agent's actor knows already that nobody is there.
+    pub(super) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// What became of a Detach that was sent without the lock. True: the client came back meanwhile, and its Attach may
+    /// have been overtaken.
+    pub(super) fn detach_sent(&mut self, sent: bool) -> bool {
+        if !self.is_connected() {
+            self.detached = sent;
+        }
+        self.is_connected()
+    }
+
     /// Asks for the state again, with the next sweep.
     pub(super) fn attach_again(&mut self, now: Instant, timings: &Timings) {
         self.waits_for_state = true;
@@ -319,7 +338,11 @@ impl State {
         if let Some(parted) = self.parted_at {
             let over = now.saturating_duration_since(parted) >= timings.resume;
             self.gone |= over;
-            return if over { Due::Expire } else { Due::Nothing };
+            if over {
+                return Due::Expire;
+            }
+            let alone = now.saturating_duration_since(parted) >= timings.detach;
+            return if alone && !self.detached { Due::Detach } else { Due::Nothing };
         }
         if self.waits_for_state && now.saturating_duration_since(self.attached_at) >= timings.attach {
             (self.attached_at, self.renewed_at) = (now, now);

@@ -345,6 +345,29 @@ async fn the_actor_hears_of_sessions() {
     assert_eq!(world.command().await, (session, String::new(), Command::Detach(Default::default())));
 }
 
+/// A page that is gone is detached long before its session is over: no call rings there. One that comes back is attached
+/// again and goes on where it was; a quick reload is not noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_attached_where_nobody_is_and_the_session_waits() {
+    let mut world = World::with(|config| config.timings.detach = Duration::from_millis(300)).await;
+    let token = world.token("alice").await;
+    let (client, session) = world.session(&token).await;
+    let attach = (session.clone(), String::new(), Command::Attach(Default::default()));
+    let detach = (session.clone(), String::new(), Command::Detach(Default::default()));
+    assert_eq!(world.command().await, attach);
+    world.deliver(&session, "alice", snapshot("ready", None));
+    drop(client);
+    let mut quick = world.socket(&token).await;
+    assert_eq!(hello_again(&mut quick, &session, 1).await["data"]["resumed"], true);
+    assert_eq!(world.command().await, attach, "no Detach: it was away for a moment only");
+    world.deliver(&session, "alice", snapshot("ready", None));
+    drop(quick);
+    assert_eq!(world.command().await, detach);
+    let mut back = world.socket(&token).await;
+    assert_eq!(hello_again(&mut back, &session, 1).await["data"]["resumed"], true);
+    assert_eq!(world.command().await, attach);
+}
+
 /// Messages go to the session or to all sessions of the agent, never to another agent or tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_reach_only_whom_they_are_for() {
