@@ -14,5 +14,5 @@ pub use cause::{Fault, ReleaseCause};
 pub use id::{AgentId, CallId, FlowId, IdError, LegId, NodeId, OfferId, QueueId, RecordingId, TenantId};
 pub use machine::{Machine, Outbox, Output};
 pub use number::{DialString, E164, NumberError, mask_number};
-pub use shard::{EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardId};
+pub use shard::{ACD_SHARDS, EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardGroup, ShardId};
 pub use time::Timestamp;

@@ -28,7 +28,13 @@ impl ShardId {
         (0..SHARD_COUNT).map(Self)
     }
 
-    /// `hash(kind, tenant, id) mod SHARD_COUNT` by 64-bit FNV-1a, which is stable across versions and machines.
+    /// The group, which says what kind of entity lives in this shard and which role may own it.
+    pub const fn group(self) -> ShardGroup {
+        if self.0 < ACD_SHARDS { ShardGroup::Acd } else { ShardGroup::Call }
+    }
+
+    /// `hash(kind, tenant, id)` modulo the size of the kind's group, by 64-bit FNV-1a, which is stable across versions and
+    /// machines.
     pub fn of(kind: EntityKind, tenant: &TenantId, id: &str) -> Self {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut eat = |bytes: &[u8]| {
@@ -41,7 +47,49 @@ impl ShardId {
         eat(id.as_bytes());
         // FNV's low bits mix poorly for short keys: fold the high half in.
         let folded = hash ^ (hash >> 32);
-        Self((folded % u64::from(SHARD_COUNT)) as u16)
+        let (first, count) = kind.group().range();
+        Self(first + (folded % u64::from(count)) as u16)
+    }
+}
+
+/// Shards of [`ShardGroup::Acd`]; the rest are of [`ShardGroup::Call`].
+pub const ACD_SHARDS: u16 = 1_024;
+
+/// Which role may own a shard. Nodes with one of the two roles only own shards of that group, so that each shard has one
+/// owner and one epoch whatever roles the nodes have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShardGroup {
+    /// Queues and agents: shards below [`ACD_SHARDS`].
+    Acd,
+    /// Calls: the other shards.
+    Call,
+}
+
+impl ShardGroup {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Acd, Self::Call];
+
+    /// The first shard's index and how many there are.
+    pub const fn range(self) -> (u16, u16) {
+        match self {
+            Self::Acd => (0, ACD_SHARDS),
+            Self::Call => (ACD_SHARDS, SHARD_COUNT - ACD_SHARDS),
+        }
+    }
+
+    /// Its shards in ascending order.
+    pub fn shards(self) -> impl Iterator<Item = ShardId> {
+        let (first, count) = self.range();
+        (first..first + count).map(ShardId)
+    }
+
+    /// The name in keys, in metrics and on pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acd => "acd",
+            Self::Call => "call",
+        }
     }
 }
 
@@ -82,6 +130,14 @@ impl EntityKind {
             Self::Call => "call",
             Self::Queue => "queue",
             Self::Agent => "agent",
+        }
+    }
+
+    /// The group of shards that entities of this kind live in.
+    pub const fn group(self) -> ShardGroup {
+        match self {
+            Self::Call => ShardGroup::Call,
+            Self::Queue | Self::Agent => ShardGroup::Acd,
         }
     }
 
@@ -159,17 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_used_evenly() {
+    fn shards_of_a_group_are_used_evenly() {
         let tenant: TenantId = "default".parse().unwrap();
-        let mut counts = vec![0u32; usize::from(SHARD_COUNT)];
-        for n in 0..409_600 {
-            counts[usize::from(ShardId::of(EntityKind::Agent, &tenant, &format!("agent-{n}")).index())] += 1;
+        for (kind, group) in [(EntityKind::Agent, ShardGroup::Acd), (EntityKind::Call, ShardGroup::Call)] {
+            let (first, count) = group.range();
+            let mut counts = vec![0u32; usize::from(SHARD_COUNT)];
+            for n in 0..100 * u32::from(count) {
+                let shard = ShardId::of(kind, &tenant, &format!("entity-{n}"));
+                assert_eq!(shard.group(), group);
+                counts[usize::from(shard.index())] += 1;
+            }
+            // Mean 100, standard deviation 10: six deviations either side.
+            let used = &counts[usize::from(first)..usize::from(first + count)];
+            assert!(used.iter().all(|c| (40..=160).contains(c)), "{:?}", (used.iter().min(), used.iter().max()));
         }
-        // Mean 100, standard deviation 10: six deviations either side.
-        assert!(
-            counts.iter().all(|c| (40..=160).contains(c)),
-            "{:?}",
-            (counts.iter().min(), counts.iter().max())
-        );
+    }
+
+    #[test]
+    fn groups_cover_all_shards_once() {
+        let grouped: Vec<ShardId> = ShardGroup::ALL.into_iter().flat_map(ShardGroup::shards).collect();
+        assert_eq!(grouped, ShardId::all().collect::<Vec<_>>());
     }
 }

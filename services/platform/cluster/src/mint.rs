@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use trunkline_types::{CallId, SHARD_COUNT, ShardId, Timestamp};
+use trunkline_types::{CallId, SHARD_COUNT, ShardGroup, ShardId, Timestamp};
 
 use crate::{ClusterError, Placement};
 
@@ -73,14 +73,16 @@ pub fn mint_call(
     Ok(CallId::mint(shard, now, entropy))
 }
 
-/// A held shard, drawn evenly: directly when this node holds what was drawn (as it does when it is alone), else from the
+/// A held shard of calls, drawn evenly: directly when this node holds what was drawn (as it does when it is alone), else from the
 /// list of those held.
 fn draw(placement: &dyn Placement, random: u32) -> Option<ShardId> {
-    let direct = ShardId::new((random % u32::from(SHARD_COUNT)) as u16)?;
+    let (first, count) = ShardGroup::Call.range();
+    let direct = ShardId::new(first + (random % u32::from(count)) as u16)?;
     if placement.held(direct).is_some() {
         return Some(direct);
     }
-    let held = placement.held_shards();
-    let index = (random / u32::from(SHARD_COUNT)) as usize;
+    let mut held = placement.held_shards();
+    held.retain(|shard| shard.group() == ShardGroup::Call);
+    let index = (random / u32::from(count)) as usize;
     held.get(index.checked_rem(held.len())?).copied()
 }
