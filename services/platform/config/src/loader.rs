@@ -115,6 +115,11 @@ impl Loader {
         self.read(name, found.cloned().unwrap_or_else(|| Value::Object(Map::new())))
     }
 
+    /// Whether a section is there, be it empty.
+    pub fn has(&self, name: &str) -> bool {
+        self.tree.contains_key(name)
+    }
+
     /// Refuses top-level keys that are none of these.
     ///
     /// # Errors
