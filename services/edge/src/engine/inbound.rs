@@ -192,7 +192,7 @@ impl Engine {
         let setup = Setup { since: at, trunk: trunk.name.clone(), rung: false };
         let arrival = Arrival {
             setup: Some(setup),
-            load: Some(self.parts.loads.begin(call.shard())),
+            load: Some(self.parts.loads.begin_at(&*self.parts.placement, call.shard())),
             ..self.arrival(&request, address.clone(), at)
         };
         let name = self.calls.server(id, arrival);

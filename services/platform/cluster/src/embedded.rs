@@ -1,6 +1,9 @@
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -8,17 +11,22 @@ use tokio::sync::watch;
 use trunkline_journal::Journal;
 use trunkline_types::{Epoch, NodeId, ShardId};
 
-use crate::{ClusterError, Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Placement, Role};
+use crate::{
+    ClusterError, Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Placement, Role, ShardHost,
+};
+
+/// Marks an epoch of a shard that is sealed and not rebuilt yet.
+const OPENING: u64 = 1 << 63;
 
 /// The placement of a cluster of one: this node owns all shards, sealed through the journal when it starts.
 pub struct EmbeddedPlacement {
     local: NodeIdentity,
-    info: NodeInfo,
-    /// By shard; 0 = lost to another process that sealed it.
+    nodes: Mutex<Arc<[Arc<NodeInfo>]>>,
+    /// By shard; 0 = lost to another process that sealed it; with [`OPENING`] = not rebuilt yet.
     epochs: Vec<AtomicU64>,
     revision: watch::Sender<MapRevision>,
-    // Orders losses, so that revisions rise one by one.
-    losing: Mutex<()>,
+    // Orders changes, so that revisions rise one by one.
+    changing: Mutex<()>,
 }
 
 impl fmt::Debug for EmbeddedPlacement {
@@ -28,7 +36,8 @@ impl fmt::Debug for EmbeddedPlacement {
 }
 
 impl EmbeddedPlacement {
-    /// Seals all shards for this node. `incarnation` rises with each start (the time of the start will do).
+    /// Seals all shards for this node, which may act on them at once: for a host that has nothing to rebuild.
+    /// `incarnation` rises with each start (the time of the start will do).
     ///
     /// # Errors
     /// When the journal cannot seal.
@@ -37,32 +46,93 @@ impl EmbeddedPlacement {
         id: NodeId,
         incarnation: Incarnation,
     ) -> Result<Self, ClusterError> {
+        let placement = Self::connect(journal, id, incarnation).await?;
+        placement.opened();
+        Ok(placement)
+    }
+
+    /// Seals all shards for this node; they are opening until [`EmbeddedPlacement::join`].
+    ///
+    /// # Errors
+    /// When the journal cannot seal.
+    pub async fn connect(
+        journal: &dyn Journal,
+        id: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<Self, ClusterError> {
         let local = NodeIdentity { id, incarnation };
         let all: Vec<_> = ShardId::all().collect();
         let sealed = journal.seal(&all, &local.to_string()).await?;
-        let epochs = sealed.iter().map(|(_, epoch)| AtomicU64::new(epoch.0)).collect();
-        let roles = Role::ALL.into_iter().map(|role| (role, String::new())).collect();
-        let info = NodeInfo { identity: local.clone(), roles, zone: None, draining: false };
+        let epochs = sealed.iter().map(|(_, epoch)| AtomicU64::new(epoch.0 | OPENING)).collect();
+        let info = NodeInfo {
+            identity: local.clone(),
+            address: String::new(),
+            roles: Role::ALL.into(),
+            zone: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            draining: false,
+            public: Default::default(),
+        };
         tracing::info!(node = %local, shards = all.len(), "shards taken over");
-        Ok(Self { local, info, epochs, revision: watch::Sender::new(MapRevision(1)), losing: Mutex::new(()) })
+        Ok(Self {
+            local,
+            nodes: Mutex::new(Arc::from([Arc::new(info)])),
+            epochs,
+            revision: watch::Sender::new(MapRevision(1)),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// Has the host rebuild what lives in the shards; from then on this node acts on them.
+    ///
+    /// # Errors
+    /// When the host cannot.
+    pub async fn join(&self, host: &dyn ShardHost) -> Result<(), ClusterError> {
+        let opening: Vec<_> = ShardId::all().filter(|shard| self.opening(*shard).is_some()).collect();
+        host.open(&opening).await.map_err(ClusterError::Open)?;
+        self.opened();
+        Ok(())
+    }
+
+    /// Takes no new calls any more, or takes them again.
+    pub fn set_drain(&self, draining: bool) {
+        let _order = self.changing.lock();
+        {
+            let mut nodes = self.nodes.lock();
+            *nodes =
+                nodes.iter().map(|node| Arc::new(NodeInfo { draining, ..NodeInfo::clone(node) })).collect();
+        }
+        self.revision.send_modify(|revision| revision.0 += 1);
+    }
+
+    fn opened(&self) {
+        let _order = self.changing.lock();
+        self.epochs.iter().for_each(|epoch| _ = epoch.fetch_and(!OPENING, Ordering::AcqRel));
+        self.revision.send_modify(|revision| revision.0 += 1);
+    }
+
+    fn epoch(&self, shard: ShardId) -> u64 {
+        self.epochs[usize::from(shard.index())].load(Ordering::Acquire)
     }
 }
 
 impl Placement for EmbeddedPlacement {
-    fn local(&self) -> &NodeIdentity {
-        &self.local
+    fn local(&self) -> NodeIdentity {
+        self.local.clone()
     }
 
     fn owner(&self, shard: ShardId) -> Option<Owner> {
-        let epoch = self.held(shard)?;
-        Some(Owner { node: self.local.id.clone(), incarnation: self.local.incarnation, epoch })
+        let epoch = self.sealed(shard)?;
+        let active = self.held(shard).is_some();
+        Some(Owner { node: self.local.id.clone(), incarnation: self.local.incarnation, epoch, active })
     }
 
     fn held(&self, shard: ShardId) -> Option<Epoch> {
-        match self.epochs[usize::from(shard.index())].load(Ordering::Acquire) {
-            0 => None,
-            epoch => Some(Epoch(epoch)),
-        }
+        Some(self.epoch(shard)).filter(|epoch| *epoch != 0 && epoch & OPENING == 0).map(Epoch)
+    }
+
+    fn opening(&self, shard: ShardId) -> Option<Epoch> {
+        Some(self.epoch(shard)).filter(|epoch| epoch & OPENING != 0).map(|epoch| Epoch(epoch & !OPENING))
     }
 
     fn held_shards(&self) -> Vec<ShardId> {
@@ -77,19 +147,22 @@ impl Placement for EmbeddedPlacement {
         self.revision.subscribe()
     }
 
-    fn node(&self, id: &NodeId) -> Option<NodeInfo> {
-        (*id == self.local.id).then(|| self.info.clone())
+    fn nodes(&self) -> Arc<[Arc<NodeInfo>]> {
+        self.nodes.lock().clone()
+    }
+
+    fn placeable(&self, shard: ShardId) -> bool {
+        self.held(shard).is_some() && !self.nodes.lock().iter().any(|node| node.draining)
     }
 
     fn fenced(&self, shard: ShardId, current: Epoch) {
-        let _order = self.losing.lock();
-        let held = &self.epochs[usize::from(shard.index())];
-        let ours = held.load(Ordering::Acquire);
-        if ours != 0 && ours < current.0 {
-            held.store(0, Ordering::Release);
+        let _order = self.changing.lock();
+        let Some(ours) = self.sealed(shard) else { return };
+        if ours < current {
+            self.epochs[usize::from(shard.index())].store(0, Ordering::Release);
             tracing::error!(
                 shard = shard.index(),
-                ours,
+                ours = ours.0,
                 current = current.0,
                 "another process has sealed our shard"
             );
@@ -128,9 +201,35 @@ mod tests {
         first.fenced(entity.shard(), after.epoch);
         first.fenced(entity.shard(), after.epoch);
         assert!(!first.is_local(&entity) && first.owner_of(&entity).is_none());
-        assert_eq!((first.held_shards().len(), *changes.borrow()), (4_095, MapRevision(2)));
+        assert_eq!((first.held_shards().len(), *changes.borrow()), (4_095, MapRevision(3)));
         second.fenced(entity.shard(), before.epoch);
         assert!(second.is_local(&entity), "an older epoch tells nothing");
+        journal.close().await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_before_the_host_has_opened_it() {
+        struct Host(AtomicU64);
+        #[async_trait::async_trait]
+        impl ShardHost for Host {
+            async fn open(&self, shards: &[ShardId]) -> Result<(), String> {
+                let before = self.0.fetch_add(shards.len() as u64, Ordering::Relaxed);
+                if before == 0 { Err("not yet".into()) } else { Ok(()) }
+            }
+            async fn close(&self, _: &[ShardId], _: std::time::Duration) {}
+        }
+        let journal = journal().await;
+        let node: NodeId = "n".parse().unwrap();
+        let placement = EmbeddedPlacement::connect(&journal, node, Incarnation(1)).await.unwrap();
+        let (shard, host) = (ShardId::new(7).unwrap(), Host(AtomicU64::new(0)));
+        for _ in 0..2 {
+            assert_eq!((placement.held(shard), placement.opening(shard)), (None, Some(Epoch(1))));
+            assert_eq!((placement.sealed(shard), placement.placeable(shard)), (Some(Epoch(1)), false));
+            let opened = placement.join(&host).await;
+            assert_eq!(opened.is_ok(), placement.held(shard).is_some());
+        }
+        assert_eq!((placement.held(shard), placement.opening(shard)), (Some(Epoch(1)), None));
+        assert!(placement.owner(shard).unwrap().active && placement.placeable(shard));
         journal.close().await;
     }
 
@@ -154,6 +253,10 @@ mod tests {
         assert!(lanes.values().all(|n| (980..=1_020).contains(n)), "best of two keeps lanes even: {lanes:?}");
         drop(guards);
         assert!(ShardId::all().all(|shard| loads.of(shard) == (0, 0)));
+        placement.set_drain(true);
+        assert!(matches!(mint_call(&placement, &loads, Timestamp::ZERO, 1), Err(ClusterError::NoShard)));
+        placement.set_drain(false);
+        assert!(mint_call(&placement, &loads, Timestamp::ZERO, 1).is_ok());
         ShardId::all().for_each(|shard| placement.fenced(shard, Epoch(99)));
         assert!(matches!(mint_call(&placement, &loads, Timestamp::ZERO, 1), Err(ClusterError::NoShard)));
         journal.close().await;

@@ -14,14 +14,18 @@ mod embedded;
 mod guard;
 mod mint;
 mod node;
+mod ports;
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use trunkline_types::{EntityAddress, Epoch, NodeId, ShardId};
 
 pub use embedded::EmbeddedPlacement;
 pub use guard::{EpochGuard, StaleEpoch};
-pub use mint::{LoadGuard, Loads, mint_call};
-pub use node::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Role};
+pub use mint::{LoadGuard, Loads, call_shard, mint_call};
+pub use node::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Role, RoleError};
+pub use ports::{NoShards, Probe, ReleasePeer, ShardHost};
 
 /// Why placement could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,21 +33,28 @@ pub enum ClusterError {
     /// The journal could not seal the shards.
     #[error("cannot take the shards over: {0}")]
     Journal(#[from] trunkline_journal::JournalError),
-    /// This node owns no shard in which a call could live: it is joining or draining.
-    #[error("this node owns no shard")]
+    /// No member owns a shard in which a call could live: none has the role `call`, or all of them drain.
+    #[error("no node takes new calls: start one with the role call, or end a drain")]
     NoShard,
+    /// What lives in the shards could not be rebuilt.
+    #[error("cannot open the shards: {0}")]
+    Open(String),
 }
 
 /// The map of shards to owners as this node sees it. Reads never wait.
 pub trait Placement: Send + Sync + 'static {
-    /// This node.
-    fn local(&self) -> &NodeIdentity;
+    /// This node. Another incarnation follows when it had to register anew.
+    fn local(&self) -> NodeIdentity;
 
-    /// The owner of a shard; `None` while it is moving or nobody has it.
+    /// The owner of a shard by the last map seen, active or not; `None` when nobody has it, or who had it has vanished.
     fn owner(&self, shard: ShardId) -> Option<Owner>;
 
-    /// The epoch at which this node may act on a shard; `None` = it must not. Told only after the journal has sealed it.
+    /// The epoch at which this node may act on a shard; `None` = it must not. Told only after the journal has sealed it and
+    /// what lives in it was rebuilt.
     fn held(&self, shard: ShardId) -> Option<Epoch>;
+
+    /// The epoch of a shard that this node has sealed and is rebuilding: recovered entities may act, messages wait.
+    fn opening(&self, shard: ShardId) -> Option<Epoch>;
 
     /// The shards for which [`Placement::held`] answers.
     fn held_shards(&self) -> Vec<ShardId>;
@@ -51,14 +62,32 @@ pub trait Placement: Send + Sync + 'static {
     /// The revision of the map; goes with every message to a shard.
     fn revision(&self) -> MapRevision;
 
-    /// To wait for changes of the map.
+    /// To wait for changes of the map, of the members, and of what is held.
     fn changes(&self) -> watch::Receiver<MapRevision>;
 
-    /// A node of the cluster and where to reach it.
-    fn node(&self, id: &NodeId) -> Option<NodeInfo>;
+    /// The members, this node among them once it has joined; ordered by id.
+    fn nodes(&self) -> Arc<[Arc<NodeInfo>]>;
 
     /// The journal refused this node's epoch: it stops acting on the shard until it has sealed it again.
     fn fenced(&self, shard: ShardId, current: Epoch);
+
+    /// A member of the cluster and where to reach it.
+    fn node(&self, id: &NodeId) -> Option<Arc<NodeInfo>> {
+        let nodes = self.nodes();
+        let at = nodes.binary_search_by(|node| node.identity.id.cmp(id)).ok()?;
+        nodes.get(at).cloned()
+    }
+
+    /// The epoch at which entities of a shard may write here: held, or being rebuilt.
+    fn sealed(&self, shard: ShardId) -> Option<Epoch> {
+        self.held(shard).or_else(|| self.opening(shard))
+    }
+
+    /// Whether a new call may be placed in this shard: its owner is a member, active, and does not drain.
+    fn placeable(&self, shard: ShardId) -> bool {
+        self.owner(shard)
+            .is_some_and(|owner| owner.active && self.node(&owner.node).is_some_and(|node| !node.draining))
+    }
 
     /// The owner of an entity.
     fn owner_of(&self, entity: &EntityAddress) -> Option<Owner> {

@@ -3,28 +3,48 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use trunkline_types::{CallId, SHARD_COUNT, ShardGroup, ShardId, Timestamp};
+use trunkline_types::{CallId, NodeId, SHARD_COUNT, ShardGroup, ShardId, Timestamp};
 
 use crate::{ClusterError, Placement};
 
-/// How many calls live in each shard, and on each lane (arbiter thread) that serves the shards `lane mod lanes`.
+/// Counters of owners; two whose names meet in one are only judged less exactly.
+const NODES: usize = 512;
+
+/// How many calls this process has placed and still counts: by owner, by lane (arbiter thread; it serves the shards `lane mod
+/// lanes`), and by shard.
 #[derive(Debug)]
 pub struct Loads {
-    shards: Vec<AtomicU32>,
+    nodes: Vec<AtomicU32>,
     lanes: Vec<AtomicU32>,
+    shards: Vec<AtomicU32>,
 }
 
 impl Loads {
-    /// For a process with this many lanes (at least one).
+    /// For nodes with this many lanes (at least one).
     pub fn new(lanes: usize) -> Arc<Self> {
         let zeros = |n: usize| (0..n).map(|_| AtomicU32::new(0)).collect();
-        Arc::new(Self { shards: zeros(usize::from(SHARD_COUNT)), lanes: zeros(lanes.max(1)) })
+        Arc::new(Self {
+            nodes: zeros(NODES),
+            lanes: zeros(lanes.max(1)),
+            shards: zeros(usize::from(SHARD_COUNT)),
+        })
+    }
+
+    /// Counts one more call in a shard and at its owner until the guard is dropped.
+    pub fn begin_at(self: &Arc<Self>, placement: &dyn Placement, shard: ShardId) -> LoadGuard {
+        let node = placement.owner(shard).map(|owner| slot(&owner.node));
+        self.count(shard, node)
     }
 
     /// Counts one more call in a shard until the guard is dropped.
     pub fn begin(self: &Arc<Self>, shard: ShardId) -> LoadGuard {
-        self.counters(shard).iter().for_each(|counter| _ = counter.fetch_add(1, Ordering::Relaxed));
-        LoadGuard { loads: Arc::clone(self), shard }
+        self.count(shard, None)
+    }
+
+    fn count(self: &Arc<Self>, shard: ShardId, node: Option<usize>) -> LoadGuard {
+        let guard = LoadGuard { loads: Arc::clone(self), shard, node };
+        guard.counters().for_each(|counter| _ = counter.fetch_add(1, Ordering::Relaxed));
+        guard
     }
 
     /// The lane's load and, among equals, the shard's.
@@ -33,10 +53,27 @@ impl Loads {
         (lane.load(Ordering::Relaxed), own.load(Ordering::Relaxed))
     }
 
+    /// How many calls are counted at a node.
+    pub fn at(&self, node: &NodeId) -> u32 {
+        self.nodes[slot(node)].load(Ordering::Relaxed)
+    }
+
     fn counters(&self, shard: ShardId) -> [&AtomicU32; 2] {
         let index = usize::from(shard.index());
         [&self.lanes[index % self.lanes.len()], &self.shards[index]]
     }
+
+    fn key(&self, placement: &dyn Placement, shard: ShardId) -> (u32, (u32, u32)) {
+        let node = placement.owner(shard).map_or(0, |owner| self.at(&owner.node));
+        (node, self.of(shard))
+    }
+}
+
+fn slot(node: &NodeId) -> usize {
+    let hash = node.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    ((hash ^ (hash >> 32)) % NODES as u64) as usize
 }
 
 /// One call counted in [`Loads`].
@@ -44,45 +81,68 @@ impl Loads {
 pub struct LoadGuard {
     loads: Arc<Loads>,
     shard: ShardId,
+    node: Option<usize>,
+}
+
+impl LoadGuard {
+    fn counters(&self) -> impl Iterator<Item = &AtomicU32> {
+        let node = self.node.map(|slot| &self.loads.nodes[slot]);
+        self.loads.counters(self.shard).into_iter().chain(node)
+    }
 }
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
-        self.loads
-            .counters(self.shard)
-            .iter()
-            .for_each(|counter| _ = counter.fetch_sub(1, Ordering::Relaxed));
+        self.counters().for_each(|counter| _ = counter.fetch_sub(1, Ordering::Relaxed));
     }
 }
 
-/// Mints the id of a new call in a shard of this node: the less loaded of two drawn at random.
+/// Mints the id of a new call in a shard of any owner that takes calls: the less loaded of two drawn at random, by the calls
+/// that this process has placed.
 ///
 /// `entropy` is 128 random bits: the low 65 go into the id, the high 62 draw the shards.
 ///
 /// # Errors
-/// [`ClusterError::NoShard`] when this node owns none.
+/// [`ClusterError::NoShard`] when nobody takes calls.
 pub fn mint_call(
     placement: &dyn Placement,
     loads: &Loads,
     now: Timestamp,
     entropy: u128,
 ) -> Result<CallId, ClusterError> {
-    let draw = |bits: u32| draw(placement, (entropy >> bits) as u32 & 0x7fff_ffff);
-    let (one, other) = (draw(66).ok_or(ClusterError::NoShard)?, draw(97).ok_or(ClusterError::NoShard)?);
-    let shard = if loads.of(other) < loads.of(one) { other } else { one };
+    let draw = |bits: u32| {
+        call_shard(placement, (entropy >> bits) as u32 & 0x7fff_ffff).ok_or(ClusterError::NoShard)
+    };
+    let (one, other) = (draw(66)?, draw(97)?);
+    let shard = if loads.key(placement, other) < loads.key(placement, one) { other } else { one };
     Ok(CallId::mint(shard, now, entropy))
 }
 
-/// A held shard of calls, drawn evenly: directly when this node holds what was drawn (as it does when it is alone), else from the
-/// list of those held.
-fn draw(placement: &dyn Placement, random: u32) -> Option<ShardId> {
+/// A shard for a new call, drawn evenly from those whose owners take calls: the same for the same draw and the same map. When
+/// no owner is active, one that is about to be; `None` when there is none either.
+pub fn call_shard(placement: &dyn Placement, random: u32) -> Option<ShardId> {
+    /// Draws before the list is made; all of them miss only when few shards can be had.
+    const DRAWS: u32 = 8;
     let (first, count) = ShardGroup::Call.range();
-    let direct = ShardId::new(first + (random % u32::from(count)) as u16)?;
-    if placement.held(direct).is_some() {
-        return Some(direct);
+    let mut bits = random;
+    for _ in 0..DRAWS {
+        let drawn = ShardId::new(first + (bits % u32::from(count)) as u16)?;
+        if placement.placeable(drawn) {
+            return Some(drawn);
+        }
+        // A full-period step, scrambled (PCG): draws of neighbours do not follow each other.
+        bits = bits.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        bits ^= bits >> 15;
     }
-    let mut held = placement.held_shards();
-    held.retain(|shard| shard.group() == ShardGroup::Call);
-    let index = (random / u32::from(count)) as usize;
-    held.get(index.checked_rem(held.len())?).copied()
+    let pick = |can: &dyn Fn(ShardId) -> bool| {
+        let shards: Vec<_> = ShardGroup::Call.shards().filter(|shard| can(*shard)).collect();
+        shards.get((random as usize).checked_rem(shards.len())?).copied()
+    };
+    pick(&|shard| placement.placeable(shard)).or_else(|| pick(&|shard| will_take(placement, shard)))
+}
+
+/// Whether its owner lives, does not drain, and is opening the shard.
+fn will_take(placement: &dyn Placement, shard: ShardId) -> bool {
+    let owner = placement.owner(shard).and_then(|owner| placement.node(&owner.node));
+    owner.is_some_and(|node| !node.draining)
 }

@@ -1,7 +1,11 @@
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
-use trunkline_types::{Epoch, NodeId};
+use trunkline_types::{Epoch, NodeId, ShardGroup};
 
 /// Tells the lives of one node apart: a node that comes back is another owner. Rises with each start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
@@ -35,8 +39,17 @@ pub struct Owner {
     pub node: NodeId,
     /// Which of its lives.
     pub incarnation: Incarnation,
-    /// The epoch at which it sealed the shard.
+    /// The epoch last published for the shard. While the owner is not active it may be that of its predecessor.
     pub epoch: Epoch,
+    /// Whether it has sealed the shard and rebuilt what lives in it. Until then messages wait.
+    pub active: bool,
+}
+
+impl Owner {
+    /// Whether it is this life of this node.
+    pub fn is(&self, identity: &NodeIdentity) -> bool {
+        self.node == identity.id && self.incarnation == identity.incarnation
+    }
 }
 
 /// What a node does.
@@ -92,10 +105,31 @@ impl FromStr for Role {
 pub struct NodeInfo {
     /// The node and which of its lives.
     pub identity: NodeIdentity,
-    /// Where each of its roles is reached (`host:port` of its gRPC server); in one process all are empty.
-    pub roles: BTreeMap<Role, String>,
+    /// `host:port` of its one gRPC server; empty when the cluster is one process.
+    pub address: String,
+    /// What it does.
+    pub roles: BTreeSet<Role>,
     /// Its failure domain.
     pub zone: Option<String>,
-    /// Whether it takes no new calls any more.
+    /// The version of its program.
+    pub version: String,
+    /// Whether it takes no new calls any more and gives its shards away.
     pub draining: bool,
+    /// Where the world outside reaches it, by name (`http`, `sip`).
+    pub public: BTreeMap<String, String>,
+}
+
+impl NodeInfo {
+    /// Whether it has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Whether it may own shards of this group.
+    pub fn may_own(&self, group: ShardGroup) -> bool {
+        self.has(match group {
+            ShardGroup::Acd => Role::Acd,
+            ShardGroup::Call => Role::Call,
+        })
+    }
 }
