@@ -5,7 +5,8 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::sip::{self, Message};
+use crate::{
+    rtp::Ears,
+    sip::{self, Message},
+};
 
 const T1: Duration = Duration::from_millis(500);
 const GIVE_UP: Duration = Duration::from_secs(32);
@@ -49,6 +53,8 @@ pub struct Call {
     pub repeats: u32,
     /// Where its media is to be sent.
     pub media: Option<SocketAddr>,
+    /// Offers that came within the dialog.
+    pub renegotiated: u32,
 }
 
 enum Order {
@@ -64,7 +70,7 @@ pub struct Callers {
 }
 
 /// What to call and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Target {
     /// Where INVITE goes.
     pub sip: SocketAddr,
@@ -74,6 +80,27 @@ pub struct Target {
     pub sdp: String,
     /// Most calls.
     pub limit: usize,
+    /// This side's address.
+    pub bind: IpAddr,
+    /// Told where each call's media is; `sdp` names them. None: nobody listens.
+    pub ears: Option<Arc<Ears>>,
+}
+
+impl Target {
+    /// Over loopback, with nobody listening.
+    pub fn local(sip: SocketAddr, to: String, sdp: String, limit: usize) -> Self {
+        Self { sip, to, sdp, limit, bind: Ipv4Addr::LOCALHOST.into(), ears: None }
+    }
+}
+
+/// A UDP socket with room for bursts of thousands of packets; the kernel caps what it grants.
+pub(crate) fn socket(bind: IpAddr) -> Result<UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    socket.set_recv_buffer_size(8 << 20)?;
+    socket.set_send_buffer_size(4 << 20)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(bind, 0).into())?;
+    Ok(UdpSocket::from_std(socket.into())?)
 }
 
 /// The number of call `index`; agents see it and so show the order of service.
@@ -89,13 +116,7 @@ pub fn index_of(number: &str) -> Option<usize> {
 impl Callers {
     /// Opens the socket.
     pub async fn start(target: Target) -> Result<(Self, mpsc::Receiver<News>)> {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-        // Bursts of thousands of answers must not be lost here; the kernel caps what it grants.
-        socket.set_recv_buffer_size(8 << 20)?;
-        socket.set_send_buffer_size(4 << 20)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
+        let socket = socket(target.bind)?;
         let local = socket.local_addr()?;
         let (orders, queue) = mpsc::channel(4_096);
         let (sender, news) = mpsc::channel(target.limit * 4 + 16);
@@ -271,6 +292,9 @@ impl Task {
         dialog.call.ended = true;
         dialog.call.failed = failed;
         dialog.pending = None;
+        if let Some(ears) = &self.target.ears {
+            ears.leave(index);
+        }
         let news = failed.map_or(News::Ended(index), |status| News::Failed(index, status));
         let _ = self.news.try_send(news);
     }
@@ -288,11 +312,32 @@ impl Task {
                 self.end(index, None);
             }
             (None, method @ ("INVITE" | "UPDATE" | "OPTIONS" | "INFO")) => {
-                let sdp =
-                    (method == "INVITE" || !message.body.is_empty()).then_some(self.target.sdp.as_str());
-                self.send(&message.ok(&format!("sip:lt@{}", self.local), sdp), source);
+                let sdp = (method == "INVITE" || !message.body.is_empty())
+                    .then(|| sip::answer(&self.target.sdp, message.body));
+                self.send(&message.ok(&format!("sip:lt@{}", self.local), sdp.as_deref()), source);
+                self.refreshed(index, method, &message);
             }
             _ => {}
+        }
+    }
+
+    /// A target refresh request (RFC 3261 section 12.2.2): a new Contact, and where media comes from now.
+    fn refreshed(&mut self, index: usize, method: &str, message: &Message<'_>) {
+        let Some(dialog) = self.calls.get_mut(&index).filter(|_| matches!(method, "INVITE" | "UPDATE")) else {
+            return;
+        };
+        dialog.call.renegotiated += u32::from(!message.body.is_empty());
+        if let (Some(remote), Some(contact)) = (&mut dialog.remote, message.contact()) {
+            if remote.routes.is_empty() {
+                remote.hop = hop(contact).unwrap_or(remote.hop);
+            }
+            remote.contact = contact.to_owned();
+        }
+        if let Some(media) = sip::media_address(message.body) {
+            dialog.call.media = Some(media);
+            if let Some(ears) = &self.target.ears {
+                ears.listen(index, media);
+            }
         }
     }
 
@@ -325,6 +370,9 @@ impl Task {
                 dialog.call.answered = Some(after);
                 dialog.call.answered_at = Some(now);
                 dialog.call.media = sip::media_address(message.body);
+                if let (Some(ears), Some(media)) = (&self.target.ears, dialog.call.media) {
+                    ears.listen(index, media);
+                }
                 let wants_end = dialog.wants_end;
                 let mut routes: Vec<&str> = message.all("Record-Route").collect();
                 routes.reverse();
@@ -387,7 +435,7 @@ mod tests {
     async fn a_call_is_set_up_and_ended() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = server.local_addr().unwrap();
-        let target = Target { sip: at, to: "support".into(), sdp: sip::offer(at, "inactive"), limit: 1 };
+        let target = Target::local(at, "support".into(), sip::offer(at, "inactive"), 1);
         let (callers, mut news) = Callers::start(target).await.unwrap();
         callers.place(0).await.unwrap();
         let mut buffer = [0; 2_000];

@@ -101,6 +101,20 @@ pub fn offer(media: SocketAddr, direction: &str) -> String {
     )
 }
 
+/// An answer made of what was offered before: the same line, with the direction that an offer asks for (RFC 3264
+/// section 6.1). A request without an offer gets ours as it is.
+pub fn answer(own: &str, offered: &str) -> String {
+    let asks = |direction: &str| offered.lines().any(|line| line.trim() == format!("a={direction}"));
+    let direction = if asks("sendonly") {
+        "recvonly"
+    } else if asks("inactive") {
+        "inactive"
+    } else {
+        return own.to_owned();
+    };
+    own.replace("a=sendrecv", &format!("a={direction}"))
+}
+
 /// Address and port of the audio in an answer.
 pub fn media_address(sdp: &str) -> Option<SocketAddr> {
     let ip = sdp.lines().find_map(|line| line.strip_prefix("c=IN IP4 "))?.trim();
@@ -123,6 +137,15 @@ mod tests {
             (Some("lt-7"), Some("sip:x@1.2.3.4:5;k=v"))
         );
         assert_eq!(message.all("Via").collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_answer_follows_the_direction_of_its_offer() {
+        let own = offer("127.0.0.1:4000".parse().unwrap(), "sendrecv");
+        assert!(answer(&own, "a=sendonly\r\n").contains("a=recvonly"));
+        assert!(answer(&own, "a=inactive\r\n").contains("a=inactive"));
+        assert_eq!(answer(&own, "a=sendrecv\r\n"), own);
+        assert_eq!(answer(&own, ""), own);
     }
 
     #[test]

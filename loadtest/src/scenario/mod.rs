@@ -55,7 +55,7 @@ async fn callers(
     sdp: String,
     limit: usize,
 ) -> Result<(Callers, mpsc::Receiver<News>)> {
-    Callers::start(Target { sip: server.at.sip, to: args.to.clone(), sdp, limit }).await
+    Callers::start(Target::local(server.at.sip, args.to.clone(), sdp, limit)).await
 }
 
 /// Places calls `first..last` at an even rate.
