@@ -138,6 +138,8 @@ const fn kind(command: &Command) -> &'static str {
         Command::StartTranscription(_) => "start_transcription",
         Command::StopTranscription(_) => "stop_transcription",
         Command::ListSessions(_) => "list_sessions",
+        Command::SalvageRecording(_) => "salvage_recording",
+        Command::AcknowledgeEvents(_) => "acknowledge_events",
         Command::Bridge(_) => "bridge",
     }
 }

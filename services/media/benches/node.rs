@@ -94,6 +94,7 @@ async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -
         shard: 1,
         epoch: 1,
         command_id,
+        acknowledges_events: true,
         command: Some(command),
     };
     match node.command(command).await.result {

@@ -57,6 +57,7 @@ impl Sink {
             shard: u32::from(owner.shard.index()),
             event_id: self.next.fetch_add(1, Ordering::Relaxed),
             at_us: self.clock.timestamp().as_micros(),
+            acknowledge: false,
             event: Some(event),
         };
         if self.sender.try_send(event).is_err() {

@@ -13,6 +13,9 @@ const CAPACITY: usize = 256;
 /// Marks that may wait for room; a call has a handful.
 const MAX_PENDING: usize = 64;
 
+/// The agent's channel.
+const RIGHT: u8 = 1;
+
 /// What travels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item {
@@ -52,6 +55,8 @@ pub(crate) struct Tap {
     lost: Option<(Timestamp, Timestamp)>,
     pending: VecDeque<Item>,
     paused: bool,
+    /// The caller is on hold: what the agent says then is nobody's business.
+    pub(crate) held: bool,
     /// When a pause ends by itself.
     pub(crate) resume_at: Option<Timestamp>,
     /// Endpoints on the left and on the right.
@@ -77,6 +82,7 @@ pub(crate) fn tap(left: &str, right: &str) -> (Tap, TapReader) {
         lost: None,
         pending: VecDeque::new(),
         paused: false,
+        held: false,
         resume_at: None,
         sides: [left.to_owned(), right.to_owned()],
         gaps: 0,
@@ -96,7 +102,7 @@ impl Tap {
         at: Timestamp,
         payload: &[u8],
     ) {
-        if self.paused {
+        if self.paused || self.held && channel == RIGHT {
             return;
         }
         if !self.flush() {
@@ -161,8 +167,12 @@ impl Tap {
         self.flush();
     }
 
+    /// Takes effect here and now: the right channel is silent until the hold ends. Said twice is harmless.
     pub(crate) fn hold(&mut self, at: Timestamp, begins: bool) {
-        self.mark(Item::Hold { at, begins });
+        if self.held != begins {
+            self.held = begins;
+            self.mark(Item::Hold { at, begins });
+        }
     }
 
     /// Takes effect here and now, whether or not the reader keeps up.
@@ -227,6 +237,25 @@ mod tests {
         assert!(matches!(reader.next(), Some(Item::Audio(_))));
         tap.stop(Timestamp::from_millis(9_000));
         assert_eq!(reader.end(Timestamp::ZERO), Some(Timestamp::from_millis(9_000)));
+    }
+
+    #[test]
+    fn an_agent_is_not_heard_while_the_caller_is_on_hold() {
+        let (mut tap, mut reader) = tap("a", "b");
+        let at = Timestamp::from_millis;
+        tap.hold(at(1), true);
+        tap.hold(at(2), true);
+        tap.audio(1, Codec::Pcmu, 1, 0, at(3), &[4; 160]);
+        tap.audio(0, Codec::Pcmu, 2, 0, at(3), &[4; 160]);
+        tap.hold(at(4), false);
+        tap.audio(1, Codec::Pcmu, 1, 160, at(5), &[4; 160]);
+        assert!(matches!(reader.next(), Some(Item::Hold { begins: true, .. })));
+        assert!(matches!(reader.next(), Some(Item::Audio(Packet { channel: 0, .. }))), "the caller still is");
+        assert!(
+            matches!(reader.next(), Some(Item::Hold { begins: false, .. })),
+            "a repeated mark is no mark"
+        );
+        assert!(matches!(reader.next(), Some(Item::Audio(Packet { channel: 1, .. }))));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(crate) fn to_media(
         shard: call.shard().index().into(),
         epoch: epoch.0,
         command_id: command.id,
+        acknowledges_events: false,
         command: Some(body(tenant, call, command.body)),
     }
 }
@@ -39,6 +40,7 @@ fn body(tenant: &TenantId, call: CallId, body: MediaBody) -> Command {
             sdp,
             prefer: Vec::new(),
             signalling_ip,
+            former_sdp: Default::default(),
         }),
         MediaBody::SetRemote { leg, sdp } => {
             Command::SetRemote(pb::SetRemote { endpoint: leg.to_string(), sdp })
@@ -299,7 +301,10 @@ pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
         Event::SessionEnded(e) => {
             MediaEvent::SessionEnded { shutdown: e.reason() == pb::session_ended::Reason::Shutdown }
         }
-        Event::RecordingStarted(_) | Event::DigitsSent(_) => return Ok(None),
+        Event::RecordingStarted(_)
+        | Event::RecordingTrouble(_)
+        | Event::SessionUnattended(_)
+        | Event::DigitsSent(_) => return Ok(None),
     };
     Ok(Some(Input::MediaEvent { id, event: Box::new(event) }))
 }

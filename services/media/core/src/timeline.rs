@@ -9,8 +9,10 @@ use trunkline_types::Timestamp;
 
 use crate::samples_in_micros;
 
-/// Left and right.
+/// Left (the caller) and right (the agent).
 pub const CHANNELS: usize = 2;
+/// The right one.
+const AGENT: usize = 1;
 /// What is held back for packets that come late: 400 ms.
 pub const HOLD_BACK_SAMPLES: u64 = 3_200;
 /// Drift of a source against the clock that is let be: 200 ms.
@@ -100,6 +102,12 @@ impl Timeline {
         &self.spans
     }
 
+    /// Spans that have begun and not ended: their kinds, and where they began in milliseconds.
+    pub fn open_spans(&self) -> impl Iterator<Item = (SpanKind, u64)> + use<> {
+        let open = [(SpanKind::Paused, self.paused_since), (SpanKind::Hold, self.hold_since)];
+        open.into_iter().filter_map(|(kind, since)| Some((kind, since? / 8)))
+    }
+
     /// Nothing before `at` is given out: the line begins there, on the same axis.
     pub fn skip_to(&mut self, at: Timestamp) {
         self.flushed = self.flushed.max(self.position(at));
@@ -123,7 +131,7 @@ impl Timeline {
         let position = placed.unwrap_or(arrived);
         // Anchored anew at each packet: the offset stays, and a timestamp never lies 2^31 behind its anchor.
         *slot = Some(Anchor { ssrc, timestamp, position });
-        if self.paused_since.is_some() {
+        if self.paused_since.is_some() || self.hold_since.is_some() && channel == AGENT {
             return;
         }
         for (n, sample) in samples.iter().enumerate() {
@@ -188,10 +196,16 @@ impl Timeline {
         self.paused_since.is_some()
     }
 
-    /// The hold begins.
+    /// The caller's hold begins: the agent's channel is silent from here on.
     pub fn hold_started(&mut self, at: Timestamp) {
         let position = self.position(at);
-        self.hold_since.get_or_insert(position);
+        if self.hold_since.is_none() {
+            self.hold_since = Some(position);
+            // Audio that is ahead of the clock belongs to the hold.
+            for ahead in position.max(self.flushed)..self.flushed + WINDOW as u64 {
+                self.window[ahead as usize % WINDOW][AGENT] = 0;
+            }
+        }
     }
 
     /// The hold ends.
@@ -275,6 +289,26 @@ mod tests {
                 Span { kind: SpanKind::Hold, start_ms: 700, end_ms: 1_000 },
             ]
         );
+    }
+
+    #[test]
+    fn the_agent_is_silent_to_the_sample_while_the_caller_is_on_hold() {
+        let mut line = Timeline::new(at(0));
+        for n in 0..50i64 {
+            if n == 20 {
+                line.hold_started(at(395));
+                assert_eq!(line.open_spans().collect::<Vec<_>>(), [(SpanKind::Hold, 395)]);
+            }
+            if n == 30 {
+                line.hold_ended(at(600));
+            }
+            line.push(0, at(n * 20), 1, n as u32 * 160, &[9; 160]);
+            line.push(1, at(n * 20), 2, n as u32 * 160, &[7; 160]);
+        }
+        let (all, spans) = collect(&mut line, 1_000);
+        assert!(all[3_160..4_800].iter().all(|m| *m == [9, 0]), "the caller is heard, the agent is not");
+        assert!(all[..3_160].iter().chain(&all[4_800..]).all(|m| *m == [9, 7]));
+        assert_eq!(spans, [Span { kind: SpanKind::Hold, start_ms: 395, end_ms: 600 }]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use trunkline_proto::media::v1::{
     self as pb, media_command::Command, media_event::Event, media_failure::Kind,
 };
-use trunkline_types::{CallId, ShardId};
+use trunkline_types::{CallId, ShardId, Timestamp};
 
 use super::endpoint::Transport;
 use super::lifecycle::{find, unknown, vacant};
@@ -147,7 +147,9 @@ impl Worker {
             Command::StopRecording(c) => self.stop_recording(session, &c.recording_id),
             Command::StartTranscription(c) => self.start_transcription(session, c),
             Command::StopTranscription(c) => self.stop_transcription(session, &c.transcription_id),
-            Command::ListSessions(_) => Err(Failure::invalid("list_sessions is not about one call")),
+            Command::ListSessions(_) | Command::SalvageRecording(_) | Command::AcknowledgeEvents(_) => {
+                Err(Failure::new(Kind::Internal, "this command is not about a session"))
+            }
         }
     }
 
@@ -226,14 +228,19 @@ impl Worker {
                 codec: state.codec,
                 direction: state.direction,
                 local_sdp: local_sdp.into(),
+                telephone_event: state.telephone_event,
             })
         });
+        let tap = session.recording.as_ref().and_then(|(_, key)| self.taps.get(*key));
         pb::SessionInfo {
             call_id: session.owner.call.to_string(),
             endpoints: endpoints.collect(),
             recording_id: session.recording.as_ref().map(|(id, _)| id.clone()).unwrap_or_default(),
             transcription_id: session.transcription.as_ref().map(|(id, _)| id.clone()).unwrap_or_default(),
             last_command_id: session.last_command,
+            recording_started_at_us: tap.and(session.recording_started).map_or(0, Timestamp::as_micros),
+            recording_paused: tap.is_some_and(|tap| tap.resume_at.is_some()),
+            recording_on_hold: tap.is_some_and(|tap| tap.held),
         }
     }
 }

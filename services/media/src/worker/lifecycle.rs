@@ -37,7 +37,13 @@ impl Worker {
         let internal = |e: std::io::Error| Failure::new(Kind::Internal, e.to_string());
         let local = rtp::local(self.shared.config.advertised(), &socket, rand::random::<u64>() >> 2)
             .map_err(internal)?;
-        let mut port = RtpPort::new(socket, Negotiation::new(local, prefer)).map_err(internal)?;
+        let negotiation = if c.former_sdp.is_empty() {
+            Negotiation::new(local, prefer)
+        } else {
+            let wrong = |e| Failure::invalid(format!("former_sdp: {e}; give what the other node gave last"));
+            Negotiation::continuing(local, prefer, &c.former_sdp).map_err(wrong)?
+        };
+        let mut port = RtpPort::new(socket, negotiation).map_err(internal)?;
         let number = port.port;
         let sdp = if c.sdp.is_empty() {
             Ok(port.negotiation.offer())

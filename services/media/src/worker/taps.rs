@@ -75,6 +75,7 @@ impl Worker {
             .ok_or_else(|| Failure::invalid("recording_id: no such recording runs"))
     }
 
+    /// Holds: what an agent says to a colleague while the caller hears music is neither recorded nor transcribed.
     pub(super) fn mark_recording(&mut self, session: &Session, c: &pb::MarkRecording) -> Done {
         let begins = match pb::mark_recording::Mark::try_from(c.mark) {
             Ok(pb::mark_recording::Mark::HoldStarted) => true,
@@ -88,6 +89,9 @@ impl Worker {
         };
         let now = self.now.at;
         self.recording(session, &c.recording_id)?.hold(now, begins);
+        if let Some(tap) = self.transcription_tap(session) {
+            tap.hold(now, begins);
+        }
         Ok(pb::MediaOk::default())
     }
 
@@ -151,10 +155,11 @@ impl Worker {
             };
         }
         let (mut tap, reader) = tap::tap(&c.left, &c.right);
-        let running_pause =
-            session.recording.as_ref().and_then(|(_, key)| self.taps.get(*key)).and_then(|t| t.resume_at);
-        if let Some(resume_at) = running_pause {
-            tap.pause(self.now.at, resume_at);
+        if let Some(recording) = session.recording.as_ref().and_then(|(_, key)| self.taps.get(*key)) {
+            if let Some(resume_at) = recording.resume_at {
+                tap.pause(self.now.at, resume_at);
+            }
+            tap.hold(self.now.at, recording.held);
         }
         let order = TranscriptionOrder {
             owner: session.owner,

@@ -77,6 +77,7 @@ impl Bench {
             shard: 7,
             epoch,
             command_id,
+            acknowledges_events: true,
             command: Some(command),
         }
     }

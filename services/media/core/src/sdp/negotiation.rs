@@ -25,6 +25,10 @@ pub struct Local {
 pub struct Negotiation {
     local: Local,
     prefer: Vec<Codec>,
+    /// Of the dialog, when another node began it.
+    origin: Option<Origin>,
+    /// The numbers that this dialog gave codecs before, when another node began it.
+    before: Option<PayloadTypes>,
     version: u64,
     /// What was sent last: (SDP without its origin, the whole).
     last: Option<(Session, Vec<u8>)>,
@@ -45,6 +49,8 @@ impl Negotiation {
         Self {
             local,
             prefer,
+            origin: None,
+            before: None,
             version: 0,
             last: None,
             lines: Vec::new(),
@@ -52,6 +58,18 @@ impl Negotiation {
             offered: None,
             current: None,
         }
+    }
+
+    /// Goes on in a dialog that another node began: `former` is the last SDP that it gave. The origin stays with its
+    /// version raised, the media lines keep their places and codecs their numbers (RFC 3264 section 8).
+    ///
+    /// # Errors
+    /// [`SdpError`] when `former` is no SDP of ours.
+    pub fn continuing(local: Local, prefer: Vec<Codec>, former: &[u8]) -> Result<Self, SdpError> {
+        let (origin, lines, index, numbers) = remote::former(former)?;
+        let version = origin.sess_version.saturating_add(1);
+        let new = Self::new(local, prefer);
+        Ok(Self { version, origin: Some(origin), before: Some(numbers), lines, index, ..new })
     }
 
     /// What stands.
@@ -96,7 +114,7 @@ impl Negotiation {
     pub fn offer(&mut self) -> Vec<u8> {
         let mut order = self.prefer.clone();
         order.extend(Codec::ALL.iter().filter(|c| !self.prefer.contains(c)));
-        let standing = self.current.as_ref().map(|c| c.receive);
+        let standing = self.current.as_ref().map(|c| c.receive).or(self.before);
         let numbers = PayloadTypes {
             pcmu: Some(standing.and_then(|s| s.pcmu).unwrap_or(Codec::Pcmu.payload_type())),
             pcma: Some(standing.and_then(|s| s.pcma).unwrap_or(Codec::Pcma.payload_type())),
@@ -177,7 +195,9 @@ impl Negotiation {
     /// Puts our audio in its place among the refused media; raises the version when anything changed.
     fn publish(&mut self, audio: Media) -> Vec<u8> {
         let ip: IpAddr = self.local.address.ip();
-        let mut session = Session::new(Origin::with_ip_addr(self.local.session_id, self.version, ip), "-");
+        let origin = self.origin.clone();
+        let origin = origin.unwrap_or_else(|| Origin::with_ip_addr(self.local.session_id, self.version, ip));
+        let mut session = Session::new(origin, "-");
         session.set_connection(Connection::from_ip_addr(ip));
         session.add_time(Time { start_time: 0, stop_time: 0, repeats: Vec::new() });
         let mut audio = Some(audio);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sdp_types::{Media, Session};
+use sdp_types::{Media, Origin, Session};
 
 use super::{Direction, PayloadTypes, SdpError};
 use crate::codec::Codec;
@@ -104,6 +104,22 @@ pub(super) fn read(sdp: &[u8]) -> Result<Remote, SdpError> {
     } else {
         SdpError::NoCommonCodec(named.join(", "))
     })
+}
+
+/// The last SDP that another node of ours gave in this dialog: its origin, its media lines, which of them is the audio in
+/// use, and the numbers of the codecs there.
+pub(super) fn former(sdp: &[u8]) -> Result<(Origin, Vec<MediaLine>, usize, PayloadTypes), SdpError> {
+    let session = parse(sdp)?;
+    let audio = |m: &Media| m.media.eq_ignore_ascii_case("audio") && m.port != 0;
+    let index = session.medias.iter().position(audio);
+    let index = index.ok_or_else(|| SdpError::Unsupported("no m=audio line with a port".into()))?;
+    let (_, numbers, _) = codecs(&session.medias[index])?;
+    let lines = session
+        .medias
+        .iter()
+        .map(|m| MediaLine { media: m.media.clone(), proto: m.proto.clone(), fmt: m.fmt.clone() })
+        .collect();
+    Ok((session.origin, lines, index, numbers))
 }
 
 /// Codecs in the party's order, its payload types, and all names for the error text.

@@ -50,6 +50,30 @@ fn other_media_are_refused_in_their_places() {
 }
 
 #[test]
+fn another_node_goes_on_in_the_dialog_with_the_same_origin_lines_and_numbers() {
+    let media = "m=video 9000 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=audio 9002 RTP/AVP 8 110\r\n\
+                 a=rtpmap:110 telephone-event/8000\r\n";
+    let (former, _) = negotiation().answer(&offer(media)).unwrap();
+    let local = Local { address: "192.0.2.99:50000".parse().unwrap(), session_id: 1_234 };
+    let mut second = Negotiation::continuing(local, Vec::new(), &former).unwrap();
+    let first_offer = text(&second.offer());
+    assert!(first_offer.starts_with("v=0\r\no=- 77 1 IN IP4 192.0.2.10\r\n"), "{first_offer}");
+    assert!(first_offer.contains("c=IN IP4 192.0.2.99\r\n"), "the audio goes to the new node: {first_offer}");
+    let lines: Vec<_> = first_offer.lines().filter(|l| l.starts_with("m=")).collect();
+    assert_eq!(lines, ["m=video 0 RTP/AVP 96", "m=audio 50000 RTP/AVP 0 8 110"]);
+    // A recovered call does not know whether the offer went out.
+    assert_eq!(text(&second.offer()), first_offer);
+    let answer =
+        "m=video 0 RTP/AVP 96\r\nm=audio 9004 RTP/AVP 8 110\r\na=rtpmap:110 telephone-event/8000\r\n";
+    let agreed = second.accept(&offer(answer)).unwrap();
+    assert_eq!((agreed.codec, agreed.send.event), (Codec::Pcma, Some(110)));
+    // The party's own re-INVITE afterwards: still the same origin.
+    let (sdp, _) = second.answer(&offer(media)).unwrap();
+    assert!(text(&sdp).starts_with("v=0\r\no=- 77 2 IN IP4 192.0.2.10\r\n"), "{}", text(&sdp));
+    assert!(Negotiation::continuing(local, Vec::new(), b"rubbish").is_err());
+}
+
+#[test]
 fn what_cannot_be_agreed_says_why_and_changes_nothing() {
     let mut n = negotiation();
     let (before, _) = n.answer(SIPP.as_bytes()).unwrap();
