@@ -94,12 +94,12 @@ pub enum OpenError {
     },
     /// It was written by a newer version.
     #[error(
-        "{path} has schema version {found}, this program knows versions up to {known}: run the version of trunkline that wrote it, or a newer one"
+        "{store} has schema version {found}, this program knows versions up to {known}: run the version of trunkline that wrote it, or a newer one"
     )]
     Newer {
-        /// The file.
-        path: PathBuf,
-        /// The version in the file.
+        /// The file, or the server and its database.
+        store: String,
+        /// The version found there.
         found: i64,
         /// The newest known one.
         known: i64,
@@ -112,4 +112,50 @@ pub enum OpenError {
         /// What SQLite says.
         source: sqlx::Error,
     },
+    /// The configuration names no store, or two.
+    #[error("journal: {0}")]
+    Config(String),
+    /// The address of a PostgreSQL server is none. The reason does not repeat it: it may hold a password.
+    #[error("journal.postgres.url: {reason}: write postgres://USER@HOST:5432/DATABASE")]
+    Url {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// PostgreSQL cannot be reached, or does not let us in.
+    #[error(
+        "cannot use PostgreSQL at {server}: {source}: check journal.postgres.url, and that the server runs and lets this node in"
+    )]
+    Unreachable {
+        /// Host, port and database.
+        server: String,
+        /// What came of it.
+        source: sqlx::Error,
+    },
+    /// The PostgreSQL server will not do.
+    #[error("PostgreSQL at {server} cannot hold the journal: {reason}")]
+    Server {
+        /// Host, port and database.
+        server: String,
+        /// Why, and the remedy.
+        reason: String,
+    },
+    /// The schema cannot be made or brought up to date.
+    #[error(
+        "cannot prepare the schema \"trunkline\" at {server}: {source}: the user needs the right to create it once (GRANT CREATE ON DATABASE)"
+    )]
+    Migration {
+        /// Host, port and database.
+        server: String,
+        /// What the server says.
+        source: sqlx::Error,
+    },
+}
+
+impl From<sqlx::Error> for JournalError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }

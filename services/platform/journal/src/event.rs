@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr, time::SystemTime};
 
 use bytes::Bytes;
 use trunkline_types::{EntityAddress, Epoch, ShardId, TenantId, Timestamp};
@@ -35,7 +35,8 @@ impl NewEvent {
 /// A committed event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Place in the commit order of the whole journal, from 1, dense.
+    /// Place in the commit order of the whole journal: it rises, and does not go back when the store moves elsewhere. Not
+    /// dense where several nodes write.
     pub position: u64,
     /// The entity's shard.
     pub shard: ShardId,
@@ -85,6 +86,8 @@ impl Append {
             Some(format!("payloads: {bytes} bytes together, {MAX_APPEND_BYTES} are allowed"))
         } else if let Some(event) = bad_kind {
             Some(format!("kind {:?}: 1 to {MAX_KIND_BYTES} bytes are allowed", event.kind))
+        } else if self.entity.id.contains('\0') {
+            Some("entity: its name contains the character NUL, which no store keeps".to_owned())
         } else if ends_early {
             Some("last: only the final event of an append may end its entity".to_owned())
         } else {
@@ -209,6 +212,12 @@ pub struct Document {
     pub at: Timestamp,
     /// The content.
     pub body: serde_json::Value,
+}
+
+/// Document versions carry the time of writing for people; nothing is decided by it.
+pub(crate) fn written_at() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

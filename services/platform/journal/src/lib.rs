@@ -1,7 +1,8 @@
 //! The event journal: the authority on what was decided. Commit, then act.
 //!
 //! Owns the [`Journal`] trait, its embedded implementation [`SqliteJournal`] (WAL, `synchronous=FULL`, one batching
-//! writer) and the contract suite ([`contract`], feature `contract`) that every implementation passes. Who calls it:
+//! writer), the one for many nodes [`PostgresJournal`] (one batching writer a node, fenced by the server), and the contract
+//! suite ([`contract`], feature `contract`) that both pass. [`open`] makes the one that is configured. Who calls it:
 //! `trunkline-actors` for the entities' histories, `trunkline-cluster` to seal shards, `records` to fold the tail,
 //! the shells for configuration documents.
 //!
@@ -10,34 +11,51 @@
 //!   the commit, without harm to its neighbours in the batch.
 //! - **No holes.** An append names how many events of its entity it builds on ([`Append::after`]). One that was sent
 //!   behind a failed one is refused, so pipelining cannot leave a gap, and two activations of an entity cannot both write.
-//! - **Order.** [`StoredEvent::position`] is the commit order, dense; [`Journal::tail`] never shows a position before all
-//!   lower ones are visible. [`StoredEvent::seq`] is dense per shard, [`StoredEvent::nth`] dense per entity.
+//! - **Order.** [`StoredEvent::position`] rises in commit order: what was appended after an answer comes after what was
+//!   answered, whichever nodes wrote. [`Journal::tail`] never shows a position before all lower ones are visible.
+//!   [`StoredEvent::seq`] is dense per shard, [`StoredEvent::nth`] dense per entity.
 //! - **Honesty.** Acknowledged means on the disk. What could not be decided is answered [`AppendError::Ambiguous`], never
 //!   guessed.
 //!
 //! It refuses to understand payloads, to keep more than a bounded amount waiting ([`AppendError::Overloaded`]), and to
 //! open a data directory that another process holds.
 
+mod body;
+mod config;
 #[cfg(feature = "contract")]
 #[allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 pub mod contract;
 mod error;
 mod event;
+mod fault;
+mod gate;
 mod metrics;
+mod pace;
 mod pending;
+mod postgres;
 mod sqlite;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId};
 
+pub use config::{JournalConfig, PostgresConfig, SqliteConfig, open};
 pub use error::{AppendError, JournalError, OpenError};
 pub use event::{
     Append, Appended, Document, DocumentKey, EffectId, EffectIdError, EntityHistory, MAX_APPEND_BYTES,
     MAX_EVENTS_PER_APPEND, MAX_KIND_BYTES, NewEvent, Snapshot, StoredEvent,
 };
+#[cfg(feature = "contract")]
+pub use fault::Fault;
+#[cfg(not(feature = "contract"))]
+pub(crate) use fault::Fault;
 pub use metrics::JournalMetrics;
 pub use pending::Pending;
+pub use postgres::{PostgresJournal, PostgresOptions};
 pub use sqlite::{SqliteJournal, SqliteOptions};
 
 /// A shard's ownership as the journal knows it.
@@ -94,7 +112,8 @@ pub trait Journal: Send + Sync + 'static {
     /// A page of all events after a position, in order, at most `limit`; for projections.
     async fn tail(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, JournalError>;
 
-    /// The highest committed position, to wait on.
+    /// The highest position that [`Journal::tail`] shows, to wait on. Own appends are told at once, those of other nodes
+    /// after a moment.
     fn committed(&self) -> watch::Receiver<u64>;
 
     /// Writes a new version of a document and gives its revision. With `expected` only if the document is at that
@@ -123,6 +142,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The revision of the newest change to any document, to wait on.
     fn documents_revision(&self) -> watch::Receiver<u64>;
+
+    /// How long the oldest append that waits has been waiting, to tell whether the store keeps up: while this is more than
+    /// a second or two, decisions are late, and it is better not to take on new work.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Commits what waits and lets go of the store. Later appends are refused as unavailable.
     async fn close(&self);

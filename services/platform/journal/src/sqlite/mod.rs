@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,15 +23,14 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
-use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Timestamp};
+use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId};
 
+use crate::event::written_at;
 use crate::{
-    Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, JournalMetrics,
+    Append, AppendError, Document, DocumentKey, EntityHistory, Fault, Journal, JournalError, JournalMetrics,
     OpenError, Pending, Seal, Snapshot, StoredEvent,
 };
 use schema::{DirLock, Target};
-#[cfg(feature = "contract")]
-pub use store::Fault;
 use writer::{Checkpoints, Command, Queued, Reply, Writer};
 
 /// Appends that may wait.
@@ -172,12 +171,6 @@ impl SqliteJournal {
 
 fn unreadable(path: &std::path::Path, error: JournalError) -> OpenError {
     OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() }
-}
-
-/// Document versions carry the time of writing for people; nothing is decided by it.
-fn written_at() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[async_trait]

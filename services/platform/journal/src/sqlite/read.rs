@@ -9,15 +9,6 @@ use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Times
 use super::plan::{Head, Known, Recent, State};
 use crate::{Document, DocumentKey, EntityHistory, JournalError, Seal, Snapshot, StoredEvent};
 
-impl From<sqlx::Error> for JournalError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
-
 fn corrupt(what: &'static str, value: impl std::fmt::Debug) -> JournalError {
     JournalError::Corrupt(format!("{what} {value:?}"))
 }

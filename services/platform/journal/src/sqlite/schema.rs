@@ -153,7 +153,7 @@ impl Target {
         };
         let known = MIGRATIONS.len() as i64;
         if found > known {
-            return Err(OpenError::Newer { path: self.path.clone(), found, known });
+            return Err(OpenError::Newer { store: self.path.display().to_string(), found, known });
         }
         for (version, sql) in (1..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
             self.apply(connection, version, sql).await.map_err(|e| self.classify(e))?;

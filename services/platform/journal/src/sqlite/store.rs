@@ -8,7 +8,7 @@ use super::{
     read,
     schema::Target,
 };
-use crate::{Append, JournalError};
+use crate::{Append, Fault, JournalError};
 
 /// The shards' rows are brought up to date after this many events, so that opening folds no more than that.
 const HEADS_EVERY: u64 = 20_000;
@@ -24,18 +24,6 @@ pub(super) enum Outcome {
     Failed(String),
     /// Unknown.
     Ambiguous(String),
-}
-
-/// A failure that a test asks for.
-#[cfg_attr(not(feature = "contract"), allow(dead_code))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The store refuses the next transaction; nothing is written.
-    Refuse,
-    /// The connection is lost just before the next commit.
-    LoseBeforeCommit,
-    /// The connection is lost just after the next commit.
-    LoseAfterCommit,
 }
 
 /// The connection and what is known of the file. Either is `None` after a failure until it could be had again.

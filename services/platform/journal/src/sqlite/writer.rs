@@ -24,9 +24,9 @@ use super::{
     plan::Head,
     read,
     schema::DirLock,
-    store::{Fault, Outcome, Store},
+    store::{Outcome, Store},
 };
-use crate::{Append, AppendError, Appended, DocumentKey, JournalError, JournalMetrics, Snapshot};
+use crate::{Append, AppendError, Appended, DocumentKey, Fault, JournalError, JournalMetrics, Snapshot};
 
 /// Busy = more than this many appends in the last [`BUSY_WINDOW`] (exponentially weighted); the set-up of one call is less.
 const BUSY_APPENDS: f64 = 8.0;
