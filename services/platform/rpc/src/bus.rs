@@ -1,10 +1,33 @@
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use trunkline_proto::common::v1::{self as common, Address, Envelope, Role, address::Target};
+use trunkline_cluster::Placement;
+use trunkline_proto::{
+    cluster::v1::{
+        Moved,
+        link_server::{Link, LinkServer},
+    },
+    common::v1::{self as common, Address, Envelope, Role, address::Target},
+};
 use trunkline_telemetry::{TraceParent, exported};
-use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, Timestamp};
+use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, ShardId, Timestamp};
 
-use crate::{BusMetrics, address};
+use crate::{
+    BusMetrics, Tls, address,
+    lane::Lane,
+    link::{LinkOptions, Origin},
+    route::{
+        Remote, Way,
+        inbound::LinkService,
+        router,
+        shelves::{NoRoom, Waiting},
+    },
+};
+
+/// A batch on a link is not larger: one envelope above the size at which batches are closed.
+const LARGEST_BATCH: usize = 4 << 20;
 
 /// Why an envelope was not taken. The sender's core sends again what matters; the edge turns it into a 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +47,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    fn outcome(self) -> &'static str {
+    pub(crate) fn outcome(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Expired => "expired",
@@ -62,12 +85,90 @@ struct Inner {
     routes: Routes,
     metrics: BusMetrics,
     now: fn() -> Timestamp,
+    /// Set when the node joins a cluster.
+    remote: OnceLock<Arc<Remote>>,
+}
+
+/// Where an address leads.
+enum To {
+    Entity(EntityAddress),
+    /// A role of this node.
+    Role(Role),
+    /// A role of another one.
+    Node(NodeId),
+}
+
+/// What became of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Delivered,
+    Linked,
+    Held,
+}
+
+impl Sent {
+    const fn outcome(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Linked => "linked",
+            Self::Held => "held",
+        }
+    }
 }
 
 impl Bus {
     /// A bus of `node` with nothing attached. `now` is the node's clock, for deadlines.
     pub fn new(node: NodeId, metrics: BusMetrics, now: fn() -> Timestamp) -> Self {
-        Self { inner: Arc::new(Inner { node, routes: Routes::default(), metrics, now }) }
+        let (routes, remote) = (Routes::default(), OnceLock::new());
+        Self { inner: Arc::new(Inner { node, routes, metrics, now, remote }) }
+    }
+
+    /// Makes the bus one of a cluster: from now on it asks `placement` where entities live, reaches other nodes over links,
+    /// and holds back what has no owner at present. Until then everything lives on this node. Call it before anything is
+    /// sent, within the runtime; the second call does nothing.
+    pub fn join(&self, placement: Arc<dyn Placement>, tls: Option<Tls>, options: LinkOptions) {
+        let Inner { node, metrics, now, remote, .. } = &*self.inner;
+        let made = Remote::new(node.clone(), placement, tls, options, metrics.clone(), *now);
+        let made = Arc::new(made);
+        if remote.set(Arc::clone(&made)).is_ok() {
+            tokio::spawn(router::run(self.clone(), made));
+        }
+    }
+
+    /// The gRPC service at which other nodes' links arrive; `None` before [`Bus::join`].
+    pub fn link_service(&self) -> Option<LinkServer<impl Link>> {
+        let remote = Arc::clone(self.inner.remote.get()?);
+        Some(LinkServer::new(LinkService::new(self.clone(), remote)).max_decoding_message_size(LARGEST_BATCH))
+    }
+
+    /// Lets no more envelopes through to the entities of `shards`, and waits for those on their way through: after it,
+    /// their hosts can let the shards go without refusing anything. Until the map names another owner, or this node has
+    /// sealed them again, what comes is held back. False when something was on its way through for longer than `patience`.
+    pub async fn close_shards(&self, shards: &[ShardId], patience: Duration) -> bool {
+        let Some(remote) = self.inner.remote.get() else { return true };
+        let sealed = |shard: &ShardId| Some((*shard, remote.placement.sealed(*shard)?));
+        for (shard, epoch) in shards.iter().filter_map(sealed) {
+            remote.gates.close(shard, epoch);
+        }
+        let mut empty = true;
+        for shard in shards {
+            empty &= remote.gates.empty(*shard, patience).await;
+        }
+        empty
+    }
+
+    /// Waits, for at most `patience`, until other nodes have acknowledged what was sent to them, then ends the links. False
+    /// when something was not acknowledged.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        let Some(remote) = self.inner.remote.get() else { return true };
+        let quiet = async {
+            while !remote.is_quiet() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let quiet = tokio::time::timeout(patience, quiet).await.is_ok();
+        remote.stop();
+        quiet
     }
 
     /// This node.
@@ -89,47 +190,127 @@ impl Bus {
 
     /// Sends `envelope` to where its address lives, without waiting. One that goes to a call or comes from one and names
     /// no span gets that call's trace.
+    ///
+    /// Ok = delivered here, or on its way: on a link to another node, or held back until it is known who owns the shard.
+    /// Between one sender and one receiver order is kept while the receiver's shard does not move.
+    ///
+    /// # Errors
+    /// [`Refused`], and nothing was done.
     pub fn send(&self, mut envelope: Envelope) -> Result<(), Refused> {
         if envelope.traceparent.is_empty() && exported() {
             envelope.traceparent = TraceParent::header(call_of(&envelope).map(TraceParent::of_call));
         }
-        let (slot, name, entity) = self.resolve(&envelope).ok_or_else(|| {
+        let Some((name, to)) = self.resolve(&envelope) else {
             self.inner.metrics.count("unknown", "unroutable");
-            Refused::Unroutable
-        })?;
-        let result = self.deliver(slot, entity, envelope);
-        self.inner.metrics.count(name, result.err().map_or("delivered", Refused::outcome));
-        result
+            return Err(Refused::Unroutable);
+        };
+        let result =
+            if self.is_late(&envelope) { Err(Refused::Expired) } else { self.dispatch(to, envelope) };
+        self.inner.metrics.count(name, result.map_or_else(Refused::outcome, Sent::outcome));
+        result.map(|_| ())
     }
 
-    fn deliver(
-        &self,
-        slot: &OnceLock<Arc<dyn Deliver>>,
-        entity: Option<EntityAddress>,
-        envelope: Envelope,
-    ) -> Result<(), Refused> {
-        if envelope.deadline_us != 0 && (self.inner.now)().as_micros() > envelope.deadline_us {
-            return Err(Refused::Expired);
+    fn is_late(&self, envelope: &Envelope) -> bool {
+        envelope.deadline_us != 0 && (self.inner.now)().as_micros() > envelope.deadline_us
+    }
+
+    fn dispatch(&self, to: To, envelope: Envelope) -> Result<Sent, Refused> {
+        match (to, self.inner.remote.get()) {
+            (To::Entity(entity), None) => self.hand(entity, envelope).map(|()| Sent::Delivered),
+            (To::Entity(entity), Some(remote)) => self.place(remote, entity, envelope, Origin::Here),
+            (To::Role(role), _) => self.hand_role(role, envelope).map(|()| Sent::Delivered),
+            (To::Node(_), None) => Err(Refused::Unroutable),
+            (To::Node(node), Some(remote)) => remote.to_node(&node, envelope),
         }
-        slot.get().ok_or(Refused::Unroutable)?.deliver(entity, envelope)
     }
 
-    #[allow(clippy::type_complexity, reason = "private; a struct would only be taken apart again")]
-    fn resolve(
+    /// To a host of this node.
+    pub(crate) fn hand(&self, entity: EntityAddress, envelope: Envelope) -> Result<(), Refused> {
+        let end = self.entity_slot(entity.kind).get().ok_or(Refused::Unroutable)?;
+        end.deliver(Some(entity), envelope)
+    }
+
+    fn hand_role(&self, role: Role, envelope: Envelope) -> Result<(), Refused> {
+        let (slot, _) = self.role_slot(role).ok_or(Refused::Unroutable)?;
+        slot.get().ok_or(Refused::Unroutable)?.deliver(None, envelope)
+    }
+
+    /// Where the entity's shard is: here, at a peer, or nowhere yet.
+    fn place(
         &self,
-        envelope: &Envelope,
-    ) -> Option<(&OnceLock<Arc<dyn Deliver>>, &'static str, Option<EntityAddress>)> {
+        remote: &Remote,
+        entity: EntityAddress,
+        envelope: Envelope,
+        origin: Origin,
+    ) -> Result<Sent, Refused> {
+        let shard = entity.shard();
+        let (mut entity, mut envelope) = (entity, envelope);
+        if !remote.shelves.is_empty() {
+            let waiting = Waiting::new(entity, envelope, origin, remote);
+            match remote.shelves.behind(shard, waiting, &remote.options) {
+                Ok(None) => return Ok(Sent::Held),
+                Ok(Some(waiting)) => Waiting { entity, envelope, .. } = waiting,
+                Err(NoRoom) => return Err(Refused::Full),
+            }
+        }
+        match remote.way(shard) {
+            Way::Here(epoch) => {
+                if let Some(_pass) = remote.gates.enter(shard, epoch) {
+                    return self.hand(entity, envelope).map(|()| Sent::Delivered);
+                }
+            }
+            Way::Peer(peer) if remote.settled() => {
+                match remote.push(&peer, envelope, Some(shard), origin)? {
+                    Ok(()) => return Ok(Sent::Linked),
+                    Err(back) => envelope = back,
+                }
+            }
+            Way::Peer(_) | Way::Wait => {}
+        }
+        let waiting = Waiting::new(entity, envelope, origin, remote);
+        remote.shelves.push(shard, waiting, &remote.options).map_err(|NoRoom| Refused::Full)?;
+        remote.poke();
+        Ok(Sent::Held)
+    }
+
+    /// Takes an envelope that came over a link, and tells which shard is not this node's.
+    pub(crate) fn accept(&self, remote: &Remote, envelope: Envelope, moved: &mut Vec<Moved>) {
+        let lane = Lane::of(&envelope);
+        let Some((name, to)) = self.resolve(&envelope) else {
+            return remote.metrics.link(lane, "unroutable", 1);
+        };
+        if self.is_late(&envelope) {
+            return remote.metrics.link(lane, "expired", 1);
+        }
+        let result = match to {
+            To::Entity(entity) => {
+                let shard = entity.shard();
+                if remote.placement.sealed(shard).is_none() {
+                    moved.extend(remote.moved(shard));
+                }
+                let origin = if envelope.hops == 0 { Origin::Passed } else { Origin::Last };
+                self.place(remote, entity, envelope, origin)
+            }
+            To::Role(role) => self.hand_role(role, envelope).map(|()| Sent::Delivered),
+            // For a role of another node: the sender took this one for it.
+            To::Node(_) => Err(Refused::Unroutable),
+        };
+        self.inner.metrics.count(name, result.map_or_else(Refused::outcome, Sent::outcome));
+    }
+
+    fn resolve(&self, envelope: &Envelope) -> Option<(&'static str, To)> {
         match envelope.to.as_ref()?.target.as_ref()? {
             Target::Entity(entity) => {
                 let entity = address::from_proto(entity).ok()?;
-                Some((self.entity_slot(entity.kind), entity.kind.as_str(), Some(entity)))
+                Some((entity.kind.as_str(), To::Entity(entity)))
             }
             Target::Node(node) => {
-                if node.node != self.inner.node.as_str() {
-                    return None;
+                let role = node.role();
+                let (_, name) = self.role_slot(role)?;
+                if node.node == self.inner.node.as_str() {
+                    return Some((name, To::Role(role)));
                 }
-                let (slot, name) = self.role_slot(node.role())?;
-                Some((slot, name, None))
+                Some((name, To::Node(node.node.parse().ok()?)))
             }
         }
     }
