@@ -5,7 +5,13 @@
 //! malformed (RFC 4475 says how), what comes from no known trunk (403), unknown numbers (404), new calls under overload
 //! (503, without Retry-After: that would bench a whole upstream), and commands of a call's former owner. In-dialog
 //! requests are never shed. What reaches no call gets no transaction (section 8.2.7): a flood of it leaves nothing
-//! behind. A request that its call does not answer is answered here (500), so that nothing is kept for ever.
+//! behind. A request that its call does not answer is given to it again, since the call may live on another node by then,
+//! and in the end answered here (500), so that nothing is kept for ever.
+//!
+//! All edges of a cluster are alike: any of them takes any request within a dialog, sends any request of a call, and makes
+//! the same call of the same INVITE (`engine/mint.rs` says how far). Several may share one address (`sip.advertised`). What
+//! one of them takes along when it dies are its TCP connections and its transactions: an INVITE whose 100 was sent is not
+//! repeated by its caller, who hears the call's answer through another edge; its CANCEL is answered 481 there.
 //!
 //! Called by the daemon; talks to calls through the bus. Deviations: REGISTER is challenged, or acknowledged where a
 //! trunk says so, and registers nobody, since telephones have no accounts yet; host names in Contacts are not resolved,
@@ -24,7 +30,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -105,6 +111,7 @@ pub struct EdgeParts {
 pub struct Edge {
     address: SocketAddr,
     draining: Arc<AtomicBool>,
+    busy: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -120,11 +127,15 @@ impl Edge {
         })?;
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
         let (connections_in, connections_out) = mpsc::channel(CONNECTION_QUEUE);
-        let draining = Arc::<AtomicBool>::default();
+        let (draining, busy) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let connections = Connections::new(settings.clone(), connections_in);
         parts.bus.attach_role(
             Role::Edge,
-            Arc::new(CommandPort { commands: commands_in, epochs: EpochGuard::new() }),
+            Arc::new(CommandPort {
+                commands: commands_in,
+                epochs: EpochGuard::new(),
+                metrics: parts.metrics.clone(),
+            }),
         );
         let engine = Engine::new(Parts {
             advertised: settings.config.advertised.unwrap_or(address),
@@ -138,10 +149,11 @@ impl Edge {
             udp,
             connections: connections.clone(),
             draining: draining.clone(),
+            busy: busy.clone(),
         });
         let inboxes = Inboxes { commands, connections: connections_out };
         let tasks = vec![tokio::spawn(engine.run(inboxes)), tokio::spawn(connections.listen(tcp))];
-        Ok(Self { address, draining, tasks })
+        Ok(Self { address, draining, busy, tasks })
     }
 
     /// The address it listens on.
@@ -149,9 +161,20 @@ impl Edge {
         self.address
     }
 
-    /// Refuses new calls (503) from now on; calls that are up, and INVITEs that have their call, go on.
+    /// Refuses new calls (503) from now on, and answers OPTIONS by 503, so that load balancers and trunks go elsewhere;
+    /// calls that are up, and INVITEs that have their call, go on.
     pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.set_draining(true);
+    }
+
+    /// Drains, or takes new calls again.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+    }
+
+    /// Transactions that wait for an answer: of calls to requests of peers, and of peers to requests of calls.
+    pub fn busy(&self) -> usize {
+        self.busy.load(Ordering::Acquire)
     }
 
     /// Closes the doors.
@@ -186,6 +209,7 @@ struct CommandPort {
     commands: mpsc::Sender<Command>,
     /// A former owner of a call, back from a pause, must not speak for it any more.
     epochs: EpochGuard,
+    metrics: EdgeMetrics,
 }
 
 impl Deliver for CommandPort {
@@ -201,6 +225,7 @@ impl Deliver for CommandPort {
         if let Some(shard) = sender {
             let admitted = self.epochs.admit(shard, Epoch(envelope.from_epoch));
             if shard != call.shard() || admitted.is_err() {
+                self.metrics.epochs_refused.inc();
                 tracing::warn!(%call, epoch = envelope.from_epoch, "a command of a former owner was refused");
                 return Err(Refused::Unroutable);
             }

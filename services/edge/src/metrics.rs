@@ -43,6 +43,9 @@ pub struct EdgeMetrics {
     pub(crate) transactions: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) setup_seconds: Family<SetupLabels, Histogram, fn() -> Histogram>,
+    pub(crate) epochs_refused: Counter,
+    pub(crate) given_again: Counter,
+    pub(crate) relayed: Counter,
 }
 
 impl EdgeMetrics {
@@ -57,6 +60,9 @@ impl EdgeMetrics {
             setup_seconds: Family::new_with_constructor(|| {
                 Histogram::new(buckets::LATENCY_SECONDS.iter().copied())
             }),
+            epochs_refused: Counter::default(),
+            given_again: Counter::default(),
+            relayed: Counter::default(),
         };
         registry.register(
             "messages",
@@ -75,6 +81,21 @@ impl EdgeMetrics {
             "setup_seconds",
             "Time from an INVITE to the first 18x (ringing), its 2xx (answered) or its refusal",
             metrics.setup_seconds.clone(),
+        );
+        registry.register(
+            "epochs_refused",
+            "Commands of former owners of calls that were refused",
+            metrics.epochs_refused.clone(),
+        );
+        registry.register(
+            "given_again",
+            "Requests that were given to their call again because it had not answered",
+            metrics.given_again.clone(),
+        );
+        registry.register(
+            "relayed",
+            "Responses that were passed on to the edge that had sent the request",
+            metrics.relayed.clone(),
         );
         metrics
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use trunkline_actors::now;
 use trunkline_proto::edge::v1::{NewCall, new_call};
 use trunkline_sip::{HeaderName, Method, Request, Response, Uri, uas};
-use trunkline_types::{DialString, TenantId, mask_number};
+use trunkline_types::{CallId, DialString, TenantId, mask_number};
 
-use super::Engine;
+use super::{Engine, mint};
 use crate::{
     Destination,
     config::{Registrations, Trunk},
@@ -51,6 +51,9 @@ impl Engine {
                     Err(refusal) => refusal,
                 }
             }
+            // By this load balancers and trunks learn to go elsewhere. Overload alone is no reason: it passes.
+            Method::Options if self.drains() => (503, "draining"),
+            Method::Options if !mint::is_possible(&*self.parts.placement) => (503, "no_shard"),
             Method::Options => {
                 return Some(uas::options_answer(request, &self.capabilities, &self.layer.to_tag(request)));
             }
@@ -88,11 +91,12 @@ impl Engine {
         Ok(Admitted { trunk, dialled, destination })
     }
 
-    pub(super) fn contact_uri(&self, tenant: &TenantId, call: trunkline_types::CallId, path: Path) -> String {
+    /// `transport` as in [`Path::name`].
+    pub(super) fn contact_uri(&self, tenant: &TenantId, call: CallId, transport: &str) -> String {
         let user = self.parts.key.user(tenant, call);
-        match path {
-            Path::Udp(_) => format!("sip:{user}@{}", self.parts.advertised),
-            Path::Tcp { .. } => format!("sip:{user}@{};transport=tcp", self.parts.advertised),
+        match transport {
+            "tcp" => format!("sip:{user}@{};transport=tcp", self.parts.advertised),
+            _ => format!("sip:{user}@{}", self.parts.advertised),
         }
     }
 }

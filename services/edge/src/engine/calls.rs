@@ -2,14 +2,17 @@
 //! transaction.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
+use bytes::Bytes;
 use trunkline_cluster::LoadGuard;
+use trunkline_proto::edge::v1::IncomingRequest;
 use trunkline_sip::{Response, TransactionId};
 use trunkline_types::{EntityAddress, Timestamp};
+
+use super::waiting::{Patience, Waits};
 
 /// An INVITE on its way to its final answer.
 #[derive(Debug, Clone)]
@@ -34,42 +37,21 @@ pub(super) enum Owner {
         setup: Option<Setup>,
     },
     /// A client transaction of the call.
-    Client { call: EntityAddress, name: String },
-}
-
-/// How long calls may take to answer, as multiples of T1.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// A non-INVITE request: its client gives up at 64·T1 and must not hear of it late (RFC 4320).
-    request: Duration,
-    /// An INVITE of which the call has said nothing yet.
-    invite: Duration,
-    /// An INVITE after a provisional answer of the call.
-    ringing: Duration,
-}
-
-impl Patience {
-    pub fn of(t1: Duration) -> Self {
-        Self { request: t1 * 16, invite: t1 * 64, ringing: t1 * 1_700 }
-    }
-}
-
-/// What a request gets if its call does not answer.
-#[derive(Debug)]
-struct Waiting {
-    due: Timestamp,
-    answer: Box<Response>,
-    is_invite: bool,
+    Client {
+        call: EntityAddress,
+        name: String,
+        /// The final response, for a call that asks again because it did not get it.
+        last: Option<Bytes>,
+    },
 }
 
 /// What is kept of a server transaction beside its owner.
 #[derive(Debug, Default)]
 struct Kept {
-    waiting: Option<Waiting>,
     /// The tag by which retransmissions and a CANCEL of an INVITE are known.
     invite: Option<String>,
     /// A new call counts as load of its shard while this lives.
-    _load: Option<LoadGuard>,
+    load: Option<LoadGuard>,
 }
 
 /// A request that is about to go to its call.
@@ -79,6 +61,8 @@ pub(super) struct Arrival {
     /// For an INVITE: the layer's tag for it.
     pub invite: Option<String>,
     pub load: Option<LoadGuard>,
+    /// What the call is told; its transaction is named here.
+    pub event: IncomingRequest,
     /// 500, to be sent if the call keeps silent.
     pub unanswered: Response,
     pub at: Timestamp,
@@ -88,13 +72,15 @@ pub(super) struct Calls {
     /// Prefix of transaction names: a restarted edge must not answer to the names of its predecessor.
     prefix: u64,
     next: u64,
-    patience: Patience,
     owners: HashMap<TransactionId, Owner>,
     servers: HashMap<String, TransactionId>,
     clients: HashMap<(EntityAddress, String), TransactionId>,
     kept: HashMap<TransactionId, Kept>,
     invites: HashSet<String>,
-    due: BTreeSet<(Timestamp, TransactionId)>,
+    /// Client transactions without a final response.
+    open_clients: usize,
+    /// Server transactions without a final answer of their call.
+    pub waits: Waits,
 }
 
 impl Calls {
@@ -102,35 +88,58 @@ impl Calls {
         Self {
             prefix,
             next: 0,
-            patience,
             owners: HashMap::new(),
             servers: HashMap::new(),
             clients: HashMap::new(),
             kept: HashMap::new(),
             invites: HashSet::new(),
-            due: BTreeSet::new(),
+            open_clients: 0,
+            waits: Waits::new(patience),
         }
     }
 
-    /// Names a server transaction for its call.
-    pub fn server(&mut self, id: TransactionId, arrival: Arrival) -> String {
+    /// Names a server transaction for its call: what the call is to be told.
+    pub fn server(&mut self, id: TransactionId, arrival: Arrival) -> IncomingRequest {
         self.next += 1;
         let name = format!("{:x}-{}", self.prefix, self.next);
-        let Arrival { call, setup, invite, load, unanswered, at } = arrival;
-        let patience = if invite.is_some() { self.patience.invite } else { self.patience.request };
-        let waiting =
-            Waiting { due: at.plus(patience), answer: Box::new(unanswered), is_invite: invite.is_some() };
-        self.due.insert((waiting.due, id));
+        let Arrival { call, setup, invite, load, mut event, unanswered, at } = arrival;
+        event.transaction.clone_from(&name);
+        self.waits.begin(id, event.clone(), unanswered, invite.is_some(), at);
         self.invites.extend(invite.clone());
-        self.kept.insert(id, Kept { waiting: Some(waiting), invite, _load: load });
+        self.kept.insert(id, Kept { invite, load });
         self.servers.insert(name.clone(), id);
-        self.owners.insert(id, Owner::Server { call, name: name.clone(), setup });
-        name
+        self.owners.insert(id, Owner::Server { call, name, setup });
+        event
+    }
+
+    /// A new call has another id.
+    pub fn move_to(&mut self, id: &TransactionId, to: EntityAddress, load: LoadGuard) {
+        if let Some(Owner::Server { call, .. }) = self.owners.get_mut(id) {
+            *call = to;
+        }
+        if let Some(kept) = self.kept.get_mut(id) {
+            kept.load = Some(load);
+        }
     }
 
     pub fn client(&mut self, id: TransactionId, call: EntityAddress, name: String) {
         self.clients.insert((call.clone(), name.clone()), id);
-        self.owners.insert(id, Owner::Client { call, name });
+        self.owners.insert(id, Owner::Client { call, name, last: None });
+        self.open_clients += 1;
+    }
+
+    /// A response to a request of a call: the call, and its name for the request.
+    pub fn responded(
+        &mut self,
+        id: &TransactionId,
+        status: u16,
+        bytes: &Bytes,
+    ) -> Option<(EntityAddress, String)> {
+        let Some(Owner::Client { call, name, last }) = self.owners.get_mut(id) else { return None };
+        if status >= 200 && last.replace(bytes.clone()).is_none() {
+            self.open_clients -= 1;
+        }
+        Some((call.clone(), name.clone()))
     }
 
     pub fn owner(&self, id: &TransactionId) -> Option<&Owner> {
@@ -144,7 +153,7 @@ impl Calls {
 
     /// The request is being answered: the set-up of a call, when this is the first answer of its kind.
     pub fn answered(&mut self, id: &TransactionId, status: u16, at: Timestamp) -> Option<Setup> {
-        self.postpone(id, status, at);
+        self.waits.answered(id, status, at);
         let Some(Owner::Server { setup, .. }) = self.owners.get_mut(id) else { return None };
         match status {
             180..=189 => {
@@ -155,38 +164,6 @@ impl Calls {
             200.. => setup.take(),
             _ => None,
         }
-    }
-
-    fn postpone(&mut self, id: &TransactionId, status: u16, at: Timestamp) {
-        let Some(kept) = self.kept.get_mut(id) else { return };
-        let Some(mut waiting) = kept.waiting.take() else { return };
-        if status >= 200 {
-            self.due.remove(&(waiting.due, *id));
-            return;
-        }
-        if waiting.is_invite {
-            self.due.remove(&(waiting.due, *id));
-            waiting.due = at.plus(self.patience.ringing);
-            self.due.insert((waiting.due, *id));
-        }
-        kept.waiting = Some(waiting);
-    }
-
-    /// When [`Calls::overdue`] has something.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// A request that its call has not answered in time.
-    pub fn overdue(&self, now: Timestamp) -> Option<TransactionId> {
-        self.due.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
-    }
-
-    /// The answer to a request that its call will not give; `None` when it was answered.
-    pub fn unanswered(&mut self, id: &TransactionId) -> Option<Response> {
-        let waiting = self.kept.get_mut(id)?.waiting.take()?;
-        self.due.remove(&(waiting.due, *id));
-        Some(*waiting.answer)
     }
 
     pub fn server_id(&self, name: &str) -> Option<TransactionId> {
@@ -202,18 +179,21 @@ impl Calls {
             Some(Owner::Server { name, .. }) => {
                 self.servers.remove(&name);
             }
-            Some(Owner::Client { call, name }) => {
+            Some(Owner::Client { call, name, last }) => {
+                self.open_clients -= usize::from(last.is_none());
                 self.clients.remove(&(call, name));
             }
             None => {}
         }
-        let Some(kept) = self.kept.remove(id) else { return };
-        if let Some(waiting) = kept.waiting {
-            self.due.remove(&(waiting.due, *id));
-        }
-        if let Some(tag) = kept.invite {
+        self.waits.forget(id);
+        if let Some(tag) = self.kept.remove(id).and_then(|kept| kept.invite) {
             self.invites.remove(&tag);
         }
+    }
+
+    /// Transactions that wait for an answer, of a call or of a peer.
+    pub fn waiting(&self) -> usize {
+        self.waits.len() + self.open_clients
     }
 
     /// Entries of all kinds: 0 when nothing is under way.
@@ -224,22 +204,25 @@ impl Calls {
             + self.clients.len()
             + self.kept.len()
             + self.invites.len()
-            + self.due.len()
+            + self.open_clients
+            + self.waits.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use trunkline_cluster::Loads;
     use trunkline_sip::{Message, parse_datagram};
     use trunkline_types::{CallId, ShardId};
 
     use super::*;
 
-    fn arrival(at: i64, invite: Option<&str>, load: Option<LoadGuard>) -> Arrival {
+    fn arrival(invite: Option<&str>, load: Option<LoadGuard>) -> Arrival {
         let text = "SIP/2.0 500 x\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
                     To: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n";
-        let unanswered = match parse_datagram(&bytes::Bytes::from_static(text.as_bytes())) {
+        let unanswered = match parse_datagram(&Bytes::from_static(text.as_bytes())) {
             Ok(Message::Response(response)) => response,
             other => panic!("{other:?}"),
         };
@@ -249,49 +232,33 @@ mod tests {
             setup: None,
             invite: invite.map(str::to_owned),
             load,
+            event: IncomingRequest::default(),
             unanswered,
-            at: Timestamp::from_millis(at),
+            at: Timestamp::ZERO,
         }
-    }
-
-    fn calls() -> Calls {
-        Calls::new(7, Patience::of(Duration::from_millis(500)))
-    }
-
-    #[test]
-    fn a_request_is_due_until_its_final_answer() {
-        let (mut calls, id, ms) = (calls(), TransactionId(1), Timestamp::from_millis);
-        calls.server(id, arrival(0, None, None));
-        assert_eq!((calls.next_due(), calls.overdue(ms(7_999))), (Some(ms(8_000)), None));
-        calls.answered(&id, 100, ms(10));
-        assert_eq!(calls.overdue(ms(8_000)), Some(id), "a provisional answer does not buy a request time");
-        calls.answered(&id, 200, ms(20));
-        assert_eq!((calls.next_due(), calls.unanswered(&id)), (None, None));
-
-        let invite = TransactionId(2);
-        calls.server(invite, arrival(0, Some("t"), None));
-        assert_eq!(calls.next_due(), Some(ms(32_000)));
-        calls.answered(&invite, 180, ms(1_000));
-        assert_eq!(calls.next_due(), Some(ms(851_000)), "but an INVITE rings on");
-        assert_eq!(calls.unanswered(&invite).map(|r| r.status), Some(500));
-        assert!(calls.unanswered(&invite).is_none() && calls.next_due().is_none(), "only once");
     }
 
     #[test]
     fn nothing_is_left_of_a_transaction_that_is_over() {
-        let (loads, mut calls) = (Loads::new(1), calls());
+        let (loads, mut calls) = (Loads::new(1), Calls::new(7, Patience::of(Duration::from_millis(500))));
         let shard = ShardId::new(5).unwrap();
         for n in 0..100 {
             let tag = n.to_string();
-            let name = calls.server(TransactionId(n), arrival(0, Some(&tag), Some(loads.begin(shard))));
-            assert_eq!(calls.server_id(&name), Some(TransactionId(n)));
+            let event = calls.server(TransactionId(n), arrival(Some(&tag), Some(loads.begin(shard))));
+            assert_eq!(calls.server_id(&event.transaction), Some(TransactionId(n)));
             assert!(calls.knows_invite(&tag));
-            let call = arrival(0, None, None).call;
-            calls.client(TransactionId(1_000 + n), call, tag);
+            calls.client(TransactionId(1_000 + n), arrival(None, None).call, tag);
         }
-        assert_eq!(loads.of(shard), (100, 100));
+        assert_eq!((loads.of(shard), calls.waiting()), ((100, 100), 200));
         for n in 0..100 {
             calls.answered(&TransactionId(n), if n % 2 == 0 { 200 } else { 180 }, Timestamp::ZERO);
+            let client = TransactionId(1_000 + n);
+            for status in if n % 2 == 0 { [100, 200, 200] } else { [100, 100, 100] } {
+                assert!(calls.responded(&client, status, &Bytes::new()).is_some());
+            }
+        }
+        assert_eq!(calls.waiting(), 100, "half of each has its final answer");
+        for n in 0..100 {
             calls.forget(&TransactionId(n));
             calls.forget(&TransactionId(1_000 + n));
         }

@@ -9,7 +9,7 @@ use trunkline_proto::{
     call::v1::{CallMessage, call_message},
     common::v1::{Envelope, Role},
     edge::v1::{
-        Cancelled, EdgeEvent, IncomingRequest, IncomingResponse, NewCall, TransactionFailed, edge_event,
+        Cancelled, EdgeEvent, IncomingRequest, IncomingResponse, TransactionFailed, edge_event,
         transaction_failed,
     },
 };
@@ -19,13 +19,14 @@ use trunkline_sip::{
     parse_datagram, token, uas,
 };
 use trunkline_telemetry::{TraceParent, trace_id_of};
-use trunkline_types::{EntityAddress, Timestamp};
+use trunkline_types::{EntityAddress, TenantId, Timestamp};
 
 use super::{
     Engine, Failure,
     admission::{Admitted, describe},
     calls::{Arrival, Owner, Setup},
-    trace,
+    mint, trace,
+    waiting::Again,
 };
 use crate::{
     metrics::class,
@@ -136,20 +137,14 @@ impl Engine {
         }
     }
 
+    /// In-dialog requests are never shed: one that the call cannot take now is given to it again.
     fn in_dialog(&mut self, id: TransactionId, request: Request, path: Path) {
         let Some(call) = self.token_call(&request) else {
             return self.refuse(id, &request, 481, "no_dialog");
         };
-        let arrival = self.arrival(&request, call.clone(), now());
-        let name = self.calls.server(id, arrival);
-        let event = self.incoming(name, &request, path, None);
-        // In-dialog requests are never shed for load; a call that cannot be reached is answered so that the peer
-        // tries again (RFC 3261 section 21.5.1: 500 with Retry-After leaves the dialog alone).
-        if let Err(refused) = self.to_call(&call, event) {
-            let status = if refused == Refused::Unroutable { 481 } else { 500 };
-            self.calls.forget(&id);
-            self.refuse(id, &request, status, "undeliverable");
-        }
+        let arrival = self.arrival(&request, call.clone(), path, now());
+        let event = self.calls.server(id, arrival);
+        let _ = self.to_call(&call, edge_event::Event::Request(event));
     }
 
     /// The call that the Request-URI names (our Contact), or our tag, for peers that ignore Contact.
@@ -161,13 +156,20 @@ impl Engine {
         by_uri.or_else(|| self.parts.key.call(&request.headers.to_tag()?))
     }
 
-    fn arrival(&self, request: &Request, call: EntityAddress, at: Timestamp) -> Arrival {
+    fn arrival(&self, request: &Request, call: EntityAddress, path: Path, at: Timestamp) -> Arrival {
         let tag = || self.layer.to_tag(request);
+        let event = IncomingRequest {
+            message: request.to_bytes(),
+            source: path.peer().to_string(),
+            transport: path.name().to_owned(),
+            ..IncomingRequest::default()
+        };
         Arrival {
             call,
             setup: None,
             invite: (request.method == Method::Invite).then(tag),
             load: None,
+            event,
             unanswered: Response::to(request, 500),
             at,
         }
@@ -179,26 +181,26 @@ impl Engine {
             Err((status, reason)) => return self.refuse(id, &request, status, reason),
         };
         let at = now();
-        let minted =
-            trunkline_cluster::mint_call(&*self.parts.placement, &self.parts.loads, at, rand::rng().random());
-        let Ok(call) = minted else {
+        let parts = &self.parts;
+        let minted = mint::call_id(&parts.key, &*parts.placement, &trunk.name, &request, at, 0);
+        let Some(call) = minted else {
             return self.refuse(id, &request, 503, "no_shard");
         };
         let address = EntityAddress::call(&trunk.tenant, call);
-        let contact = self.contact_uri(&trunk.tenant, call, path);
+        let contact = self.contact_uri(&trunk.tenant, call, path.name());
         let new_call = describe(&request, &trunk, dialled, destination, contact);
         let span = trace::new_call_span(call, &request, &trunk, path);
         trace::tell(call, &request, &new_call);
         let setup = Setup { since: at, trunk: trunk.name.clone(), rung: false };
-        let arrival = Arrival {
+        let mut arrival = Arrival {
             setup: Some(setup),
             load: Some(self.parts.loads.begin_at(&*self.parts.placement, call.shard())),
-            ..self.arrival(&request, address.clone(), at)
+            ..self.arrival(&request, address.clone(), path, at)
         };
-        let name = self.calls.server(id, arrival);
-        let event = self.incoming(name, &request, path, Some(new_call));
+        arrival.event.new_call = Some(new_call);
+        let event = edge_event::Event::Request(self.calls.server(id, arrival));
         let traceparent = TraceParent::header(TraceParent::of_span(&span));
-        if let Err(error) = self.to_call_under(traceparent, &address, event) {
+        if let Err(error) = self.to_call_under(traceparent, &address, event, at) {
             if self.may_log_refusal() {
                 tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), %error, "a new call was refused");
             }
@@ -209,20 +211,48 @@ impl Engine {
         }
     }
 
-    fn incoming(
-        &self,
-        transaction: String,
-        request: &Request,
-        path: Path,
-        new_call: Option<NewCall>,
-    ) -> edge_event::Event {
-        edge_event::Event::Request(IncomingRequest {
-            transaction,
-            message: request.to_bytes(),
-            source: path.peer().to_string(),
-            transport: path.name().to_owned(),
-            new_call,
-        })
+    /// The call has not answered yet: its owner may have died with the request in its hands.
+    pub(super) fn give_again(&mut self, id: TransactionId, again: Again) {
+        let Some(Owner::Server { call, name, .. }) = self.calls.owner(&id).cloned() else { return };
+        self.parts.metrics.given_again.inc();
+        // One that cannot be had now is told the next time.
+        let _ = match again {
+            Again::Request(request, since) => {
+                self.to_call_under(String::new(), &call, edge_event::Event::Request(request), since)
+            }
+            Again::Cancelled(reason) => {
+                self.to_call(&call, edge_event::Event::Cancelled(Cancelled { transaction: name, reason }))
+            }
+        };
+    }
+
+    /// The id of a new call names one that is over: a peer uses its identifiers again. True: the INVITE goes on under
+    /// another id.
+    pub(super) fn mint_again(&mut self, id: TransactionId) -> bool {
+        let Some((event, tries)) = self.calls.waits.new_call(&id).filter(|(_, n)| *n < mint::MAX_TRIES) else {
+            return false;
+        };
+        let (Ok(Message::Request(request)), Some(new_call)) =
+            (parse_datagram(&event.message), event.new_call.as_ref())
+        else {
+            return false;
+        };
+        let Ok(tenant) = new_call.tenant.parse::<TenantId>() else { return false };
+        let (at, parts) = (now(), &self.parts);
+        let minted = mint::call_id(&parts.key, &*parts.placement, &new_call.trunk, &request, at, tries);
+        let Some(call) = minted else { return false };
+        let contact = self.contact_uri(&tenant, call, &event.transport);
+        let address = EntityAddress::call(&tenant, call);
+        let load = self.parts.loads.begin_at(&*self.parts.placement, call.shard());
+        self.calls.move_to(&id, address.clone(), load);
+        let Some(event) = self.calls.waits.renewed(&id, &contact, at) else { return false };
+        tracing::info!(
+            call_id = %call,
+            trace_id = %trace_id_of(call),
+            "an INVITE with the identifiers of a call that is over: a call of its own"
+        );
+        let _ = self.to_call_under(String::new(), &address, edge_event::Event::Request(event), at);
+        true
     }
 
     /// The ACK of a 2xx belongs to the dialog, not to a transaction.
@@ -248,24 +278,16 @@ impl Engine {
             return;
         };
         let reason = cancel.headers.get_str(&HeaderName::Reason).unwrap_or_default();
-        let reason = reason.chars().take(REASON_CHARS).collect();
+        let reason: String = reason.chars().take(REASON_CHARS).collect();
+        self.calls.waits.cancelled(&id, &reason, now());
         let event = edge_event::Event::Cancelled(Cancelled { transaction: name, reason });
-        // One that is swamped answers later, or runs out of time.
-        if let Err(Refused::Unroutable | Refused::Stopped) = self.to_call(&call, event)
-            && let Some(unanswered) = self.calls.unanswered(&id)
-        {
-            let cancelled = Response {
-                status: 487,
-                reason: trunkline_sip::default_reason(487).as_bytes().into(),
-                ..unanswered
-            };
-            self.answer(id, cancelled);
-        }
+        // One that is swamped, or on its way to another node, is told again.
+        let _ = self.to_call(&call, event);
     }
 
     /// The call has not answered in time: the peer is, and the call learns that it is over.
     pub(super) fn give_up(&mut self, id: TransactionId) {
-        let Some(response) = self.calls.unanswered(&id) else { return };
+        let Some(response) = self.calls.waits.give_up(&id) else { return };
         self.parts.metrics.reject("unanswered");
         self.failed(id, Failure::Timeout);
         self.answer(id, response);
@@ -280,16 +302,22 @@ impl Engine {
     }
 
     pub(super) fn response(&mut self, id: TransactionId, response: &Response) {
-        let Some(Owner::Client { call, name }) = self.calls.owner(&id).cloned() else {
+        let bytes = response.to_bytes();
+        let Some((call, name)) = self.calls.responded(&id, response.status, &bytes) else {
             return self.parts.metrics.drop("stray_response");
         };
-        let event = IncomingResponse { client_transaction: name, message: response.to_bytes() };
-        let _ = self.to_call(&call, edge_event::Event::Response(event));
+        self.report_response(&call, name, bytes);
+    }
+
+    /// One that gets lost on the way is asked for again: the call repeats its request.
+    pub(super) fn report_response(&self, call: &EntityAddress, client_transaction: String, message: Bytes) {
+        let event = IncomingResponse { client_transaction, message };
+        let _ = self.to_call(call, edge_event::Event::Response(event));
     }
 
     pub(super) fn failed(&mut self, id: TransactionId, failure: Failure) {
         let (call, transaction) = match self.calls.owner(&id).cloned() {
-            Some(Owner::Server { call, name, .. } | Owner::Client { call, name }) => (call, name),
+            Some(Owner::Server { call, name, .. } | Owner::Client { call, name, .. }) => (call, name),
             None => return,
         };
         let kind = match failure {
@@ -305,19 +333,20 @@ impl Engine {
     }
 
     fn to_call(&self, call: &EntityAddress, event: edge_event::Event) -> Result<(), Refused> {
-        self.to_call_under(String::new(), call, event)
+        self.to_call_under(String::new(), call, event, now())
     }
 
-    /// With the span that the event belongs to.
+    /// With the span that the event belongs to, and when it came from the network.
     fn to_call_under(
         &self,
         traceparent: String,
         call: &EntityAddress,
         event: edge_event::Event,
+        received: Timestamp,
     ) -> Result<(), Refused> {
         let event = EdgeEvent {
             edge: self.parts.bus.node().as_str().to_owned(),
-            received_us: now().as_micros(),
+            received_us: received.as_micros(),
             event: Some(event),
         };
         let message = CallMessage { message: Some(call_message::Message::Edge(event)) };

@@ -4,16 +4,19 @@
 mod admission;
 mod calls;
 mod inbound;
+mod mint;
 mod outbound;
 mod register;
+mod stray;
 mod trace;
+mod waiting;
 
 use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,7 +31,7 @@ use trunkline_rpc::Bus;
 use trunkline_sip::{Method, Output, TransactionLayer, uas};
 use trunkline_types::{EntityAddress, Timestamp};
 
-use self::calls::Calls;
+use self::{calls::Calls, waiting::Due};
 use crate::{
     DialPlan, EdgeMetrics,
     config::Settings,
@@ -67,8 +70,10 @@ pub(crate) struct Parts {
     pub udp: UdpSocket,
     pub advertised: SocketAddr,
     pub connections: Connections,
-    /// Set once: refuse new calls from now on.
+    /// Refuse new calls while it is set.
     pub draining: Arc<AtomicBool>,
+    /// Told how many transactions wait for an answer.
+    pub busy: Arc<AtomicUsize>,
 }
 
 pub(crate) struct Engine {
@@ -112,7 +117,7 @@ impl Engine {
         Self {
             layer: TransactionLayer::new(config),
             capabilities,
-            calls: Calls::new(random.random(), calls::Patience::of(t1)),
+            calls: Calls::new(random.random(), waiting::Patience::of(t1)),
             writers: outbound::Writers::default(),
             registrar: register::Challenger::new(random.random()),
             overloaded_until: Timestamp::ZERO,
@@ -127,7 +132,7 @@ impl Engine {
     pub async fn run(mut self, mut inboxes: Inboxes) {
         let mut datagram = vec![0u8; DATAGRAM_BYTES];
         loop {
-            let due = [self.layer.next_deadline(), self.calls.next_due()].into_iter().flatten().min();
+            let due = [self.layer.next_deadline(), self.calls.waits.next_due()].into_iter().flatten().min();
             tokio::select! {
                 () = sleep_until(due) => {}
                 command = inboxes.commands.recv() => match command {
@@ -153,11 +158,12 @@ impl Engine {
             self.connection_event(event);
         }
         self.read_datagrams(datagram);
+        self.parts.busy.store(self.calls.waiting(), Ordering::Release);
     }
 
     fn advance(&mut self) {
         let now = now();
-        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.next_due()).min() else {
+        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.waits.next_due()).min() else {
             return;
         };
         if due > now {
@@ -168,8 +174,11 @@ impl Engine {
         }
         let outputs = self.layer.advance(now);
         self.perform(outputs);
-        while let Some(id) = self.calls.overdue(now) {
-            self.give_up(id);
+        while let Some(due) = self.calls.waits.due(now) {
+            match due {
+                Due::Again(id, again) => self.give_again(id, *again),
+                Due::Over(id) => self.give_up(id),
+            }
         }
         self.parts.metrics.transactions.set(i64::try_from(self.layer.len()).unwrap_or(i64::MAX));
     }
@@ -210,7 +219,7 @@ impl Engine {
             Output::Ack { id, request } => self.ack(id, request),
             Output::Cancel { id, request } => self.cancelled(id, &request),
             Output::Response { id, response } => self.response(id, &response),
-            Output::StrayResponse { .. } => self.parts.metrics.drop("stray_response"),
+            Output::StrayResponse { response } => self.stray(response),
             Output::Overloaded { request, path } => {
                 self.refuse_stateless(&request, path, 503, "transactions")
             }
@@ -223,7 +232,11 @@ impl Engine {
 
     /// True when new calls must be shed. (How many calls the node carries is for the call role to refuse.)
     fn overloaded(&self) -> bool {
-        self.parts.draining.load(Ordering::Acquire) || now() < self.overloaded_until
+        self.drains() || now() < self.overloaded_until
+    }
+
+    fn drains(&self) -> bool {
+        self.parts.draining.load(Ordering::Acquire)
     }
 
     /// Whether a refusal may be logged now: a flood of them must not become one of the log.

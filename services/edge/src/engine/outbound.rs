@@ -16,7 +16,7 @@ use trunkline_sip::{
 };
 use trunkline_types::EntityAddress;
 
-use super::{Command, Engine, inbound::reply_path};
+use super::{Command, Engine, calls::Owner, inbound::reply_path, stray::EDGE_PARAM};
 use crate::{
     metrics::class,
     transport::{Path, tcp::Writer},
@@ -89,18 +89,25 @@ impl Engine {
     pub(super) fn command(&mut self, Command { call, command }: Command) {
         let EdgeCommand { command, .. } = command;
         match command {
-            Some(edge_command::Command::Response(response)) => self.send_response(response),
+            Some(edge_command::Command::Response(response)) => self.send_response(&call, response),
             Some(edge_command::Command::Request(request)) => self.send_request(call, request),
             Some(edge_command::Command::Ack(ack)) => self.send_ack(&call, ack),
+            Some(edge_command::Command::Relay(relay)) => self.relayed(&relay),
             None => self.parts.metrics.drop("empty_command"),
         }
     }
 
-    fn send_response(&mut self, command: SendResponse) {
+    fn send_response(&mut self, call: &EntityAddress, command: SendResponse) {
         let Some(response) = parse_response(&command.message) else {
             return self.parts.metrics.drop("bad_command");
         };
         match self.calls.server_id(&command.transaction) {
+            // The INVITE has gone on under another id meanwhile.
+            Some(id) if !matches!(self.calls.owner(&id), Some(Owner::Server { call: own, .. }) if own == call) => {
+                self.parts.metrics.drop("foreign_answer");
+            }
+            // Outside a dialog a call says so only when it is over.
+            Some(id) if response.status == 481 && self.mint_again(id) => {}
             Some(id) => self.answer(id, response),
             // Another edge's, or over already: what matters still (a 2xx) goes past the transaction.
             None => {
@@ -142,8 +149,12 @@ impl Engine {
     }
 
     fn send_request(&mut self, call: EntityAddress, command: SendRequest) {
-        if self.calls.client_id(&call, &command.client_transaction).is_some() {
-            return; // a command that was sent again
+        if let Some(id) = self.calls.client_id(&call, &command.client_transaction) {
+            // A command that was sent again: the call has not got the response, if there is one.
+            if let Some(Owner::Client { last: Some(last), name, .. }) = self.calls.owner(&id) {
+                self.report_response(&call, name.clone(), last.clone());
+            }
+            return;
         }
         let Some(request) = parse_request(&command.message) else {
             return self.parts.metrics.drop("bad_command");
@@ -155,7 +166,8 @@ impl Engine {
             };
             return self.report_failed(&call, failed);
         };
-        let Some(request) = self.with_via(request, path) else {
+        let branch = self.parts.key.branch(&call, &command.client_transaction);
+        let Some(request) = self.with_via(request, path, branch) else {
             return self.parts.metrics.drop("bad_command");
         };
         self.count(request.method.as_str(), "out", "request", path);
@@ -183,7 +195,7 @@ impl Engine {
             return self.parts.metrics.drop("unreachable");
         };
         let invite = self.calls.client_id(call, &command.client_transaction);
-        let Some(request) = self.with_via(request, path) else {
+        let Some(request) = self.with_via(request, path, None) else {
             return self.parts.metrics.drop("bad_command");
         };
         self.count("ACK", "out", "request", path);
@@ -191,11 +203,14 @@ impl Engine {
         self.perform(outputs);
     }
 
-    fn with_via(&self, mut request: Request, path: Path) -> Option<Request> {
+    /// With our Via: `branch`, or one of its own, and the name of this edge beside it, for responses that another edge of
+    /// the same address gets.
+    fn with_via(&self, mut request: Request, path: Path, branch: Option<String>) -> Option<Request> {
         let advertised = self.parts.advertised;
-        let branch = token::branch(rand::rng().random());
+        let branch = branch.unwrap_or_else(|| token::branch(rand::rng().random()));
         let host = advertised.ip().to_string();
-        let via = Via::new(path.via_transport(), &host, Some(advertised.port()), &branch)?.with_rport();
+        let mut via = Via::new(path.via_transport(), &host, Some(advertised.port()), &branch)?.with_rport();
+        via.params.set(EDGE_PARAM, Some(self.parts.bus.node().as_str()));
         request.headers.push_front(HeaderName::Via, via.to_value());
         Some(request)
     }

@@ -4,6 +4,7 @@
 
 mod admission;
 mod dialogs;
+mod failover;
 mod floods;
 mod outbound;
 mod support;

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 use trunkline_actors::now;
-use trunkline_cluster::{EmbeddedPlacement, Incarnation, Loads};
+use trunkline_cluster::{EmbeddedPlacement, Incarnation, Loads, Placement};
 use trunkline_edge::{
     Config, Destination, DialPlan, Edge, EdgeMetrics, EdgeParts, Registrations, TokenKey, TrunkConfig,
 };
@@ -28,7 +28,7 @@ use trunkline_proto::{
 };
 use trunkline_rpc::{Bus, BusMetrics, Deliver, Refused};
 use trunkline_sip::{HeaderName, Message, Method, Request, Response, parse_datagram};
-use trunkline_types::{CallId, DialString, EntityAddress, EntityKind, NodeId, TenantId};
+use trunkline_types::{CallId, DialString, EntityAddress, EntityKind, Epoch, NodeId, ShardId, TenantId};
 
 /// Every wait of these tests.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -98,9 +98,21 @@ pub fn fast() -> Config {
 
 impl Node {
     pub async fn start(config: Config) -> Self {
+        Self::start_with(config, false).await
+    }
+
+    /// One whose node has lost all shards.
+    pub async fn start_fenced(config: Config) -> Self {
+        Self::start_with(config, true).await
+    }
+
+    async fn start_with(config: Config, fenced: bool) -> Self {
         let journal = SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap();
         let id: NodeId = "n1".parse().unwrap();
         let placement = EmbeddedPlacement::start(&journal, id.clone(), Incarnation(1)).await.unwrap();
+        if fenced {
+            ShardId::all().for_each(|shard| placement.fenced(shard, Epoch(99)));
+        }
         let bus = Bus::new(id, BusMetrics::default(), now);
         let (sender, events) = mpsc::channel(100_000);
         let calls = Arc::new(CallEnd { events: sender, refuse: Mutex::default() });
@@ -126,11 +138,32 @@ impl Node {
         *self.calls.refuse.lock().unwrap() = refused;
     }
 
-    /// What comes to a call next.
+    /// What comes to a call next, without what it was told before.
     pub async fn event(&mut self) -> (EntityAddress, edge_event::Event) {
+        loop {
+            match self.any_event().await {
+                (_, edge_event::Event::Request(request)) if request.attempt > 0 => {}
+                event => return event,
+            }
+        }
+    }
+
+    /// What comes to a call next.
+    pub async fn any_event(&mut self) -> (EntityAddress, edge_event::Event) {
         let (call, event) = timeout(SOON, self.events.recv()).await.expect("an event for a call").unwrap();
         assert_eq!(event.edge, "n1");
         (call, event.event.unwrap())
+    }
+
+    /// The request that comes to a call again next.
+    pub async fn again(&mut self) -> (EntityAddress, IncomingRequest) {
+        loop {
+            match self.any_event().await {
+                (call, edge_event::Event::Request(request)) if request.attempt > 0 => return (call, request),
+                (_, edge_event::Event::Request(_)) => {}
+                other => panic!("not a request: {other:?}"),
+            }
+        }
     }
 
     /// The request that comes to a call next.
@@ -141,8 +174,15 @@ impl Node {
         }
     }
 
+    /// Nothing but what was told before.
     pub fn nothing_came(&mut self) -> bool {
-        self.events.is_empty()
+        while let Ok((_, event)) = self.events.try_recv() {
+            match event.event {
+                Some(edge_event::Event::Request(request)) if request.attempt > 0 => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     pub fn command(&self, call: &EntityAddress, command: Command) {
