@@ -277,7 +277,8 @@ impl Postgres {
     /// When it fails.
     pub fn client(&self, program: &str, args: &[&str]) -> Result<Vec<u8>, PostgresError> {
         let mut command = self.command(&[], program);
-        command.env("PGPASSWORD", PASSWORD).env("PGUSER", "trunkline").env("PGPORT", self.port.to_string());
+        command.env("PGUSER", "trunkline").env("PGPASSWORD", PASSWORD).env("PGDATABASE", "postgres");
+        command.env("PGPORT", self.port.to_string());
         // By its socket, which no network namespace hides.
         command.env("PGHOST", self.folder.path()).args(args);
         Ok(run(command)?.stdout)

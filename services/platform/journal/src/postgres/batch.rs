@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use trunkline_types::EntityAddress;
 
-use crate::{Append, gate::Queued};
+use crate::{Append, AppendError, Appended, gate::Queued};
 
 /// Appends, events and bytes of one batch, which bound the time of a commit.
 const APPENDS: usize = 1_024;
@@ -89,6 +89,30 @@ impl Batch {
         true
     }
 
+    /// Pairs the appends with their outcomes. One that stands behind a conflicting one in its chain and fits what is there
+    /// all the same (another activation made it) goes back with those behind it: it is decided in the next round.
+    pub(super) fn answer(
+        self,
+        outcomes: Vec<Result<Appended, AppendError>>,
+        waiting: &mut VecDeque<Queued>,
+    ) -> Vec<(Queued, Result<Appended, AppendError>)> {
+        let mut again = vec![false; self.chains.len()];
+        let (mut answers, mut back) = (Vec::with_capacity(self.appends.len()), Vec::new());
+        for (i, (queued, outcome)) in self.appends.into_iter().zip(outcomes).enumerate() {
+            let chain = self.chain_of[i];
+            if let Err(AppendError::Conflict { actual }) = outcome {
+                again[chain] |= i != self.chains[chain].first && actual == queued.append.after;
+                if again[chain] {
+                    back.push(queued);
+                    continue;
+                }
+            }
+            answers.push((queued, outcome));
+        }
+        back.into_iter().rev().for_each(|queued| waiting.push_front(queued));
+        answers
+    }
+
     /// Puts all of it back in front of what waits.
     pub(super) fn give_back(self, waiting: &mut VecDeque<Queued>) {
         for queued in self.appends.into_iter().rev() {
@@ -148,6 +172,24 @@ mod tests {
         let batch = Batch::take(&mut waiting);
         assert_eq!(afters(batch.appends), pairs(&[("a", 0), ("b", 0)]));
         assert_eq!(afters(waiting), pairs(&[("a", 0), ("a", 1), ("b", 1)]));
+    }
+
+    #[test]
+    fn what_fits_behind_a_conflict_is_decided_anew() {
+        let of = [queued("a", 1, 6, 1), queued("a", 1, 7, 1), queued("a", 1, 8, 1), queued("b", 1, 0, 1)];
+        let conflict = |actual| Err(AppendError::Conflict { actual });
+        let won = Ok(Appended { first_seq: 1, last_seq: 1, position: 1 });
+        let (mut waiting, mut none) = (VecDeque::from(of), VecDeque::new());
+        let batch = Batch::take(&mut waiting);
+        let outcomes = vec![conflict(7), conflict(7), conflict(7), won];
+        let answers = batch.answer(outcomes, &mut waiting);
+        assert_eq!(afters(answers.into_iter().map(|(queued, _)| queued)), pairs(&[("a", 6), ("b", 0)]));
+        assert_eq!(
+            afters(waiting.iter().map(|q| queued("a", 1, q.append.after, 1))),
+            pairs(&[("a", 7), ("a", 8)])
+        );
+        let answers = Batch::take(&mut waiting).answer(vec![conflict(7), conflict(7)], &mut none);
+        assert_eq!((answers.len(), none.len()), (2, 0), "the first of a batch is always decided");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Writer {
                 self.gate.metrics.batch_appends.observe(batch.appends.len() as f64);
                 self.back();
                 let last = outcomes.iter().flatten().map(|appended| appended.position).max();
-                for (queued, outcome) in batch.appends.into_iter().zip(outcomes) {
+                for (queued, outcome) in batch.answer(outcomes, &mut self.waiting) {
                     queued.answer(outcome);
                 }
                 if let Some(position) = last {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use trunkline_journal::{
     Journal, PostgresJournal,
-    contract::{self, Fault, Harness},
+    contract::{self as suite, Fault, Harness},
     testing::Postgres,
 };
 
@@ -37,5 +37,5 @@ impl Harness for Databases {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_keeps_the_contract() {
-    contract::all(&Databases::default()).await;
+    suite::all(&Databases::default()).await;
 }
