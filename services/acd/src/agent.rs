@@ -1,14 +1,14 @@
 //! The shell of an agent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use prost::Message as _;
 use trunkline_acd_core::{
     Agent, AgentEffect, AgentEvent, AgentInput, AgentView, SessionId,
-    agent::{AgentSnapshot, AgentStatus, Notes, SessionInput},
+    agent::{AgentSnapshot, AgentStatus, Attached, CommandError, Console, Notes, SessionInput},
 };
 use trunkline_actors::{Behaviour, DecodeError, now};
 use trunkline_journal::{EffectId, NewEvent, StoredEvent};
@@ -16,7 +16,7 @@ use trunkline_proto::{
     acd::v1 as pb,
     call::v1::{CallMessage, call_message},
     common::v1::envelope::Payload,
-    console::v1::{ConsoleMessage, Ring, TranscriptLine, console_message},
+    console::v1::{ConsoleMessage, MediaMoved, Ring, TranscriptLine, console_message},
 };
 use trunkline_types::{AgentId, EntityAddress, TenantId, Timestamp};
 
@@ -25,12 +25,14 @@ use crate::{
     convert::{agent_event, agent_message, queue_message, view},
     outbox::Sender,
     parts::Directory,
-    sessions::Sessions,
+    sessions::{Over, Sessions},
     spans::AgentSpans,
 };
 
 const SNAPSHOT: u16 = 1;
 const EVENT: u16 = 1;
+/// Consoles of sessions that are not attached, to be answered there.
+const STRANGERS_MOST: usize = 16;
 
 /// What an agent's actor is told.
 pub(crate) enum AgentMail {
@@ -40,6 +42,8 @@ pub(crate) enum AgentMail {
         traceparent: String,
     },
     Configure(Box<trunkline_acd_core::AgentConfig>),
+    /// A session showed no life, or its console is gone.
+    Over(Over),
 }
 
 pub(crate) struct AgentShell {
@@ -49,8 +53,8 @@ pub(crate) struct AgentShell {
     directory: Arc<dyn Directory>,
     metrics: AcdMetrics,
     sessions: Sessions,
-    /// Attached session → its console node. Volatile: keep-alives bring it back.
-    consoles: BTreeMap<String, String>,
+    /// Sessions that spoke without being attached, and their consoles.
+    strangers: VecDeque<(String, String)>,
     /// What was shown last; what the next one is compared with.
     shown: Option<Box<AgentView>>,
     /// The conversation as the call last told it.
@@ -78,7 +82,7 @@ impl AgentShell {
             directory,
             metrics,
             sessions,
-            consoles: BTreeMap::new(),
+            strangers: VecDeque::new(),
             shown: None,
             call: pb::AgentCallState::default(),
             spans: AgentSpans::default(),
@@ -102,6 +106,14 @@ impl AgentShell {
                 self.pass_transcript(call_id, line);
                 return None;
             }
+            Some(Message::Call(pb::CallToAgent {
+                offer_id,
+                event: Some(pb::call_to_agent::Event::MediaMoved(moved)),
+                ..
+            })) => {
+                self.pass_media_moved(&offer_id, moved.generation);
+                return None;
+            }
             Some(Message::Call(message)) => self.read_call(message),
             Some(Message::Command(command)) => return self.read_command(command),
             Some(other) => agent_message::from_queue(other),
@@ -120,10 +132,40 @@ impl AgentShell {
             text: line.text,
             is_final: line.is_final,
         };
-        let consoles: BTreeSet<&String> = self.consoles.values().collect();
-        for console in consoles {
-            self.to_console(console, "", console_message::Message::Transcript(line.clone()));
+        for console in self.consoles() {
+            self.to_console(&console, "", console_message::Message::Transcript(line.clone()));
         }
+    }
+
+    /// The call repeats it until the page has made a new offer; the page knows repetitions by the generation.
+    fn pass_media_moved(&mut self, offer_id: &str, generation: u32) {
+        self.call.media_generation = self.call.media_generation.max(generation);
+        let Some(view) = &self.shown else { return };
+        let talks =
+            matches!(&view.status, AgentStatus::Talking { offer, .. } if offer.to_string() == offer_id);
+        if !talks {
+            return;
+        }
+        let moved = MediaMoved { offer_id: offer_id.to_owned(), generation };
+        let moved = console_message::Message::MediaMoved(moved);
+        match &view.microphone {
+            Some(session) => self.to_session(&session.0, moved),
+            // Whoever has it.
+            None => {
+                for console in self.consoles() {
+                    self.to_console(&console, "", moved.clone());
+                }
+            }
+        }
+    }
+
+    fn attached(&self) -> &[Attached] {
+        self.shown.as_ref().map_or(&[], |view| &view.sessions)
+    }
+
+    /// The console nodes of attached sessions.
+    fn consoles(&self) -> BTreeSet<String> {
+        self.attached().iter().map(|attached| attached.console.node.to_string()).collect()
     }
 
     fn malformed(&self, error: &crate::convert::Malformed) {
@@ -141,11 +183,15 @@ impl AgentShell {
         };
         let before = agent_message::status(&self.call);
         if let Some(state) = state.filter(|state| state.at_us >= self.call.at_us || state.at_us == 0) {
-            let changed =
-                (state.recording, state.caller_held) != (self.call.recording, self.call.caller_held);
+            let changed = only_shown(&state) != only_shown(&self.call);
+            let media_generation = state.media_generation.max(self.call.media_generation);
+            let fresh = matches!(&message.event, Some(Event::Connected(_)));
             self.call = state;
+            if !fresh {
+                self.call.media_generation = media_generation;
+            }
             if changed && let Some(view) = self.shown.clone() {
-                // Hold and mute are the core's; these two only pass through.
+                // Hold and mute are the core's; these only pass through.
                 self.show(view);
             }
         }
@@ -159,35 +205,42 @@ impl AgentShell {
             self.metrics.malformed("agent");
             return None;
         }
-        if matches!(command.command, Some(Command::Detach(_))) {
-            self.sessions.remove(&self.address(), &session);
-            self.consoles.remove(&session);
-        } else {
-            self.sessions.touch(&self.address(), &session);
-            self.consoles.insert(session.clone(), command.console.clone());
-            if matches!(command.command, Some(Command::Keepalive(_))) && !self.is_attached(&session) {
-                // After a recovery, or an expiry that was too early: the session was attached once.
-                let message = SessionInput::Attach;
-                return Some(AgentInput::FromSession { session: SessionId(session), message });
-            }
-        }
         let id = command.id.clone();
+        let console = match agent_message::console(&command) {
+            Ok(console) => console,
+            Err(error) => {
+                self.malformed(&error);
+                return None;
+            }
+        };
+        if self.is_at(&session, &console) {
+            self.sessions.touch(&self.address(), &session, &console);
+            if matches!(command.command, Some(Command::Keepalive(_))) {
+                return None;
+            }
+        } else {
+            self.strangers.retain(|(known, _)| *known != session);
+            if self.strangers.len() >= STRANGERS_MOST {
+                self.strangers.pop_front();
+            }
+            self.strangers.push_back((session.clone(), command.console.clone()));
+        }
         match agent_message::from_session(command, &self.saved_notes()) {
-            Ok(input) => input,
+            Ok(input) => Some(input),
             Err(error) => {
                 self.malformed(&error);
                 let field = error.0.to_owned();
                 let remedy = "is missing or malformed".to_owned();
-                let error = trunkline_acd_core::agent::CommandError::Invalid { field, remedy };
-                self.to_session(&session, view::failed(id, &error));
+                self.to_session(&session, view::failed(id, &CommandError::Invalid { field, remedy }));
                 None
             }
         }
     }
 
-    /// As the core last showed it.
-    fn is_attached(&self, session: &str) -> bool {
-        self.shown.as_ref().is_some_and(|view| view.sessions.iter().any(|known| known.0 == session))
+    /// Attached there, as the core last showed it.
+    fn is_at(&self, session: &str, console: &Console) -> bool {
+        let here = |attached: &Attached| attached.session.0 == session && attached.console.is(console);
+        self.attached().iter().any(here)
     }
 
     fn saved_notes(&self) -> Notes {
@@ -208,12 +261,13 @@ impl AgentShell {
         self.count(Some(view.status.name()));
         let queues = self.directory.queue_names(&self.tenant, &self.agent);
         let snapshot = view::snapshot(&view, &self.call, queues, now());
-        let consoles: BTreeSet<String> = self.consoles.values().cloned().collect();
+        self.sessions.set(&self.address(), self.attached(), &view.sessions);
+        let before = self.shown.replace(view);
+        let Some(view) = &self.shown else { return };
+        let consoles = self.consoles();
         for console in &consoles {
             self.to_console(console, "", console_message::Message::Snapshot(snapshot.clone()));
         }
-        let before = self.shown.replace(view);
-        let Some(view) = &self.shown else { return };
         if let AgentStatus::Ringing { offer, .. } = &view.status
             && !matches!(before.as_ref().map(|b| &b.status), Some(AgentStatus::Ringing { offer: o, .. }) if o == offer)
         {
@@ -234,7 +288,10 @@ impl AgentShell {
     }
 
     fn to_session(&self, session: &str, message: console_message::Message) {
-        if let Some(console) = self.consoles.get(session) {
+        let attached = self.attached().iter().find(|attached| attached.session.0 == session);
+        if let Some(attached) = attached {
+            self.to_console(attached.console.node.as_str(), session, message);
+        } else if let Some((_, console)) = self.strangers.iter().find(|(known, _)| known == session) {
             self.to_console(console, session, message);
         }
     }
@@ -248,6 +305,11 @@ impl AgentShell {
         };
         self.sender.to_console(console, Payload::Console(message));
     }
+}
+
+/// What of the call's state is not the core's.
+fn only_shown(state: &pb::AgentCallState) -> (bool, bool, bool, u32) {
+    (state.recording, state.recording_paused, state.caller_held, state.media_generation)
 }
 
 impl Drop for AgentShell {
@@ -266,6 +328,11 @@ impl Behaviour for AgentShell {
     fn input(&mut self, message: AgentMail, _: Timestamp) -> Option<AgentInput> {
         match message {
             AgentMail::Configure(config) => Some(AgentInput::Configure(config)),
+            AgentMail::Over(Over { session, console, reason }) => Some(AgentInput::FromSession {
+                session: SessionId(session),
+                console,
+                message: SessionInput::Detach { reason },
+            }),
             AgentMail::Wire { message, traceparent } => {
                 self.cause = traceparent;
                 self.read(*message)
@@ -300,6 +367,10 @@ impl Behaviour for AgentShell {
                 self.sender.send_under(self.spans.traceparent(call), &to, Payload::Call(message), Some(id));
             }
             AgentEffect::Show(view) => self.show(view),
+            AgentEffect::Superseded { session, console, by } => {
+                let message = console_message::Message::SupersededBy(by.node.to_string());
+                self.to_console(console.node.as_str(), &session.0, message);
+            }
             AgentEffect::CommandDone { session, id, reply } => {
                 self.to_session(&session.0, view::done(id, reply))
             }

@@ -26,6 +26,7 @@ use std::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use trunkline_acd_core::{Agent, Queue};
 use trunkline_actors::{Activation, Host, HostOptions};
+use trunkline_cluster::{EpochGuard, Placement};
 use trunkline_journal::JournalError;
 use trunkline_proto::{
     acd::v1::queue_message::Message as QueuePb,
@@ -33,7 +34,7 @@ use trunkline_proto::{
     common::v1::{Envelope, envelope::Payload},
 };
 use trunkline_rpc::{Bus, Deliver, Refused, entity};
-use trunkline_types::{AgentId, EntityAddress, EntityKind, QueueId, ShardId, TenantId};
+use trunkline_types::{AgentId, EntityAddress, EntityKind, Epoch, NodeId, QueueId, ShardId, TenantId};
 
 use crate::{
     agent::{AgentMail, AgentShell},
@@ -54,12 +55,24 @@ const AGENT_PERMITS: u32 = 512;
 const MAX_QUEUES: usize = 10_000;
 const MAX_AGENTS: usize = 100_000;
 
-/// The running role.
+/// The running role. Clones are handles to the same.
+#[derive(Clone)]
 pub struct Acd {
     queues: Host<QueueShell>,
     agents: Host<AgentShell>,
     directory: Arc<dyn Directory>,
-    sweeper: JoinHandle<()>,
+    sessions: Sessions,
+    placement: Arc<dyn Placement>,
+    sweeper: Arc<Sweeper>,
+}
+
+/// The task that looks after sessions; ends with the role.
+struct Sweeper(JoinHandle<()>);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Acd {
@@ -73,19 +86,41 @@ impl Acd {
         let sessions = Sessions::default();
         let queues = queue_host(parts);
         let agents = agent_host(parts, &sessions);
-        let ends = Ends { bus: parts.bus.clone(), directory: parts.directory.clone() };
+        let ends = Ends {
+            bus: parts.bus.clone(),
+            directory: parts.directory.clone(),
+            placement: parts.placement.clone(),
+            guard: Arc::new(EpochGuard::new()),
+            metrics: parts.metrics.clone(),
+        };
         let queue_end = QueueEnd { host: queues.clone(), ends: ends.clone() };
         let agent_end = AgentEnd { host: agents.clone(), ends };
         parts.bus.attach_entities(EntityKind::Queue, Arc::new(queue_end));
         parts.bus.attach_entities(EntityKind::Agent, Arc::new(agent_end));
-        let sweeper = tokio::spawn(sweep(sessions, times, agents.clone()));
-        Self { queues, agents, directory: parts.directory.clone(), sweeper }
+        let placement = parts.placement.clone();
+        let sweeper = tokio::spawn(sweep(sessions.clone(), times, agents.clone(), placement.clone()));
+        let sweeper = Arc::new(Sweeper(sweeper));
+        Self { queues, agents, directory: parts.directory.clone(), sessions, placement, sweeper }
     }
 
-    /// Brings all queues and agents of `shards` back from the journal.
+    /// Brings all queues and agents of `shards` back from the journal: they take over where it ends, say again what was not
+    /// acknowledged, and are told of each other's availability. Gives how many came up. May be called again for a shard
+    /// that was released.
+    ///
+    /// # Errors
+    /// When the journal cannot tell which there are.
     pub async fn recover(&self, shards: &[ShardId]) -> Result<usize, JournalError> {
-        let agents = self.agents.recover_all(shards).await?;
-        Ok(agents + self.queues.recover_all(shards).await?)
+        let (queues, agents) = tokio::join!(self.queues.recover_all(shards), self.agents.recover_all(shards));
+        Ok(queues? + agents?)
+    }
+
+    /// A console node has left the cluster or came back as another incarnation: the sessions that it served are detached.
+    /// An agent keeps its conversation; without another page it takes no calls, and is signed out after its grace time.
+    /// (Sessions notice it themselves, by the members and by signs of life; this is sooner.)
+    pub fn console_lost(&self, node: &NodeId) {
+        let current = self.placement.node(node).map(|info| info.identity.incarnation.0);
+        let sessions = self.sessions.console_lost(node, current);
+        tracing::info!(%node, sessions, "a console node is gone; its sessions are detached");
     }
 
     /// Tells the live queue of a new version of its configuration.
@@ -105,7 +140,7 @@ impl Acd {
 
     /// Lets what is under way be committed, then ends the actors.
     pub async fn shutdown(&self, limit: Duration) {
-        self.sweeper.abort();
+        self.sweeper.0.abort();
         self.queues.shutdown(limit).await;
         self.agents.shutdown(limit).await;
     }
@@ -119,13 +154,15 @@ fn queue_host(parts: &AcdParts) -> Host<QueueShell> {
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
     let (directory, metrics) = (parts.directory.clone(), parts.metrics.clone());
+    let runtime = tokio::runtime::Handle::current();
     let factory = move |address: &EntityAddress, _| {
         // Checked when the message was taken from the bus; an unconfigured queue takes nobody.
         let id: QueueId = address.id.parse().unwrap_or_else(|_| unreachable!("checked by the bus end"));
         let config = directory.queue(&address.tenant, &id).unwrap_or_default();
         let sender = Sender::new(bus.clone(), placement.clone(), address.clone());
         let core = Queue::new(address.tenant.clone(), id.clone(), sender.epoch(), config);
-        let shell = QueueShell::new(address.tenant.clone(), id, sender, directory.clone(), metrics.clone());
+        let tenant = address.tenant.clone();
+        let shell = QueueShell::new(tenant, id, sender, directory.clone(), metrics.clone(), runtime.clone());
         (core, shell)
     };
     Host::builder(
@@ -168,18 +205,23 @@ fn agent_host(parts: &AcdParts, sessions: &Sessions) -> Host<AgentShell> {
     .build()
 }
 
-async fn sweep(sessions: Sessions, times: SessionTimes, agents: Host<AgentShell>) {
+async fn sweep(
+    sessions: Sessions,
+    times: SessionTimes,
+    agents: Host<AgentShell>,
+    placement: Arc<dyn Placement>,
+) {
     let mut ticks = tokio::time::interval(times.sweep);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        sessions.expire(Instant::now(), times.life, |agent, message| {
-            let mail = AgentMail::Wire { message: Box::new(message), traceparent: String::new() };
-            let sent = agents.deliver(agent, mail, Activation::OnlyExisting);
-            if sent.is_ok() {
-                tracing::info!(%agent, "a console session showed no life and was detached");
-            }
-            // Full: again later. Otherwise its agent is not live here, and a recovered one starts without sessions.
+        tokio::select! {
+            _ = ticks.tick() => sessions.look(&*placement, Instant::now(), times.sweep),
+            () = sessions.losses() => {}
+        }
+        sessions.expire(Instant::now(), times.life, |agent, over| {
+            tracing::info!(%agent, session = over.session, reason = over.reason.as_str(), "a console session is over");
+            let sent = agents.deliver(agent, AgentMail::Over(over), Activation::OnlyExisting);
+            // Full: again later. Otherwise its agent is not live here; whoever recovers it looks after its sessions.
             !matches!(sent, Err(trunkline_actors::Refused::Full | trunkline_actors::Refused::Crowded))
         });
     }
@@ -189,6 +231,9 @@ async fn sweep(sessions: Sessions, times: SessionTimes, agents: Host<AgentShell>
 struct Ends {
     bus: Bus,
     directory: Arc<dyn Directory>,
+    placement: Arc<dyn Placement>,
+    guard: Arc<EpochGuard>,
+    metrics: AcdMetrics,
 }
 
 struct QueueEnd {
@@ -203,6 +248,9 @@ struct AgentEnd {
 
 impl Deliver for QueueEnd {
     fn deliver(&self, address: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        if !self.ends.admits(&envelope, "queue") {
+            return Ok(());
+        }
         let (Some(address), Some(Payload::Queue(message))) = (address, envelope.payload) else {
             return Err(Refused::Unroutable);
         };
@@ -217,6 +265,29 @@ impl Deliver for QueueEnd {
 }
 
 impl Ends {
+    /// Whether the sender owned its shard as far as this node knows: by what it was told last, and by the map. What a
+    /// former owner says late (it was paused, cut off) is dropped and counted; its successor says what is true.
+    fn admits(&self, envelope: &Envelope, receiver: &'static str) -> bool {
+        // A node's role speaks for no shard.
+        let Some(index) = envelope.from_shard else { return true };
+        let epoch = Epoch(envelope.from_epoch);
+        let shard = u16::try_from(index).ok().and_then(ShardId::new);
+        let admitted = shard.is_some_and(|shard| {
+            let published = self.placement.owner(shard).map_or(Epoch(0), |owner| owner.epoch);
+            epoch > Epoch(0) && epoch >= published && self.guard.admit(shard, epoch).is_ok()
+        });
+        if !admitted {
+            self.metrics.epoch_refused(receiver);
+            tracing::debug!(
+                shard = index,
+                epoch = epoch.0,
+                receiver,
+                "a message of a former owner was refused"
+            );
+        }
+        admitted
+    }
+
     /// A call must not wait for a queue that does not exist.
     fn refuse_unknown(&self, queue: &EntityAddress, message: Option<&QueuePb>) {
         let Some(QueuePb::Enqueue(enqueue)) = message else { return };
@@ -236,6 +307,9 @@ impl Ends {
 
 impl Deliver for AgentEnd {
     fn deliver(&self, address: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+        if !self.ends.admits(&envelope, "agent") {
+            return Ok(());
+        }
         let (Some(address), Some(Payload::Agent(message))) = (address, envelope.payload) else {
             return Err(Refused::Unroutable);
         };

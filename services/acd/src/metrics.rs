@@ -37,6 +37,11 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceiverLabels {
+    receiver: &'static str,
+}
+
 /// What queues and agents count. Ratios (service level, abandonment) are recording rules over these.
 #[derive(Clone)]
 pub struct AcdMetrics {
@@ -49,6 +54,7 @@ pub struct AcdMetrics {
     agent_states: Family<StateLabels, Counter>,
     agents: Family<AgentLabels, Gauge>,
     malformed: Family<ReasonLabels, Counter>,
+    epochs_refused: Family<ReceiverLabels, Counter>,
 }
 
 impl AcdMetrics {
@@ -66,6 +72,7 @@ impl AcdMetrics {
             agent_states: Family::default(),
             agents: Family::default(),
             malformed: Family::default(),
+            epochs_refused: Family::default(),
         };
         registry.register("queue_offered", "Calls that entered the queue", metrics.offered.clone());
         registry.register(
@@ -92,7 +99,16 @@ impl AcdMetrics {
         );
         registry.register("agents", "Agents now, by state", metrics.agents.clone());
         registry.register("malformed_messages", "Messages that could not be read", metrics.malformed.clone());
+        registry.register(
+            "epochs_refused",
+            "Messages of former owners of a shard that were refused, by receiver",
+            metrics.epochs_refused.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn epoch_refused(&self, receiver: &'static str) {
+        self.epochs_refused.get_or_create(&ReceiverLabels { receiver }).inc();
     }
 
     pub(crate) fn malformed(&self, reason: &'static str) {

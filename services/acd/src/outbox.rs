@@ -9,22 +9,25 @@ use trunkline_proto::common::v1::{self as common, Envelope, envelope::Payload};
 use trunkline_rpc::{Bus, entity};
 use trunkline_types::{EntityAddress, Epoch};
 
-/// The bus as one entity uses it.
+/// The bus as one activation of an entity uses it. Its epoch is that of the activation: what an actor of a former life
+/// says late is refused by those who have heard of the next.
 #[derive(Clone)]
 pub(crate) struct Sender {
     bus: Bus,
     placement: Arc<dyn Placement>,
     from: EntityAddress,
+    epoch: Epoch,
 }
 
 impl Sender {
     pub fn new(bus: Bus, placement: Arc<dyn Placement>, from: EntityAddress) -> Self {
-        Self { bus, placement, from }
+        let epoch = placement.sealed(from.shard()).unwrap_or_default();
+        Self { bus, placement, from, epoch }
     }
 
-    /// The epoch at which this node may act for the entity; 0 when it may not.
+    /// The epoch at which this activation acts; 0 when its shard was lost before it began, and then nobody listens.
     pub fn epoch(&self) -> Epoch {
-        self.placement.held(self.from.shard()).unwrap_or_default()
+        self.epoch
     }
 
     pub fn send(&self, to: &EntityAddress, payload: Payload, effect: Option<EffectId>) {
@@ -54,7 +57,7 @@ impl Sender {
             to: Some(to),
             from: Some(entity(&self.from)),
             from_shard: Some(u32::from(shard.index())),
-            from_epoch: self.epoch().0,
+            from_epoch: self.epoch.0,
             map_revision: self.placement.revision().0,
             traceparent,
             effect: effect.map(|id| common::EffectId {

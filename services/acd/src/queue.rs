@@ -1,8 +1,9 @@
 //! The shell of a queue.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
+use tokio::task::AbortHandle;
 use trunkline_acd_core::{Queue, QueueEffect, QueueEvent, QueueInput, QueueToAgent, queue::QueueSnapshot};
 use trunkline_actors::{Behaviour, DecodeError};
 use trunkline_journal::{EffectId, NewEvent, StoredEvent};
@@ -24,6 +25,9 @@ use crate::{
 /// Version of the snapshot's form.
 const SNAPSHOT: u16 = 1;
 const EVENT: u16 = 1;
+/// Agents who are asked at a time, and the pause until the next: 10,000 in a second.
+const ASK_WAVE: usize = 100;
+const ASK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a queue's actor is told.
 pub(crate) enum QueueMail {
@@ -38,6 +42,9 @@ pub(crate) struct QueueShell {
     directory: Arc<dyn Directory>,
     metrics: AcdMetrics,
     offers: OfferSpans,
+    runtime: tokio::runtime::Handle,
+    /// Asks the agents to announce themselves.
+    asking: Option<AbortHandle>,
 }
 
 impl QueueShell {
@@ -47,8 +54,30 @@ impl QueueShell {
         sender: Sender,
         directory: Arc<dyn Directory>,
         metrics: AcdMetrics,
+        runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { tenant, queue, sender, directory, metrics, offers: OfferSpans::default() }
+        let (offers, asking) = (OfferSpans::default(), None);
+        Self { tenant, queue, sender, directory, metrics, offers, runtime, asking }
+    }
+
+    /// Asks the agents of this queue who are not in `known`, a wave at a time: those of a large one answer within a second
+    /// or two, and neither they nor the links between nodes get them all in one instant.
+    fn ask_agents(&mut self, known: &[AgentId]) {
+        let mut silent = self.directory.agents_of(&self.tenant, &self.queue);
+        silent.retain(|agent| known.binary_search(agent).is_err());
+        let (sender, tenant, queue) = (self.sender.clone(), self.tenant.clone(), self.queue.clone());
+        let task = self.runtime.spawn(async move {
+            for wave in silent.chunks(ASK_WAVE) {
+                for agent in wave {
+                    let message = queue_message::to_agent(&queue, QueueToAgent::AskAnnounce);
+                    sender.send(&EntityAddress::agent(&tenant, agent), Payload::Agent(message), None);
+                }
+                tokio::time::sleep(ASK_PAUSE).await;
+            }
+        });
+        if let Some(former) = self.asking.replace(task.abort_handle()) {
+            former.abort();
+        }
     }
 
     fn tell_agent(&self, agent: &AgentId, message: QueueToAgent, id: EffectId) {
@@ -73,6 +102,14 @@ impl QueueShell {
         };
         let message = CallMessage { message: Some(call_message::Message::Queue(answer)) };
         self.sender.send(&EntityAddress::call(&self.tenant, call), Payload::Call(message), None);
+    }
+}
+
+impl Drop for QueueShell {
+    fn drop(&mut self) {
+        if let Some(asking) = &self.asking {
+            asking.abort();
+        }
     }
 }
 
@@ -121,11 +158,7 @@ impl Behaviour for QueueShell {
                 self.sender.send(&EntityAddress::call(&self.tenant, call), Payload::Call(message), Some(id));
             }
             QueueEffect::ToAgent { agent, message } => self.tell_agent(&agent, message, id),
-            QueueEffect::AskAgents => {
-                for agent in self.directory.agents_of(&self.tenant, &self.queue) {
-                    self.tell_agent(&agent, QueueToAgent::AskAnnounce, id);
-                }
-            }
+            QueueEffect::AskAgents { known } => self.ask_agents(&known),
         }
     }
 

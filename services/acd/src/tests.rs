@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use prost::Message as _;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use trunkline_acd_core::{
-    Agent, AgentConfig, AgentEvent, Enqueue, LeaveCause, OfferCard, Outcome, Queue, QueueConfig, QueueEvent,
-    SessionId, Strategy,
-    agent::{NextStatus, Notes, WrapUpEnd},
+    Action, Agent, AgentConfig, AgentEvent, AgentToCall, Enqueue, LeaveCause, OfferCard, Outcome, Queue,
+    QueueConfig, QueueEvent, SessionId, Strategy,
+    agent::{
+        Answer, CommandError, CommandRef, CommandReply, Console, DetachReason, NextStatus, Notes, WrapUpEnd,
+    },
     queue::{Candidate, Decision, Exclusion, ExclusionReason, OfferOutcome},
 };
 use trunkline_actors::{Behaviour, now};
@@ -122,6 +124,40 @@ impl Draw {
             caller_name: self.text(),
             dialled: self.text(),
             attributes: self.attributes(),
+            entered_at: None,
+        }
+    }
+
+    fn by(&mut self) -> CommandRef {
+        CommandRef { session: SessionId(self.text()), id: self.text() }
+    }
+
+    /// A request to the call that is journalled, and how it can end.
+    fn request(&mut self, session: &SessionId, control: u64) -> AgentToCall {
+        let offer = self.offer();
+        if self.flag() {
+            let (session, sdp_offer) = (session.clone(), self.text());
+            return AgentToCall::RemakeMedia { offer, control, session, sdp_offer };
+        }
+        let actions = [
+            Action::Hold,
+            Action::Resume,
+            Action::Mute,
+            Action::Unmute,
+            Action::Digits("12#".into()),
+            Action::PauseRecording(true),
+            Action::PauseRecording(false),
+            Action::Hangup,
+        ];
+        AgentToCall::Control { offer, control, action: actions.choose(&mut self.0).unwrap().clone() }
+    }
+
+    fn answer(&mut self) -> Answer {
+        match self.small() {
+            0 => Ok(CommandReply::Done),
+            1 => Ok(CommandReply::Media { offer: self.offer(), sdp_answer: self.text() }),
+            2 => Err(CommandError::CallEnded),
+            _ => Err(CommandError::Call { reason: self.text() }),
         }
     }
 
@@ -183,6 +219,7 @@ impl Draw {
         match kind {
             0 => QueueEvent::Enqueued {
                 at,
+                entered_at: self.at(),
                 call,
                 seq: self.0.random(),
                 priority: self.0.random_range(-100..=100),
@@ -246,7 +283,7 @@ impl Draw {
                 sdp_offer: self.text(),
                 connect_until: self.at(),
             },
-            6 => AgentEvent::OfferEnded { at, offer, call, outcome: self.outcome() },
+            6 => AgentEvent::OfferEnded { at, offer, call, outcome: self.outcome(), by: self.some(Self::by) },
             7 => AgentEvent::Connected { at, offer, call },
             8 => AgentEvent::HoldChanged { at, offer, held: self.flag() },
             9 => AgentEvent::CallEnded {
@@ -256,7 +293,7 @@ impl Draw {
                 cause: self.cause(),
                 wrap_up_until: self.some(Self::at),
             },
-            10 => AgentEvent::WrapUpExtended { at, offer, until: self.at() },
+            10 => AgentEvent::WrapUpExtended { at, offer, until: self.at(), by: self.some(Self::by) },
             11 => AgentEvent::NotesSaved { at, offer, call, notes: Box::new(self.notes()) },
             12 => AgentEvent::WrapUpEnded {
                 at,
@@ -264,9 +301,30 @@ impl Draw {
                 call,
                 end: self.of(&[WrapUpEnd::ByAgent, WrapUpEnd::TimedOut, WrapUpEnd::None]),
                 notes: Box::new(self.notes()),
+                by: self.some(Self::by),
             },
             13 => AgentEvent::NextStatusSet { at, next: self.next() },
-            _ => AgentEvent::OutcomeSeen { at, offer },
+            14 => AgentEvent::OutcomeSeen { at, offer },
+            15 => AgentEvent::SessionAttached {
+                at,
+                session: SessionId(self.text()),
+                console: Console { node: "n1".parse().unwrap(), incarnation: self.0.random() },
+                connection: self.0.random(),
+            },
+            16 => AgentEvent::SessionDetached {
+                at,
+                session: SessionId(self.text()),
+                reason: self.of(&DetachReason::ALL),
+            },
+            17 => {
+                let (by, control) = (self.by(), self.0.random());
+                let request = Box::new(self.request(&by.session, control));
+                AgentEvent::CommandBegun { at, by, control, request }
+            }
+            _ => {
+                let (by, control) = (self.by(), self.0.random());
+                AgentEvent::CommandEnded { at, by, control, answer: Box::new(self.answer()) }
+            }
         }
     }
 
@@ -277,6 +335,10 @@ impl Draw {
             _ => Some(NextStatus::SignedOut),
         }
     }
+}
+
+fn runtime() -> tokio::runtime::Handle {
+    tokio::runtime::Handle::current()
 }
 
 fn draw(seed: u64) -> Draw {
@@ -294,7 +356,7 @@ fn every_event_reads_back_as_it_was_written() {
         assert_eq!(back, Ok(event.clone()), "{}", queue_event::kind(&event));
     }
     for n in 0..15_000 {
-        let event = draw.agent_event(n % 15);
+        let event = draw.agent_event(n % 19);
         let bytes = agent_event::encode(&event).encode_to_vec();
         let back = agent_event::decode(pb::AgentEvent::decode(&*bytes).unwrap());
         assert_eq!(back, Ok(event.clone()), "{}", agent_event::kind(&event));
@@ -308,7 +370,7 @@ fn what_a_newer_or_broken_node_wrote_is_an_error_and_no_panic() {
         let mut bytes = if n % 2 == 0 {
             queue_event::encode(&draw.queue_event(n % 7)).encode_to_vec()
         } else {
-            agent_event::encode(&draw.agent_event(n % 15)).encode_to_vec()
+            agent_event::encode(&draw.agent_event(n % 19)).encode_to_vec()
         };
         for _ in 0..1 + draw.small() {
             let at = draw.0.random_range(0..bytes.len());
@@ -385,7 +447,7 @@ async fn a_snapshot_of_an_agent_in_a_conversation_is_that_agent() {
         AgentEvent::SignedIn { at, session: session.clone() },
         AgentEvent::Ready { at, idle_since: at },
         AgentEvent::Offered { at, offer: missed.clone(), card: other, ring_until: at },
-        AgentEvent::OfferEnded { at, offer: missed, call, outcome: Outcome::Missed },
+        AgentEvent::OfferEnded { at, offer: missed, call, outcome: Outcome::Missed, by: None },
         AgentEvent::Ready { at, idle_since: at },
         AgentEvent::Offered { at, offer: offer.clone(), card, ring_until: at },
         AgentEvent::Accepted {
@@ -410,13 +472,14 @@ async fn a_snapshot_of_a_queue_with_calls_and_an_offer_is_that_queue() {
     let (tenant, id): (TenantId, QueueId) = ("default".parse().unwrap(), "support".parse().unwrap());
     let sender = sender(EntityAddress::queue(&tenant, &id)).await;
     let new = || Queue::new(tenant.clone(), id.clone(), Epoch(1), QueueConfig::default());
-    let shell = QueueShell::new(tenant.clone(), id.clone(), sender, Arc::new(Nobody), metrics());
+    let shell = QueueShell::new(tenant.clone(), id.clone(), sender, Arc::new(Nobody), metrics(), runtime());
     let (mut core, mut draw) = (new(), draw(4));
     let mut first = None;
     for seq in 1..=5 {
         let event = match draw.queue_event(0) {
             QueueEvent::Enqueued {
                 at,
+                entered_at,
                 call,
                 priority,
                 rank_at,
@@ -427,6 +490,7 @@ async fn a_snapshot_of_a_queue_with_calls_and_an_offer_is_that_queue() {
                 ..
             } => QueueEvent::Enqueued {
                 at,
+                entered_at,
                 call,
                 seq,
                 priority,
@@ -458,8 +522,8 @@ async fn a_snapshot_of_a_queue_with_calls_and_an_offer_is_that_queue() {
 async fn an_event_that_cannot_be_read_keeps_its_entity_down() {
     let (tenant, id): (TenantId, QueueId) = ("default".parse().unwrap(), "support".parse().unwrap());
     let address = EntityAddress::queue(&tenant, &id);
-    let shell =
-        QueueShell::new(tenant.clone(), id, sender(address.clone()).await, Arc::new(Nobody), metrics());
+    let sender = sender(address.clone()).await;
+    let shell = QueueShell::new(tenant.clone(), id, sender, Arc::new(Nobody), metrics(), runtime());
     let mut draw = draw(5);
     let event = draw.queue_event(6);
     let new = shell.encode(&event, now());

@@ -79,6 +79,7 @@ struct Node {
     console: Arc<Ears>,
     arbiters: Arbiters,
     placement: Arc<EmbeddedPlacement>,
+    metrics: Metrics,
     journal: Arc<SqliteJournal>,
     commands: Mutex<BTreeMap<String, u32>>,
 }
@@ -109,7 +110,7 @@ impl Node {
         };
         let acd = Acd::start_with(&parts, times);
         acd.recover(&placement.held_shards()).await.unwrap();
-        Self { bus, acd, calls, console, arbiters, placement, journal, commands: Mutex::default() }
+        Self { bus, acd, calls, console, arbiters, placement, metrics, journal, commands: Mutex::default() }
     }
 
     async fn stop(self) {
@@ -134,6 +135,7 @@ impl Node {
             console: "n1".into(),
             id: id.clone(),
             command: Some(command),
+            console_incarnation: 0,
         };
         let message = acd::AgentMessage { message: Some(acd::agent_message::Message::Command(command)) };
         self.tell(&alice(), Payload::Agent(message)).unwrap();
@@ -225,7 +227,7 @@ impl Node {
 
     /// Up to the conversation, with session `one` at the microphone: call and offer.
     async fn talk(&self) -> (CallId, String) {
-        self.command("one", Command::Attach(acd::Attach {}));
+        self.command("one", Command::Attach(acd::Attach::default()));
         self.snapshot("attached", |s| s.sessions == ["one"]).await;
         self.command("one", Command::SetReady(acd::SetReady {}));
         let (call, sent) = self.enqueue("support");
@@ -294,7 +296,7 @@ async fn who_is_not_configured_is_refused() {
     let mallory = EntityAddress::agent(&tenant(), &"mallory".parse().unwrap());
     let attach = acd::AgentCommand {
         session: "s".into(),
-        command: Some(Command::Attach(acd::Attach {})),
+        command: Some(Command::Attach(acd::Attach::default())),
         ..Default::default()
     };
     let message = acd::AgentMessage { message: Some(acd::agent_message::Message::Command(attach)) };
@@ -307,7 +309,7 @@ async fn who_is_not_configured_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_messages_are_dropped_or_answered_with_the_field() {
     let node = Node::start(journal().await, 1, SessionTimes::default()).await;
-    node.command("one", Command::Attach(acd::Attach {}));
+    node.command("one", Command::Attach(acd::Attach::default()));
     let bad = node
         .command("one", Command::Accept(acd::Accept { offer_id: "nonsense".into(), ..Default::default() }));
     assert_eq!(node.result(&bad).await, "invalid");
@@ -315,8 +317,8 @@ async fn malformed_messages_are_dropped_or_answered_with_the_field() {
     assert_eq!(node.result(&empty).await, "invalid");
     let unknown = node.command("two", Command::SetReady(acd::SetReady {}));
     assert_eq!(node.result(&unknown).await, "not_attached");
-    node.command(&"x".repeat(129), Command::Attach(acd::Attach {}));
-    node.command("", Command::Attach(acd::Attach {}));
+    node.command(&"x".repeat(129), Command::Attach(acd::Attach::default()));
+    node.command("", Command::Attach(acd::Attach::default()));
     node.to_queue("support", queue_message::Message::Leave(acd::Leave::default())).unwrap();
     node.tell(&queue("support"), Payload::Queue(acd::QueueMessage::default())).unwrap();
     node.tell(&alice(), Payload::Agent(acd::AgentMessage::default())).unwrap();
@@ -333,7 +335,7 @@ async fn a_session_without_a_sign_of_life_is_detached_and_a_late_keepalive_attac
     let times = SessionTimes { life: Duration::from_millis(400), sweep: Duration::from_millis(20) };
     let node = Node::start(journal().await, 1, times).await;
     for session in ["one", "two"] {
-        node.command(session, Command::Attach(acd::Attach {}));
+        node.command(session, Command::Attach(acd::Attach::default()));
     }
     node.snapshot("both", |s| s.sessions == ["one", "two"]).await;
     let deadline = Instant::now() + SOON;
@@ -352,7 +354,7 @@ async fn a_session_without_a_sign_of_life_is_detached_and_a_late_keepalive_attac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agents_conversation_with_its_notes_outlives_its_node_and_keepalives_bring_the_desk_back() {
+async fn an_agents_conversation_with_its_notes_and_its_page_outlives_its_node() {
     let journal = journal().await;
     let node = Node::start(journal.clone(), 1, SessionTimes::default()).await;
     let (call, offer) = node.talk().await;
@@ -368,10 +370,9 @@ async fn an_agents_conversation_with_its_notes_outlives_its_node_and_keepalives_
         matches!(m.event, Some(agent_to_call::Event::AskAlive(_))).then_some(())
     })
     .await;
-    // Not attached here yet: a command is refused, and yet the next keep-alive attaches.
-    let early = node.command("one", Command::SetReady(acd::SetReady {}));
-    assert_eq!(node.result(&early).await, "not_attached");
-    node.command("one", keepalive());
+    // The page is known here: its next command is done, and nobody had to attach first.
+    let next = node.command("one", Command::SetNext(acd::SetNext { ready: true, reason: String::new() }));
+    assert_eq!(node.result(&next).await, "");
     let back = node.snapshot("the desk is back", |s| s.sessions == ["one"]).await;
     let shown = back.call.unwrap();
     assert_eq!((back.state.as_str(), shown.offer_id.as_str()), ("talking", offer.as_str()));
@@ -421,7 +422,7 @@ impl Node {
 async fn another_page_takes_the_microphone_over_and_the_first_is_told() {
     let node = Node::start(journal().await, 1, SessionTimes::default()).await;
     let (call, offer) = node.talk().await;
-    node.command("two", Command::Attach(acd::Attach {}));
+    node.command("two", Command::Attach(acd::Attach::default()));
     node.snapshot("both", |s| s.sessions == ["one", "two"]).await;
     let polite = acd::ResumeMedia { sdp_offer: "v=0 two".into(), take_over: false };
     let refused = node.command("two", Command::ResumeMedia(polite));
@@ -463,5 +464,101 @@ async fn another_page_takes_the_microphone_over_and_the_first_is_told() {
     assert_eq!(node.result(&asked).await, "");
     let shown = node.snapshot("the next status", |s| s.next.is_some()).await;
     assert!(shown.call.unwrap().recording);
+    node.stop().await;
+}
+
+/// A session at a console node, with the page's count of its connections.
+fn at(console: &str, session: &str, id: &str, command: Command) -> Payload {
+    let command = acd::AgentCommand {
+        session: session.into(),
+        console: console.into(),
+        id: id.into(),
+        command: Some(command),
+        console_incarnation: 0,
+    };
+    Payload::Agent(acd::AgentMessage { message: Some(acd::agent_message::Message::Command(command)) })
+}
+
+fn attach(connection: u64) -> Command {
+    Command::Attach(acd::Attach { connection })
+}
+
+/// What a paused owner says after its successor has spoken does nothing, and is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_former_owner_says_late_is_refused_and_counted() {
+    let node = Node::start(journal().await, 1, SessionTimes::default()).await;
+    let enqueue = |call: CallId, epoch: u64| {
+        let enqueue = acd::Enqueue { call_id: call.to_string(), ..Default::default() };
+        let message = acd::QueueMessage { message: Some(queue_message::Message::Enqueue(enqueue)) };
+        Envelope {
+            to: Some(entity(&queue("support"))),
+            from: Some(entity(&EntityAddress::call(&tenant(), call))),
+            from_shard: Some(7),
+            from_epoch: epoch,
+            payload: Some(Payload::Queue(message)),
+            ..Envelope::default()
+        }
+    };
+    let call = |n| CallId::mint(ShardId::new(7).unwrap(), now(), n);
+    let (new, old, newer) = (call(1), call(2), call(3));
+    for (call, epoch) in [(new, 5), (old, 4), (old, 0), (newer, 5)] {
+        node.bus.send(enqueue(call, epoch)).unwrap();
+    }
+    let queued = |envelope: &Envelope| match &envelope.to.as_ref()?.target {
+        Some(trunkline_proto::common::v1::address::Target::Entity(to)) => Some(to.id.clone()),
+        _ => None,
+    };
+    let last = newer.to_string();
+    node.heard(&node.calls, "the answer to the last one", |e| queued(e).filter(|id| *id == last)).await;
+    let heard: Vec<_> = node.calls.0.lock().unwrap().iter().filter_map(queued).collect();
+    assert!(heard.contains(&new.to_string()) && !heard.contains(&old.to_string()), "{heard:?}");
+    let text = node.metrics.encode();
+    assert!(text.contains("trunkline_acd_epochs_refused_total{receiver=\"queue\"} 2"), "{text}");
+    node.stop().await;
+}
+
+/// When a console node vanishes its sessions are detached, be it told or noticed by the members; a page that has come to
+/// another console stays, and the old console is told who has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sessions_of_a_vanished_console_are_detached() {
+    let times = SessionTimes { life: Duration::from_secs(60), sweep: Duration::from_millis(50) };
+    let node = Node::start(journal().await, 1, times).await;
+    node.tell(&alice(), at("n1", "here", "", attach(1))).unwrap();
+    node.snapshot("here", |s| s.sessions == ["here"]).await;
+    // `n2` is no member.
+    node.tell(&alice(), at("n2", "there", "", attach(1))).unwrap();
+    node.snapshot("there", |s| s.sessions.len() == 2).await;
+    node.snapshot("there no more", |s| s.sessions == ["here"]).await;
+
+    node.tell(&alice(), at("n1", "here", "", attach(3))).unwrap();
+    node.tell(&alice(), at("n2", "here", "late", Command::SetReady(acd::SetReady {}))).unwrap();
+    node.tell(&alice(), at("n1", "here", "early", Command::SetReady(acd::SetReady {}))).unwrap();
+    let ready = node.snapshot("ready", |s| s.state == "ready").await;
+    assert!(ready.epoch > 0 && ready.version > 0);
+    node.acd.console_lost(&"n1".parse().unwrap());
+    // It is a member, in a life that it did not tell: signs of life decide.
+    assert_eq!(node.result("early").await, "");
+    node.stop().await;
+}
+
+/// A call that moved to another media node reaches the page that has the microphone, each time it says so, and the state
+/// tells it to those who come later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moved_media_reach_the_page() {
+    let node = Node::start(journal().await, 1, SessionTimes::default()).await;
+    let (call, offer) = node.talk().await;
+    let moved = || call_to_agent::Event::MediaMoved(acd::AgentMediaMoved { generation: 2 });
+    node.call_says(call, "support:1:999", moved());
+    node.call_says(call, &offer, moved());
+    let told = node
+        .heard(&node.console, "the move", |envelope| match to_console(envelope) {
+            Some((session, ToConsole::MediaMoved(moved))) => Some((session, moved)),
+            _ => None,
+        })
+        .await;
+    assert_eq!((told.0.as_str(), told.1.offer_id.as_str(), told.1.generation), ("one", &*offer, 2));
+    let state = acd::AgentCallState { at_us: now().as_micros(), media_generation: 3, ..Default::default() };
+    node.call_says(call, &offer, call_to_agent::Event::State(state));
+    node.snapshot("the third place", |s| s.call.as_ref().is_some_and(|c| c.media_generation == 3)).await;
     node.stop().await;
 }

@@ -90,6 +90,9 @@ pub struct Enqueue {
     pub dialled: String,
     /// Attributes collected by the flow.
     pub attributes: Attributes,
+    /// Since when it waits, for a call that comes back to the place it had; `None` = from now, by the queue's clock.
+    #[serde(default)]
+    pub entered_at: Option<Timestamp>,
 }
 
 /// Why a call left a queue without being answered.

@@ -26,6 +26,10 @@ pub const CALL_CHECK_EVERY: Duration = Duration::from_secs(60);
 pub const CALL_CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How long a queue goes on telling a call that it is released.
 pub const RELEASE_FOR: Duration = Duration::from_secs(120);
+/// How far back the time of a caller who comes back may lie; an older one is taken for a wrong clock.
+pub const RETURNS_WITHIN: Duration = Duration::from_secs(24 * 3_600);
+/// How long after its recovery a queue asks those of its agents again who have not announced themselves.
+pub const ASK_AGENTS_AGAIN: Duration = Duration::from_secs(2);
 /// How long an agent waits for the call's answer to `Connect` before it gives up (and waits for the answer to that).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an agent in conversation asks the call whether it goes on.

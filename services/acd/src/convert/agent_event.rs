@@ -1,14 +1,18 @@
 //! An agent's events as the journal keeps them.
 
 use trunkline_acd_core::{
-    AgentEvent, SessionId,
-    agent::{NextStatus, Notes, WrapUpEnd},
+    AgentEvent, AgentToCall, SessionId,
+    agent::{
+        Answer, CommandError, CommandRef, CommandReply, Console, DetachReason, NextStatus, Notes, WrapUpEnd,
+    },
 };
-use trunkline_proto::acd::v1::{self as pb, agent_event::Event};
+use trunkline_proto::acd::v1::{self as pb, agent_command_begun::Request, agent_event::Event};
 use trunkline_types::{CallId, Epoch, OfferId};
 
 use super::{
-    Malformed, Parsed, at, at_some, cause, micros_some, outcome, outcome_to, parse,
+    Malformed, Parsed,
+    agent_message::{action, control_of},
+    at, at_some, cause, micros_some, outcome, outcome_to, parse,
     queue_message::{commit, offer_card},
 };
 
@@ -30,6 +34,10 @@ pub(crate) fn kind(event: &AgentEvent) -> &'static str {
         AgentEvent::WrapUpEnded { .. } => "agent.wrap_up_ended",
         AgentEvent::NextStatusSet { .. } => "agent.next",
         AgentEvent::OutcomeSeen { .. } => "agent.outcome_seen",
+        AgentEvent::SessionAttached { .. } => "agent.session_attached",
+        AgentEvent::SessionDetached { .. } => "agent.session_detached",
+        AgentEvent::CommandBegun { .. } => "agent.command_begun",
+        AgentEvent::CommandEnded { .. } => "agent.command_ended",
     }
 }
 
@@ -45,6 +53,24 @@ fn offer_of(event: &AgentEvent) -> Option<&OfferId> {
         | AgentEvent::NotesSaved { offer, .. }
         | AgentEvent::WrapUpEnded { offer, .. }
         | AgentEvent::OutcomeSeen { offer, .. } => Some(offer),
+        AgentEvent::CommandBegun { request, .. } => match &**request {
+            AgentToCall::Control { offer, .. } | AgentToCall::RemakeMedia { offer, .. } => Some(offer),
+            _ => None,
+        },
+        AgentEvent::CommandEnded { answer, .. } => match &**answer {
+            Ok(CommandReply::Media { offer, .. }) => Some(offer),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn by_of(event: &AgentEvent) -> Option<&CommandRef> {
+    match event {
+        AgentEvent::OfferEnded { by, .. }
+        | AgentEvent::WrapUpExtended { by, .. }
+        | AgentEvent::WrapUpEnded { by, .. } => by.as_ref(),
+        AgentEvent::CommandBegun { by, .. } | AgentEvent::CommandEnded { by, .. } => Some(by),
         _ => None,
     }
 }
@@ -92,15 +118,86 @@ pub(crate) fn encode(event: &AgentEvent) -> pb::AgentEvent {
         }),
         AgentEvent::NextStatusSet { next, .. } => Event::Next(next_to(next.as_ref())),
         AgentEvent::OutcomeSeen { .. } => Event::OutcomeSeen(pb::AgentOutcomeSeen {}),
+        AgentEvent::SessionAttached { session, console, connection, .. } => {
+            Event::SessionAttached(pb::AgentSessionAttached {
+                session: session.0.clone(),
+                console: console.node.to_string(),
+                console_incarnation: console.incarnation,
+                connection: *connection,
+            })
+        }
+        AgentEvent::SessionDetached { session, reason, .. } => {
+            let (session, reason) = (session.0.clone(), reason.as_str().to_owned());
+            Event::SessionDetached(pb::AgentSessionDetached { session, reason })
+        }
+        AgentEvent::CommandBegun { control, request, .. } => {
+            Event::CommandBegun(pb::AgentCommandBegun { control: *control, request: request_to(request) })
+        }
+        AgentEvent::CommandEnded { control, answer, .. } => Event::CommandEnded(answer_to(*control, answer)),
     };
     let call_id = event.call().map(|call| call.to_string()).unwrap_or_default();
-    pb::AgentEvent { at_us: event.at().as_micros(), offer_id, call_id, event: Some(body) }
+    let by = by_of(event).map(|by| pb::AgentCommandRef { session: by.session.0.clone(), id: by.id.clone() });
+    pb::AgentEvent { at_us: event.at().as_micros(), offer_id, call_id, event: Some(body), by }
+}
+
+fn request_to(request: &AgentToCall) -> Option<Request> {
+    match request {
+        AgentToCall::Control { action, .. } => Some(Request::Call(control_of(action))),
+        AgentToCall::RemakeMedia { sdp_offer, .. } => {
+            Some(Request::Media(pb::ResumeMedia { sdp_offer: sdp_offer.clone(), take_over: false }))
+        }
+        // Nothing else is journalled as begun.
+        _ => None,
+    }
+}
+
+fn request(m: pb::AgentCommandBegun, offer: OfferId, session: &SessionId) -> Parsed<AgentToCall> {
+    let control = m.control;
+    Ok(match m.request.ok_or(Malformed("command_begun.request"))? {
+        Request::Call(call) => {
+            let action = action(call.control.ok_or(Malformed("command_begun.control"))?);
+            AgentToCall::Control { offer, control, action }
+        }
+        Request::Media(media) => {
+            let (session, sdp_offer) = (session.clone(), media.sdp_offer);
+            AgentToCall::RemakeMedia { offer, control, session, sdp_offer }
+        }
+    })
+}
+
+/// Only these answers end a request to the call; see `agent::conversation` in the core.
+fn answer_to(control: u64, answer: &Answer) -> pb::AgentCommandEnded {
+    let mut ended = pb::AgentCommandEnded { control, ..Default::default() };
+    match answer {
+        Ok(CommandReply::Done) => {}
+        Ok(CommandReply::Media { sdp_answer, .. }) => ended.sdp_answer.clone_from(sdp_answer),
+        Err(CommandError::Call { reason }) => {
+            (ended.error, ended.reason) = ("call".to_owned(), reason.clone());
+        }
+        Err(CommandError::CallEnded) => ended.error = "call_ended".to_owned(),
+        Err(other) => (ended.error, ended.reason) = ("call".to_owned(), other.to_string()),
+    }
+    ended
+}
+
+fn answer(m: pb::AgentCommandEnded, offer_id: &str) -> Parsed<Answer> {
+    Ok(match m.error.as_str() {
+        "" if offer_id.is_empty() => Ok(CommandReply::Done),
+        "" => {
+            let offer = parse("offer_id", offer_id)?;
+            Ok(CommandReply::Media { offer, sdp_answer: m.sdp_answer })
+        }
+        "call_ended" => Err(CommandError::CallEnded),
+        _ => Err(CommandError::Call { reason: m.reason }),
+    })
 }
 
 pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
     let when = at(event.at_us);
     let offer = || parse::<OfferId>("offer_id", &event.offer_id);
     let call = || parse::<CallId>("call_id", &event.call_id);
+    let by = event.by.clone().map(|by| CommandRef { session: SessionId(by.session), id: by.id });
+    let by_whom = || by.clone().ok_or(Malformed("by"));
     Ok(match event.event.ok_or(Malformed("event"))? {
         Event::SignedIn(m) => AgentEvent::SignedIn { at: when, session: SessionId(m.session) },
         Event::SignedOut(m) => AgentEvent::SignedOut { at: when, reason: m.reason },
@@ -124,6 +221,7 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
             offer: offer()?,
             call: call()?,
             outcome: outcome(m.outcome()).ok_or(Malformed("outcome"))?,
+            by,
         },
         Event::Connected(_) => AgentEvent::Connected { at: when, offer: offer()?, call: call()? },
         Event::Hold(m) => AgentEvent::HoldChanged { at: when, offer: offer()?, held: m.on_hold },
@@ -135,7 +233,7 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
             wrap_up_until: at_some(m.wrap_up_until_us),
         },
         Event::WrapUpExtended(m) => {
-            AgentEvent::WrapUpExtended { at: when, offer: offer()?, until: at(m.until_us) }
+            AgentEvent::WrapUpExtended { at: when, offer: offer()?, until: at(m.until_us), by }
         }
         Event::Notes(m) => {
             AgentEvent::NotesSaved { at: when, offer: offer()?, call: call()?, notes: Box::new(notes(m)) }
@@ -146,9 +244,36 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
             call: call()?,
             end: end(m.end())?,
             notes: Box::new(notes(m.notes.unwrap_or_default())),
+            by,
         },
         Event::Next(m) => AgentEvent::NextStatusSet { at: when, next: next(&m) },
         Event::OutcomeSeen(_) => AgentEvent::OutcomeSeen { at: when, offer: offer()? },
+        Event::SessionAttached(m) => AgentEvent::SessionAttached {
+            at: when,
+            session: SessionId(m.session),
+            console: Console {
+                node: parse("session_attached.console", &m.console)?,
+                incarnation: m.console_incarnation,
+            },
+            connection: m.connection,
+        },
+        Event::SessionDetached(m) => AgentEvent::SessionDetached {
+            at: when,
+            session: SessionId(m.session),
+            // Reasons are additive.
+            reason: DetachReason::parse(&m.reason).unwrap_or(DetachReason::Closed),
+        },
+        Event::CommandBegun(m) => {
+            let by = by_whom()?;
+            let (control, request) = (m.control, Box::new(request(m, offer()?, &by.session)?));
+            AgentEvent::CommandBegun { at: when, by, control, request }
+        }
+        Event::CommandEnded(m) => AgentEvent::CommandEnded {
+            at: when,
+            by: by_whom()?,
+            control: m.control,
+            answer: Box::new(answer(m, &event.offer_id)?),
+        },
     })
 }
 

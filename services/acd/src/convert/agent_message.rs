@@ -2,7 +2,7 @@
 
 use trunkline_acd_core::{
     Action, AgentInput, AgentToCall, CallToAgent, ConversationStatus, QueueToAgent, SessionId, Stamp,
-    agent::{Command, NextStatus, Notes, SessionInput},
+    agent::{Command, Console, DetachReason, NextStatus, Notes, SessionInput},
 };
 use trunkline_proto::{
     acd::v1::{self as pb, agent_command, agent_message::Message, call_control, call_to_agent},
@@ -80,6 +80,7 @@ pub(crate) fn from_call(m: pb::CallToAgent, before: ConversationStatus) -> Parse
         }
         // Passed on by the shell.
         call_to_agent::Event::Transcript(_) => return Err(Malformed("transcript")),
+        call_to_agent::Event::MediaMoved(_) => return Err(Malformed("media_moved")),
         call_to_agent::Event::Ended(e) => CallToAgent::Ended {
             offer,
             connected_at: at_some(e.connected_us),
@@ -99,14 +100,22 @@ pub(crate) fn status(state: &pb::AgentCallState) -> ConversationStatus {
     }
 }
 
-/// What a console session wants; `saved` are the notes as they stand. `None`: nothing for the core (a keep-alive).
-pub(crate) fn from_session(m: pb::AgentCommand, saved: &Notes) -> Parsed<Option<AgentInput>> {
+/// The console that speaks.
+pub(crate) fn console(m: &pb::AgentCommand) -> Parsed<Console> {
+    Ok(Console { node: parse("console", &m.console)?, incarnation: m.console_incarnation })
+}
+
+/// What a console session wants; `saved` are the notes as they stand.
+pub(crate) fn from_session(m: pb::AgentCommand, saved: &Notes) -> Parsed<AgentInput> {
     use agent_command::Command as Pb;
+    let console = console(&m)?;
     let session = SessionId(m.session);
+    let say =
+        |message| AgentInput::FromSession { session: session.clone(), console: console.clone(), message };
     let command = match m.command.ok_or(Malformed("command"))? {
-        Pb::Attach(_) => return Ok(Some(AgentInput::FromSession { session, message: SessionInput::Attach })),
-        Pb::Detach(_) => return Ok(Some(AgentInput::FromSession { session, message: SessionInput::Detach })),
-        Pb::Keepalive(_) => return Ok(None),
+        Pb::Attach(c) => return Ok(say(SessionInput::Attach { connection: c.connection })),
+        Pb::Detach(_) => return Ok(say(SessionInput::Detach { reason: DetachReason::Closed })),
+        Pb::Keepalive(_) => return Ok(say(SessionInput::Keepalive)),
         Pb::SetReady(_) => Command::Ready,
         Pb::SetNotReady(c) => Command::NotReady { reason: c.reason },
         Pb::SignOut(_) => Command::SignOut,
@@ -130,10 +139,25 @@ pub(crate) fn from_session(m: pb::AgentCommand, saved: &Notes) -> Parsed<Option<
             Command::SetNextStatus { next: (!c.ready).then_some(NextStatus::NotReady { reason: c.reason }) }
         }
     };
-    Ok(Some(AgentInput::FromSession { session, message: SessionInput::Command { id: m.id, command } }))
+    Ok(say(SessionInput::Command { id: m.id, command }))
 }
 
-fn action(control: call_control::Control) -> Action {
+/// The inverse of [`action`].
+pub(crate) fn control_of(action: &Action) -> pb::CallControl {
+    use call_control::Control;
+    let control = match action {
+        Action::Hold => Control::Hold(true),
+        Action::Resume => Control::Hold(false),
+        Action::Mute => Control::Mute(true),
+        Action::Unmute => Control::Mute(false),
+        Action::Digits(digits) => Control::Digits(digits.clone()),
+        Action::Hangup => Control::HangUp(true),
+        Action::PauseRecording(pause) => Control::PauseRecording(*pause),
+    };
+    pb::CallControl { control: Some(control) }
+}
+
+pub(crate) fn action(control: call_control::Control) -> Action {
     use call_control::Control;
     match control {
         Control::Hold(true) => Action::Hold,

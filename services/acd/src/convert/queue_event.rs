@@ -28,7 +28,16 @@ pub(crate) fn kind(event: &QueueEvent) -> &'static str {
 pub(crate) fn encode(event: &QueueEvent) -> pb::QueueEvent {
     let body = match event {
         QueueEvent::Enqueued {
-            seq, priority, rank_at, expires_at, target_at, short_until, enqueue, ..
+            at,
+            entered_at,
+            seq,
+            priority,
+            rank_at,
+            expires_at,
+            target_at,
+            short_until,
+            enqueue,
+            ..
         } => Event::Enqueued(pb::QueueEnqueued {
             entry: enqueue.entry,
             priority: i32::from(*priority),
@@ -39,6 +48,7 @@ pub(crate) fn encode(event: &QueueEvent) -> pb::QueueEvent {
             short_until_us: short_until.as_micros(),
             card: Some(card(&enqueue.caller, &enqueue.caller_name, &enqueue.dialled, &enqueue.attributes)),
             requested_priority: enqueue.priority.map(i32::from),
+            entered_us: if entered_at == at { 0 } else { entered_at.as_micros() },
         }),
         QueueEvent::Refused { entry, cause, .. } => {
             Event::Refused(pb::QueueRefused { entry: *entry, cause: cause.as_str().to_owned() })
@@ -89,6 +99,7 @@ pub(crate) fn decode(event: pb::QueueEvent) -> Parsed<QueueEvent> {
             let card = m.card.unwrap_or_default();
             QueueEvent::Enqueued {
                 at: when,
+                entered_at: at_some(m.entered_us).unwrap_or(when),
                 call,
                 seq: m.seq,
                 priority: priority(m.priority),
@@ -103,6 +114,7 @@ pub(crate) fn decode(event: pb::QueueEvent) -> Parsed<QueueEvent> {
                     caller_name: card.caller_name,
                     dialled: card.dialled,
                     attributes: card.attributes.into_iter().collect(),
+                    entered_at: None,
                 }),
             }
         }

@@ -10,7 +10,7 @@ use trunkline_proto::{
 };
 use trunkline_types::{Epoch, QueueId};
 
-use super::{Malformed, Parsed, at, card, micros, outcome, parse, span};
+use super::{Malformed, Parsed, at, at_some, card, micros, outcome, parse, span};
 
 /// What a queue is told.
 pub(crate) fn input(message: pb::QueueMessage) -> Parsed<QueueInput> {
@@ -128,6 +128,8 @@ fn enqueue(m: &pb::Enqueue) -> Enqueue {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
+        // A call's first stay begins when the queue says so: clocks of nodes disagree.
+        entered_at: at_some(m.entered_us).filter(|_| m.entry > 0),
     }
 }
 

@@ -30,8 +30,10 @@ pub(crate) fn snapshot(
             NextStatus::SignedOut => NextPb { ready: false, reason: "signed_out".to_owned() },
         }),
         microphone: view.microphone.as_ref().map(|s| s.0.clone()).unwrap_or_default(),
-        sessions: view.sessions.iter().map(|s| s.0.clone()).collect(),
+        sessions: view.sessions.iter().map(|attached| attached.session.0.clone()).collect(),
         queues,
+        epoch: view.epoch.0,
+        version: view.version,
         ..AgentSnapshot::default()
     };
     match &view.status {
@@ -50,6 +52,8 @@ pub(crate) fn snapshot(
                 muted: *muted,
                 recording: call.recording,
                 caller_held: call.caller_held,
+                recording_paused: call.recording_paused,
+                media_generation: call.media_generation,
                 notes: notes.text.clone(),
                 ..call_view(&offer.to_string(), card)
             });

@@ -126,7 +126,13 @@ impl AgentState {
             Event::Hold(e) => self.hold(at, e.on_hold),
             Event::CallEnded(_) => self.ended(at),
             Event::WrapUpEnded(_) => return self.wrapped_up(at),
-            Event::WrapUpExtended(_) | Event::Notes(_) | Event::OutcomeSeen(_) => {}
+            Event::WrapUpExtended(_)
+            | Event::Notes(_)
+            | Event::OutcomeSeen(_)
+            | Event::SessionAttached(_)
+            | Event::SessionDetached(_)
+            | Event::CommandBegun(_)
+            | Event::CommandEnded(_) => {}
             Event::Next(e) => self.next.clone_from(&e.reason),
         }
         None
@@ -210,7 +216,7 @@ mod tests {
     use super::*;
 
     fn event(s: i64, event: Event) -> AgentEvent {
-        AgentEvent { at_us: s * 1_000_000, offer_id: "o".into(), call_id: "c".into(), event: Some(event) }
+        AgentEvent { at_us: s * 1_000_000, offer_id: "o".into(), call_id: "c".into(), event: Some(event), by: None }
     }
 
     #[test]

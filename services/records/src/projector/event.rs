@@ -8,8 +8,17 @@ use trunkline_proto::{
 };
 use trunkline_types::EntityKind;
 
-/// What happens inside a call and is in no record.
-const UNRECORDED: [&str; 4] = ["call.dialog", "call.media_session", "call.leg_added", "call.leg_released"];
+/// What happens inside a call, or at an agent's desk, and is in no record.
+const UNRECORDED: [&str; 8] = [
+    "call.dialog",
+    "call.media_session",
+    "call.leg_added",
+    "call.leg_released",
+    "agent.session_attached",
+    "agent.session_detached",
+    "agent.command_begun",
+    "agent.command_ended",
+];
 
 pub(super) enum Body {
     Call(CallEvent),

@@ -1,16 +1,26 @@
 use serde::{Deserialize, Serialize};
 use trunkline_types::OfferId;
 
-use super::Notes;
+use super::{DetachReason, Notes};
 use crate::{Action, SessionId};
 
 /// From a console session.
 #[derive(Clone, PartialEq, Debug)]
 pub enum SessionInput {
-    /// A console is there (a tab opened, or its socket came back). Signs the agent in if needed.
-    Attach,
-    /// A console went away (its socket closed).
-    Detach,
+    /// A console is there (a tab opened, its socket came back, or it came to another console). Signs the agent in if
+    /// needed.
+    Attach {
+        /// Counts the connections of this session over all consoles, as the page counts them: the highest has the session.
+        /// 0 = not told: this one has it.
+        connection: u64,
+    },
+    /// The console says that the page is still there. Attaches a session that is not attached (any more).
+    Keepalive,
+    /// The session is gone from this console.
+    Detach {
+        /// Why.
+        reason: DetachReason,
+    },
     /// The agent wants something. `id` is the client's; the same `(session, id)` again gets the same answer.
     Command {
         /// The client's id of the command.

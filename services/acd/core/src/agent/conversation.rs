@@ -3,11 +3,11 @@
 use trunkline_types::{CallId, OfferId, ReleaseCause, Timestamp};
 
 use super::{
-    Agent, AgentEvent, Answer, CommandError, CommandReply, Key, Outbox, PendingControl, WrapUpEnd,
-    state::Slot,
+    Agent, AgentEvent, Answer, CommandError, CommandRef, CommandReply, Key, Outbox, PendingControl,
+    WrapUpEnd, state::Slot,
 };
 use crate::{
-    Action, AgentToCall, CallToAgent, ConversationStatus, Outcome, SessionId,
+    Action, AgentToCall, CallToAgent, ConversationStatus, Outcome,
     protocol::{self, RESEND_FIRST, RESEND_MOST},
     timers::backoff,
 };
@@ -26,22 +26,19 @@ impl Agent {
                 if self.is_connecting(&offer) {
                     let cause = cause.as_str().to_owned();
                     self.answer_accept(Err(CommandError::ConnectFailed { cause }), out);
-                    self.end_offer(Outcome::Failed, now, out);
+                    self.end_offer(Outcome::Failed, None, now, out);
                 }
             }
             CallToAgent::MediaRemade { offer, control, sdp_answer } => {
                 if let Some(pending) = self.take_control(&offer, control) {
-                    if let AgentToCall::RemakeMedia { session, .. } = pending.message {
-                        self.microphone = Some(session);
-                        self.changed = true;
-                    }
-                    self.answer_control(pending.asker, Ok(CommandReply::Media { offer, sdp_answer }), out);
+                    let answer = Ok(CommandReply::Media { offer, sdp_answer });
+                    self.end_control(control, pending, answer, now, out);
                 }
             }
             CallToAgent::ControlDone { offer, control, status } => {
                 self.status(&offer, status, now, out);
                 if let Some(pending) = self.take_control(&offer, control) {
-                    self.answer_control(pending.asker, Ok(CommandReply::Done), out);
+                    self.end_control(control, pending, Ok(CommandReply::Done), now, out);
                 }
             }
             CallToAgent::ControlFailed { offer, control, error } => {
@@ -50,7 +47,7 @@ impl Agent {
                         self.hanging_up = false;
                         self.changed = true;
                     }
-                    self.answer_control(pending.asker, Err(CommandError::Call { reason: error }), out);
+                    self.end_control(control, pending, Err(CommandError::Call { reason: error }), now, out);
                 }
             }
             CallToAgent::Status { offer, status } => self.status(&offer, status, now, out),
@@ -123,7 +120,7 @@ impl Agent {
         if self.is_connecting(offer) {
             let Some(connected_at) = connected_at else {
                 self.answer_accept(Err(CommandError::CallerGone), out);
-                self.end_offer(Outcome::CallerGone, now, out);
+                self.end_offer(Outcome::CallerGone, None, now, out);
                 return;
             };
             // "Connected" was overtaken.
@@ -149,10 +146,12 @@ impl Agent {
             self.timers.cancel(&Key::Control(control));
             let hangup = matches!(pending.message, AgentToCall::Control { action: Action::Hangup, .. });
             let answer = if hangup { Ok(CommandReply::Done) } else { Err(CommandError::CallEnded) };
-            self.answer_control(pending.asker, answer, out);
+            if let Some(by) = pending.asker {
+                self.answer(by.session, by.id, answer, out);
+            }
         }
         if wrap_up_until.is_none() {
-            self.end_wrap_up(WrapUpEnd::None, now, out);
+            self.end_wrap_up(WrapUpEnd::None, None, now, out);
         }
     }
 
@@ -193,7 +192,7 @@ impl Agent {
     /// Starts a request to the call of the conversation in the slot.
     pub(super) fn control(
         &mut self,
-        asker: Option<(SessionId, String)>,
+        asker: Option<CommandRef>,
         action: Action,
         now: Timestamp,
         out: &mut Outbox,
@@ -210,8 +209,7 @@ impl Agent {
 
     pub(super) fn remake_media(
         &mut self,
-        session: SessionId,
-        id: String,
+        by: CommandRef,
         sdp_offer: String,
         now: Timestamp,
         out: &mut Outbox,
@@ -219,18 +217,21 @@ impl Agent {
         let Some((offer, _)) = self.talking() else { return };
         let offer = offer.clone();
         let control = self.next_control();
-        let message = AgentToCall::RemakeMedia { offer, control, session: session.clone(), sdp_offer };
-        self.start(control, Some((session, id)), message, now, out);
+        let message = AgentToCall::RemakeMedia { offer, control, session: by.session.clone(), sdp_offer };
+        self.start(control, Some(by), message, now, out);
     }
 
     fn start(
         &mut self,
         control: u64,
-        asker: Option<(SessionId, String)>,
+        asker: Option<CommandRef>,
         message: AgentToCall,
         now: Timestamp,
         out: &mut Outbox,
     ) {
+        if let Some(by) = &asker {
+            self.begin(by, control, &message, now, out);
+        }
         self.controls.insert(control, PendingControl { asker, message, attempts: 0 });
         self.control_due(control, now, out);
     }
@@ -253,14 +254,9 @@ impl Agent {
         self.controls.remove(&control)
     }
 
-    fn answer_control(&mut self, asker: Option<(SessionId, String)>, answer: Answer, out: &mut Outbox) {
-        if let Some((session, id)) = asker {
-            self.answer(session, id, answer, out);
-        }
-    }
-
     fn answer_accept(&mut self, answer: Answer, out: &mut Outbox) {
-        let accepting = self.accepting.take();
-        self.answer_control(accepting, answer, out);
+        if let Some(by) = self.accepting.take() {
+            self.answer(by.session, by.id, answer, out);
+        }
     }
 }

@@ -3,14 +3,12 @@
 use trunkline_types::{OfferId, Timestamp};
 
 use super::{
-    Agent, AgentEffect, AgentEvent, AgentStatus, AgentView, Answer, Command, CommandError, CommandReply,
+    Agent, AgentEvent, AgentStatus, AgentView, Command, CommandError, CommandRef, CommandReply, Console,
     NextStatus, Notes, Outbox, SessionInput, WrapUpEnd,
     state::{Contact, Slot},
 };
 use crate::{Action, Outcome, SessionId};
 
-/// Answers kept for clients that ask again after a reconnect.
-const ANSWERS_KEPT: usize = 64;
 /// Requests to the call under way at a time.
 const CONTROLS_MOST: usize = 16;
 /// Longest SDP, in bytes.
@@ -61,14 +59,20 @@ impl Agent {
     pub(super) fn on_session(
         &mut self,
         session: SessionId,
+        console: Console,
         message: SessionInput,
         now: Timestamp,
         out: &mut Outbox,
     ) {
         match message {
-            SessionInput::Attach => self.attach(session, now, out),
-            SessionInput::Detach => self.detach(&session, now),
-            SessionInput::Command { id, command } => self.command(session, id, command, now, out),
+            SessionInput::Attach { connection } => self.attach(session, console, connection, now, out),
+            SessionInput::Keepalive => self.keep_alive(session, console, now, out),
+            SessionInput::Detach { reason } => self.detach(&session, &console, reason, now, out),
+            SessionInput::Command { id, command } => {
+                if !self.is_superseded(&session, &console, out) {
+                    self.command(session, id, command, now, out);
+                }
+            }
         }
     }
 
@@ -80,18 +84,14 @@ impl Agent {
         now: Timestamp,
         out: &mut Outbox,
     ) {
-        let known = self.answered.iter().find(|(s, i, _)| *s == session && *i == id);
-        if let Some((_, _, answer)) = known {
-            Self::tell_answer(session, id, answer.clone(), out);
+        if let Some(answer) = self.known_answer(&session, &id) {
+            Self::tell_answer(session, id, answer, out);
             return;
         }
-        let under_way = |asker: &(SessionId, String)| asker.0 == session && asker.1 == id;
-        if self.accepting.as_ref().is_some_and(under_way)
-            || self.controls.values().any(|pending| pending.asker.as_ref().is_some_and(under_way))
-        {
+        if self.is_under_way(&session, &id) {
             return;
         }
-        if !self.sessions.contains(&session) {
+        if !self.is_attached(&session) {
             Self::tell_answer(session, id, Err(CommandError::NotAttached), out);
             return;
         }
@@ -100,22 +100,6 @@ impl Agent {
             Ok(None) => {}
             Err(error) => self.answer(session, id, Err(error), out),
         }
-    }
-
-    /// Answers a command and keeps the answer for a client that asks again.
-    pub(super) fn answer(&mut self, session: SessionId, id: String, answer: Answer, out: &mut Outbox) {
-        if self.answered.len() == ANSWERS_KEPT {
-            self.answered.pop_front();
-        }
-        self.answered.push_back((session.clone(), id.clone(), answer.clone()));
-        Self::tell_answer(session, id, answer, out);
-    }
-
-    fn tell_answer(session: SessionId, id: String, answer: Answer, out: &mut Outbox) {
-        out.effect(match answer {
-            Ok(reply) => AgentEffect::CommandDone { session, id, reply },
-            Err(error) => AgentEffect::CommandFailed { session, id, error },
-        });
     }
 
     fn wrong_state<T>(&self) -> Result<T, CommandError> {
@@ -131,6 +115,7 @@ impl Agent {
         now: Timestamp,
         out: &mut Outbox,
     ) -> Result<Option<CommandReply>, CommandError> {
+        let by = || CommandRef { session: session.clone(), id: id.to_owned() };
         match command {
             Command::Ready => self.set_status(session, None, now, out),
             Command::NotReady { reason } => {
@@ -149,19 +134,23 @@ impl Agent {
             }
             Command::Accept { offer, sdp_offer } => {
                 check_sdp(&sdp_offer)?;
+                if self.has_accepted(session, &offer) {
+                    // Connected while nobody could tell: the same page's audio anew.
+                    return self.new_media(session, id, sdp_offer, now, out);
+                }
                 self.accept(session, id, &offer, sdp_offer, now, out)?;
                 return Ok(None);
             }
             Command::Decline { offer } => match &self.state.slot {
                 Slot::Ringing { contact, .. } if contact.offer == offer => {
-                    self.end_offer(Outcome::Declined, now, out);
+                    self.end_offer(Outcome::Declined, Some(by()), now, out);
                 }
                 _ => return Err(CommandError::OfferOver),
             },
             Command::Control { action } => {
                 check_action(&action)?;
                 self.may_control()?;
-                self.control(Some((session.clone(), id.to_owned())), action, now, out);
+                self.control(Some(by()), action, now, out);
                 return Ok(None);
             }
             Command::ResumeMedia { sdp_offer } => {
@@ -177,9 +166,9 @@ impl Agent {
                     return self.wrong_state();
                 }
                 self.save_notes(notes, true, now, out)?;
-                self.end_wrap_up(WrapUpEnd::ByAgent, now, out);
+                self.end_wrap_up(WrapUpEnd::ByAgent, Some(by()), now, out);
             }
-            Command::ExtendWrapUp => self.extend_wrap_up(now, out)?,
+            Command::ExtendWrapUp => self.extend_wrap_up(by(), now, out)?,
         }
         Ok(Some(CommandReply::Done))
     }
@@ -229,18 +218,24 @@ impl Agent {
             Slot::Connecting { contact, session: owner, .. }
                 if contact.offer == *offer && owner == session && self.accepting.is_none() =>
             {
-                self.accepting = Some((session.clone(), id.to_owned()));
+                self.accepting = Some(CommandRef { session: session.clone(), id: id.to_owned() });
                 return Ok(());
             }
             _ => return Err(CommandError::OfferOver),
         }
         let connect_until = Self::connect_until(now);
         let (offer, session) = (offer.clone(), session.clone());
-        self.accepting = Some((session.clone(), id.to_owned()));
+        self.accepting = Some(CommandRef { session: session.clone(), id: id.to_owned() });
         self.connect_attempts = 0;
         self.record(AgentEvent::Accepted { at: now, offer, session, sdp_offer, connect_until }, out);
         self.connect_due(now, out);
         Ok(())
+    }
+
+    /// The session talks under this offer, which it accepted.
+    fn has_accepted(&self, session: &SessionId, offer: &OfferId) -> bool {
+        matches!(&self.state.slot, Slot::Talking { contact, session: owner, .. }
+            if contact.offer == *offer && owner == session)
     }
 
     fn may_control(&self) -> Result<(), CommandError> {
@@ -260,7 +255,8 @@ impl Agent {
     ) -> Result<Option<CommandReply>, CommandError> {
         check_sdp(&sdp_offer)?;
         self.may_control()?;
-        self.remake_media(session.clone(), id.to_owned(), sdp_offer, now, out);
+        let by = CommandRef { session: session.clone(), id: id.to_owned() };
+        self.remake_media(by, sdp_offer, now, out);
         Ok(None)
     }
 
@@ -283,7 +279,12 @@ impl Agent {
         Ok(())
     }
 
-    fn extend_wrap_up(&mut self, now: Timestamp, out: &mut Outbox) -> Result<(), CommandError> {
+    fn extend_wrap_up(
+        &mut self,
+        by: CommandRef,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) -> Result<(), CommandError> {
         let Slot::WrapUp { contact, until, extended, .. } = &self.state.slot else {
             return self.wrong_state();
         };
@@ -295,6 +296,7 @@ impl Agent {
             at: now,
             offer: contact.offer.clone(),
             until: until.plus(self.config.wrap_up_extension),
+            by: Some(by),
         };
         self.record(event, out);
         Ok(())
@@ -337,12 +339,13 @@ impl Agent {
         AgentView {
             agent: self.id.clone(),
             display_name: self.config.display_name.clone(),
+            epoch: self.epoch,
             version: self.view_version,
             status,
             since: self.state.since,
             next: self.state.next.clone(),
-            sessions: self.sessions.clone(),
-            microphone: self.microphone.clone(),
+            sessions: self.state.sessions.clone(),
+            microphone: self.state.microphone.clone(),
         }
     }
 }

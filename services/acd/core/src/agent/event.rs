@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 use trunkline_types::{CallId, OfferId, ReleaseCause, Timestamp};
 
-use super::{NextStatus, WrapUpEnd};
-use crate::{OfferCard, Outcome, SessionId};
+use super::{Answer, CommandRef, Console, DetachReason, NextStatus, WrapUpEnd};
+use crate::{AgentToCall, OfferCard, Outcome, SessionId};
 
 /// What an agent's slot went through: what its journal holds. Additive: fields may be added with a default, never
 /// changed. Times in each state, AHT and occupancy are folds of these ([`crate::agent::AgentTotals`]).
@@ -71,6 +71,8 @@ pub enum AgentEvent {
         call: CallId,
         /// How.
         outcome: Outcome,
+        /// The command that ended it, if one did.
+        by: Option<CommandRef>,
     },
     /// The conversation has begun. (The outcome `Answered` is kept until the queue has seen it.)
     Connected {
@@ -111,6 +113,8 @@ pub enum AgentEvent {
         offer: OfferId,
         /// Now until then.
         until: Timestamp,
+        /// The command that asked for it.
+        by: Option<CommandRef>,
     },
     /// Notes, tags and disposition as they stand.
     NotesSaved {
@@ -135,6 +139,8 @@ pub enum AgentEvent {
         end: WrapUpEnd,
         /// What was written.
         notes: Box<Notes>,
+        /// The command that finished it, if one did.
+        by: Option<CommandRef>,
     },
     /// Chosen for after the call; `None` = ready.
     NextStatusSet {
@@ -149,6 +155,48 @@ pub enum AgentEvent {
         at: Timestamp,
         /// The offer.
         offer: OfferId,
+    },
+    /// A console is there, or a session came to another console.
+    SessionAttached {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        session: SessionId,
+        /// Who serves it.
+        console: Console,
+        /// Which connection of the page this is; 0 = not told.
+        connection: u64,
+    },
+    /// A console is gone.
+    SessionDetached {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: DetachReason,
+    },
+    /// A request to the call, before it leaves.
+    CommandBegun {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        by: CommandRef,
+        /// Its number.
+        control: u64,
+        /// What: [`AgentToCall::Control`] or [`AgentToCall::RemakeMedia`].
+        request: Box<AgentToCall>,
+    },
+    /// The call has answered a request.
+    CommandEnded {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        by: CommandRef,
+        /// Its number.
+        control: u64,
+        /// What its command was told.
+        answer: Box<Answer>,
     },
 }
 
@@ -191,7 +239,11 @@ impl AgentEvent {
             | Self::NotesSaved { at, .. }
             | Self::WrapUpEnded { at, .. }
             | Self::NextStatusSet { at, .. }
-            | Self::OutcomeSeen { at, .. } => *at,
+            | Self::OutcomeSeen { at, .. }
+            | Self::SessionAttached { at, .. }
+            | Self::SessionDetached { at, .. }
+            | Self::CommandBegun { at, .. }
+            | Self::CommandEnded { at, .. } => *at,
         }
     }
 

@@ -19,8 +19,10 @@ mod command;
 mod conversation;
 mod desk;
 mod event;
+mod memory;
 mod offers;
 mod presence;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use command::{Command, CommandError, CommandReply, NextStatus, SessionInput, WrapUpEnd};
 pub use event::{AgentEvent, Notes};
+pub use memory::CommandRef;
+pub use sessions::{Attached, Console, DetachReason};
 pub use state::AgentSnapshot;
 pub use totals::AgentTotals;
 use trunkline_types::{AgentId, CallId, Epoch, Machine, OfferId, QueueId, TenantId, Timestamp};
@@ -64,6 +68,8 @@ pub enum AgentInput {
     FromSession {
         /// Which.
         session: SessionId,
+        /// The console that says so.
+        console: Console,
         /// What.
         message: SessionInput,
     },
@@ -98,6 +104,15 @@ pub enum AgentEffect {
         id: String,
         /// What it gave.
         reply: CommandReply,
+    },
+    /// Tell a console that a session of it is at another one now.
+    Superseded {
+        /// Which session.
+        session: SessionId,
+        /// Whom to tell.
+        console: Console,
+        /// Who has it.
+        by: Console,
     },
     /// A session's command was not done.
     CommandFailed {
@@ -151,13 +166,14 @@ struct Announcement {
 #[derive(Debug)]
 struct PendingControl {
     /// Who waits for the answer; `None` = nobody (the agent core itself asked).
-    asker: Option<(SessionId, String)>,
+    asker: Option<CommandRef>,
     message: AgentToCall,
     attempts: u32,
 }
 
 type Outbox = trunkline_types::Outbox<AgentEvent, AgentEffect>;
-type Answer = Result<CommandReply, CommandError>;
+/// What a command gave, or why it was not done.
+pub type Answer = Result<CommandReply, CommandError>;
 
 /// An agent. See the [module](self).
 #[derive(Debug)]
@@ -168,7 +184,6 @@ pub struct Agent {
     config: Box<AgentConfig>,
     state: AgentSnapshot,
     protocol: Protocol,
-    sessions: Vec<SessionId>,
     /// Since when no console is attached.
     alone_since: Option<Timestamp>,
     hold: Option<Hold>,
@@ -181,11 +196,10 @@ pub struct Agent {
     announce_anew: bool,
     outcome_attempts: BTreeMap<OfferId, u32>,
     connect_attempts: u32,
-    accepting: Option<(SessionId, String)>,
+    accepting: Option<CommandRef>,
     controls: BTreeMap<u64, PendingControl>,
     last_control: u64,
     answered: VecDeque<(SessionId, String, Answer)>,
-    microphone: Option<SessionId>,
     muted: bool,
     status_version: Option<u64>,
     hanging_up: bool,
@@ -215,7 +229,6 @@ impl Agent {
             config: Box::new(config),
             state: snapshot,
             protocol: Protocol::default(),
-            sessions: Vec::new(),
             alone_since: Some(Timestamp::ZERO),
             hold: None,
             over: BTreeMap::new(),
@@ -230,7 +243,6 @@ impl Agent {
             controls: BTreeMap::new(),
             last_control: 0,
             answered: VecDeque::new(),
-            microphone: None,
             muted: false,
             status_version: None,
             hanging_up: false,
@@ -356,7 +368,9 @@ impl Machine for Agent {
         match input {
             AgentInput::FromQueue { queue, message } => self.on_queue(&queue, message, now, out),
             AgentInput::FromCall { call, message } => self.on_call(call, message, now, out),
-            AgentInput::FromSession { session, message } => self.on_session(session, message, now, out),
+            AgentInput::FromSession { session, console, message } => {
+                self.on_session(session, console, message, now, out);
+            }
             AgentInput::Configure(config) => self.configure(config, out),
         }
         self.settle_step(now, out);
@@ -381,28 +395,31 @@ impl Machine for Agent {
                 self.outcome_attempts.remove(offer);
                 self.timers.cancel(&Key::Outcome(offer.clone()));
             }
-            AgentEvent::Accepted { session, .. } => self.microphone = Some(session.clone()),
             AgentEvent::Connected { .. } => {
                 self.muted = false;
                 self.hanging_up = false;
                 self.status_version = None;
             }
-            AgentEvent::CallEnded { .. } | AgentEvent::OfferEnded { .. } => self.microphone = None,
             _ => {}
         }
     }
 
     fn recovered(&mut self, now: Timestamp, out: &mut Outbox) {
-        // Consoles attach anew; until then the agent is as good as just left alone.
-        self.alone_since = Some(now);
-        self.announce_anew = true;
+        // An agent without a console is as good as just left alone.
+        self.alone_since = self.state.sessions.is_empty().then_some(now);
+        // Nobody believes a signed-out agent to be available; whoever is to know of it asks.
+        self.announce_anew = self.state.slot != Slot::SignedOut;
+        self.announced = (!self.announce_anew).then_some(false);
         let unseen: Vec<OfferId> = self.state.unseen.keys().cloned().collect();
         for offer in unseen {
             self.tell_outcome(&offer, now, out);
         }
         match self.state.slot {
             Slot::Connecting { .. } => self.connect_due(now, out),
-            Slot::Talking { .. } => self.ask_due(now, out),
+            Slot::Talking { .. } => {
+                self.ask_due(now, out);
+                self.go_on_asking(now, out);
+            }
             // Between two events of one step: what should have followed.
             Slot::NotReady { ref reason } if matches!(reason.as_str(), "wrap_up_ended" | "caller_gone") => {
                 self.go_on(now, out);

@@ -2,7 +2,7 @@
 
 use trunkline_types::{Epoch, OfferId, QueueId, Timestamp};
 
-use super::{Agent, AgentEvent, Hold, Key, NextStatus, Outbox, WrapUpEnd, state::Slot};
+use super::{Agent, AgentEvent, CommandRef, Hold, Key, NextStatus, Outbox, WrapUpEnd, state::Slot};
 use crate::{
     AfterOffer, AgentToQueue, OfferCard, Outcome, QueueToAgent, RefuseReason, Stamp,
     protocol::{self, HOLD},
@@ -155,7 +155,7 @@ impl Agent {
     fn cancel(&mut self, queue: &QueueId, offer: &OfferId, now: Timestamp, out: &mut Outbox) {
         match &self.state.slot {
             Slot::Ringing { contact, .. } if contact.offer == *offer => {
-                self.end_offer(Outcome::CallerGone, now, out);
+                self.end_offer(Outcome::CallerGone, None, now, out);
             }
             // The call decides what comes of a connection under way, and it is being asked.
             Slot::Connecting { contact, .. } if contact.offer == *offer => {}
@@ -168,11 +168,17 @@ impl Agent {
     }
 
     /// The offer in the slot came to nothing.
-    pub(super) fn end_offer(&mut self, outcome: Outcome, now: Timestamp, out: &mut Outbox) {
+    pub(super) fn end_offer(
+        &mut self,
+        outcome: Outcome,
+        by: Option<CommandRef>,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
         let Some(contact) = self.state.slot.contact() else { return };
         let (offer, call, idle_since) = (contact.offer.clone(), contact.card.call, contact.idle_since);
         self.timers.cancel(&Key::Connect);
-        self.record(AgentEvent::OfferEnded { at: now, offer: offer.clone(), call, outcome }, out);
+        self.record(AgentEvent::OfferEnded { at: now, offer: offer.clone(), call, outcome, by }, out);
         self.tell_outcome(&offer, now, out);
         if self.state.next.is_some() {
             self.go_on(now, out);
@@ -217,13 +223,21 @@ impl Agent {
     /// The ring or the wrap-up is over.
     pub(super) fn slot_due(&mut self, now: Timestamp, out: &mut Outbox) {
         match &self.state.slot {
-            Slot::Ringing { until, .. } if *until <= now => self.end_offer(Outcome::Missed, now, out),
-            Slot::WrapUp { until, .. } if *until <= now => self.end_wrap_up(WrapUpEnd::TimedOut, now, out),
+            Slot::Ringing { until, .. } if *until <= now => self.end_offer(Outcome::Missed, None, now, out),
+            Slot::WrapUp { until, .. } if *until <= now => {
+                self.end_wrap_up(WrapUpEnd::TimedOut, None, now, out)
+            }
             _ => {}
         }
     }
 
-    pub(super) fn end_wrap_up(&mut self, end: WrapUpEnd, now: Timestamp, out: &mut Outbox) {
+    pub(super) fn end_wrap_up(
+        &mut self,
+        end: WrapUpEnd,
+        by: Option<CommandRef>,
+        now: Timestamp,
+        out: &mut Outbox,
+    ) {
         let Some(contact) = self.state.slot.contact() else { return };
         let event = AgentEvent::WrapUpEnded {
             at: now,
@@ -231,6 +245,7 @@ impl Agent {
             call: contact.card.call,
             end,
             notes: Box::new(contact.notes.clone()),
+            by,
         };
         self.record(event, out);
         self.go_on(now, out);

@@ -1,47 +1,18 @@
-//! Consoles that come and go, and what queues are told of it.
+//! What queues are told of an agent, and what follows when nobody is at the desk.
 
 use trunkline_types::{QueueId, Timestamp};
 
 use super::{Agent, AgentEvent, Announcement, Key, Outbox, state::Slot};
 use crate::{
-    Action, AgentConfig, AgentToQueue, Outcome, SessionId, Stamp,
+    Action, AgentConfig, AgentToQueue, Outcome, Stamp,
     protocol::{self, ANNOUNCE_EVERY, AVAILABLE_VALIDITY, HOLD, RESEND_FIRST, RESEND_MOST, RING_ALONE},
     timers::backoff,
 };
 
-/// At most so many consoles; the oldest is forgotten.
-const SESSIONS_MOST: usize = 16;
-
 impl Agent {
     /// Ready, free, and with a console that could ring.
     pub(super) fn is_available(&self) -> bool {
-        matches!(self.state.slot, Slot::Ready { .. }) && !self.sessions.is_empty()
-    }
-
-    pub(super) fn attach(&mut self, session: SessionId, now: Timestamp, out: &mut Outbox) {
-        self.changed = true;
-        self.alone_since = None;
-        if !self.sessions.contains(&session) {
-            if self.sessions.len() == SESSIONS_MOST {
-                self.sessions.remove(0);
-            }
-            self.sessions.push(session.clone());
-        }
-        if self.state.slot == Slot::SignedOut {
-            self.record(AgentEvent::SignedIn { at: now, session }, out);
-        }
-    }
-
-    pub(super) fn detach(&mut self, session: &SessionId, now: Timestamp) {
-        let before = self.sessions.len();
-        self.sessions.retain(|attached| attached != session);
-        if self.sessions.len() == before {
-            return;
-        }
-        self.changed = true;
-        if self.sessions.is_empty() {
-            self.alone_since = Some(now);
-        }
+        matches!(self.state.slot, Slot::Ready { .. }) && !self.state.sessions.is_empty()
     }
 
     pub(super) fn alone_deadline(&self, _now: Timestamp) -> Option<Timestamp> {
@@ -62,7 +33,7 @@ impl Agent {
             Slot::Ready { .. } | Slot::NotReady { .. } => {
                 self.record(AgentEvent::SignedOut { at: now, reason: "disconnected".into() }, out);
             }
-            Slot::Ringing { .. } => self.end_offer(Outcome::AgentGone, now, out),
+            Slot::Ringing { .. } => self.end_offer(Outcome::AgentGone, None, now, out),
             Slot::Talking { .. } => self.control(None, Action::Hangup, now, out),
             _ => {}
         }
@@ -106,7 +77,7 @@ impl Agent {
 
     fn send_announcement(&mut self, queue: &QueueId, now: Timestamp, out: &mut Outbox) {
         let idle_since = match self.state.slot {
-            Slot::Ready { idle_since } if !self.sessions.is_empty() => Some(idle_since),
+            Slot::Ready { idle_since } if !self.state.sessions.is_empty() => Some(idle_since),
             _ => None,
         };
         let Some(announcement) = self.announcements.get_mut(queue) else { return };
@@ -160,11 +131,6 @@ impl Agent {
         self.config = config;
         self.announce_anew = true;
         self.changed = true;
-    }
-
-    /// The microphone is with a session that is attached.
-    pub(super) fn microphone_elsewhere(&self, session: &SessionId) -> Option<SessionId> {
-        self.microphone.clone().filter(|owner| owner != session && self.sessions.contains(owner))
     }
 
     /// How long a connection may take.

@@ -1,10 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use trunkline_types::{OfferId, QueueId, ReleaseCause, Timestamp};
 
-use super::{AgentEvent, AgentTotals, NextStatus, Notes};
-use crate::{OfferCard, Outcome, SessionId};
+use super::{
+    AgentEvent, AgentTotals, Attached, CommandReply, NextStatus, Notes,
+    memory::{Begun, Remembered},
+};
+use crate::{AgentToCall, OfferCard, Outcome, SessionId};
 
 /// The durable part of an agent: what its events add up to.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -15,6 +18,18 @@ pub struct AgentSnapshot {
     /// Offers that are over and whose queue has not seen it yet.
     pub(crate) unseen: BTreeMap<OfferId, Ending>,
     pub(crate) totals: AgentTotals,
+    /// Consoles that are attached, oldest first.
+    #[serde(default)]
+    pub(crate) sessions: Vec<Attached>,
+    /// The session with the microphone.
+    #[serde(default)]
+    pub(crate) microphone: Option<SessionId>,
+    /// Answers of commands that must not be done twice.
+    #[serde(default)]
+    pub(crate) done: VecDeque<Remembered>,
+    /// Requests to the call that have not ended, by number.
+    #[serde(default)]
+    pub(crate) begun: BTreeMap<u64, Begun>,
 }
 
 /// The agent's one slot.
@@ -120,6 +135,7 @@ impl AgentSnapshot {
     /// Applies an event to what is durable.
     pub(crate) fn apply(&mut self, event: &AgentEvent) {
         self.totals.apply(event);
+        self.apply_to_desk(event);
         match event {
             AgentEvent::SignedIn { at, .. } => self.idle(Slot::NotReady { reason: "signed_in".into() }, *at),
             AgentEvent::SignedOut { at, .. } => self.idle(Slot::SignedOut, *at),
@@ -185,6 +201,52 @@ impl AgentSnapshot {
             AgentEvent::OutcomeSeen { offer, .. } => {
                 self.unseen.remove(offer);
             }
+            AgentEvent::SessionAttached { .. }
+            | AgentEvent::SessionDetached { .. }
+            | AgentEvent::CommandBegun { .. }
+            | AgentEvent::CommandEnded { .. } => {}
+        }
+    }
+
+    /// Sessions, the microphone and the memory of commands.
+    fn apply_to_desk(&mut self, event: &AgentEvent) {
+        match event {
+            AgentEvent::SessionAttached { session, console, connection, .. } => {
+                let (console, connection) = (console.clone(), *connection);
+                match self.sessions.iter_mut().find(|attached| attached.session == *session) {
+                    Some(attached) => (attached.console, attached.connection) = (console, connection),
+                    None => self.sessions.push(Attached { session: session.clone(), console, connection }),
+                }
+            }
+            AgentEvent::SessionDetached { session, .. } => {
+                self.sessions.retain(|attached| attached.session != *session);
+            }
+            AgentEvent::Accepted { session, .. } => self.microphone = Some(session.clone()),
+            AgentEvent::CommandBegun { by, control, request, .. } => {
+                let begun = Begun { by: by.clone(), request: (**request).clone() };
+                self.begun.insert(*control, begun);
+            }
+            AgentEvent::CommandEnded { by, control, answer, .. } => {
+                let begun = self.begun.remove(control);
+                if let Some(AgentToCall::RemakeMedia { session, .. }) = begun.map(|begun| begun.request)
+                    && matches!(**answer, Ok(CommandReply::Media { .. }))
+                {
+                    self.microphone = Some(session);
+                }
+                self.remember(by, (**answer).clone());
+            }
+            AgentEvent::OfferEnded { by, .. } => {
+                self.microphone = None;
+                by.iter().for_each(|by| self.remember(by, Ok(CommandReply::Done)));
+            }
+            AgentEvent::WrapUpExtended { by, .. } | AgentEvent::WrapUpEnded { by, .. } => {
+                by.iter().for_each(|by| self.remember(by, Ok(CommandReply::Done)));
+            }
+            AgentEvent::CallEnded { .. } => {
+                self.microphone = None;
+                self.requests_over();
+            }
+            _ => {}
         }
     }
 

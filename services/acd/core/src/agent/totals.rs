@@ -96,7 +96,11 @@ impl AgentTotals {
             AgentEvent::WrapUpExtended { .. }
             | AgentEvent::NotesSaved { .. }
             | AgentEvent::NextStatusSet { .. }
-            | AgentEvent::OutcomeSeen { .. } => return,
+            | AgentEvent::OutcomeSeen { .. }
+            | AgentEvent::SessionAttached { .. }
+            | AgentEvent::SessionDetached { .. }
+            | AgentEvent::CommandBegun { .. }
+            | AgentEvent::CommandEnded { .. } => return,
         };
         self.book(event.at());
         self.doing = doing;

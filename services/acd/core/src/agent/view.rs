@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
-use trunkline_types::{AgentId, CallId, OfferId, ReleaseCause, Timestamp};
+use trunkline_types::{AgentId, CallId, Epoch, OfferId, ReleaseCause, Timestamp};
 
-use super::{NextStatus, Notes};
+use super::{Attached, NextStatus, Notes};
 use crate::{OfferCard, SessionId};
 
 /// An agent's state as consoles and wallboards see it: complete, so that each one replaces the one before.
@@ -11,6 +11,8 @@ pub struct AgentView {
     pub agent: AgentId,
     /// What others read.
     pub display_name: String,
+    /// The epoch of the agent's shard: views are ordered by it, then by their version.
+    pub epoch: Epoch,
     /// Counts views within an epoch; a consumer ignores older ones.
     pub version: u64,
     /// The state.
@@ -20,7 +22,7 @@ pub struct AgentView {
     /// What comes after the call; `None` = ready.
     pub next: Option<NextStatus>,
     /// Attached console sessions.
-    pub sessions: Vec<SessionId>,
+    pub sessions: Vec<Attached>,
     /// The session with the microphone (in a conversation).
     pub microphone: Option<SessionId>,
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     CallToQueue, Enqueue, LeaveCause, QueueToCall,
-    protocol::{self, RELEASE_FOR},
+    protocol::{self, RELEASE_FOR, RETURNS_WITHIN},
     timers::backoff,
 };
 
@@ -84,17 +84,21 @@ impl Queue {
             return;
         }
         let config = &self.config;
+        let mut enqueue = enqueue;
+        let entered_at = enqueue.entered_at.take().map_or(now, |at| at.clamp(now.minus(RETURNS_WITHIN), now));
         let priority = enqueue.priority.unwrap_or(config.default_priority).clamp(-100, 100);
         let worth = config.priority_step * u32::from(priority.unsigned_abs());
         let event = QueueEvent::Enqueued {
             at: now,
+            entered_at,
             call,
             seq: self.state.last_seq + 1,
             priority,
-            rank_at: if priority >= 0 { now.minus(worth) } else { now.plus(worth) },
+            rank_at: if priority >= 0 { entered_at.minus(worth) } else { entered_at.plus(worth) },
+            // From this stay: whoever comes back after a long conversation is not sent away at once.
             expires_at: config.max_wait.map(|wait| now.plus(wait)),
-            target_at: now.plus(config.service_level),
-            short_until: now.plus(config.short_abandon),
+            target_at: entered_at.plus(config.service_level),
+            short_until: entered_at.plus(config.short_abandon),
             enqueue,
         };
         self.record(event, out);

@@ -9,10 +9,12 @@ use crate::{Enqueue, LeaveCause, Outcome};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum QueueEvent {
-    /// A call has its place: `(rank_at, seq)`, where `rank_at = enqueued_at − priority × step`. Never recomputed.
+    /// A call has its place: `(rank_at, seq)`, where `rank_at = entered_at − priority × step`. Never recomputed.
     Enqueued {
-        /// When; the wait counts from here.
+        /// When.
         at: Timestamp,
+        /// The wait counts from here: `at`, or earlier for a call that has come back.
+        entered_at: Timestamp,
         /// The call.
         call: CallId,
         /// Order of arrival in this queue, from 1.

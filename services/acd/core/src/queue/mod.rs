@@ -27,7 +27,7 @@ mod tests;
 mod totals;
 mod view;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use event::{OfferOutcome, QueueEvent};
 pub use explain::{Candidate, Decision, EXPLAINED, Exclusion, ExclusionReason};
@@ -85,8 +85,12 @@ pub enum QueueEffect {
         /// What.
         message: QueueToAgent,
     },
-    /// Send [`QueueToAgent::AskAnnounce`] to every agent that is configured for this queue.
-    AskAgents,
+    /// Send [`QueueToAgent::AskAnnounce`] to every agent that is configured for this queue and not in `known`. The shell
+    /// paces it: the agents of a large queue are not asked in one instant.
+    AskAgents {
+        /// Who has announced itself already, in order.
+        known: Arc<[AgentId]>,
+    },
 }
 
 /// What a queue's deadlines are for.
@@ -102,6 +106,8 @@ enum Key {
     Agent(AgentId),
     /// A released call is told again.
     Release(CallId),
+    /// Agents who have not announced themselves since the recovery are asked again.
+    AskAgents,
 }
 
 /// A hold that was asked for and not answered yet.
@@ -274,6 +280,7 @@ impl Queue {
             Key::Offer(offer) => self.offer_due(&offer, now, out),
             Key::Agent(agent) => self.agent_due(&agent, now, out),
             Key::Release(call) => self.release_due(call, now, out),
+            Key::AskAgents => self.ask_agents(out),
         }
     }
 
@@ -364,7 +371,8 @@ impl Machine for Queue {
     }
 
     fn recovered(&mut self, now: Timestamp, out: &mut Outbox) {
-        out.effect(QueueEffect::AskAgents);
+        self.ask_agents(out);
+        self.timers.set(Key::AskAgents, now.plus(protocol::ASK_AGENTS_AGAIN));
         let offers: Vec<OfferId> = self.state.offers.keys().cloned().collect();
         for offer in offers {
             self.deliver(&offer, now, out);
@@ -385,6 +393,12 @@ impl Machine for Queue {
 }
 
 impl Queue {
+    /// Asks those who have not announced themselves.
+    fn ask_agents(&self, out: &mut Outbox) {
+        let known = self.pool.iter().map(|(agent, _)| agent.clone()).collect();
+        out.effect(QueueEffect::AskAgents { known });
+    }
+
     /// Drops what was volatile of an offer.
     fn close(&mut self, offer: &OfferId) {
         self.deliveries.remove(offer);

@@ -101,7 +101,8 @@ impl QueueSnapshot {
         self.totals.apply(event);
         match event {
             QueueEvent::Enqueued {
-                at,
+                at: _,
+                entered_at,
                 call,
                 seq,
                 priority,
@@ -115,7 +116,7 @@ impl QueueSnapshot {
                 let queued = QueuedCall {
                     seq: *seq,
                     priority: *priority,
-                    enqueued_at: *at,
+                    enqueued_at: *entered_at,
                     rank_at: *rank_at,
                     expires_at: *expires_at,
                     target_at: *target_at,

@@ -78,6 +78,21 @@ impl Desk {
             caller_name: "Ann".into(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            entered_at: None,
+        };
+        self.call(n, CallToQueue::Enqueue(Box::new(enqueue)));
+    }
+
+    /// A call that comes back for another stay, waiting since `entered_at`.
+    fn enqueue_again(&mut self, n: u64, entry: u32, entered_at: Timestamp) {
+        let enqueue = Enqueue {
+            entry,
+            priority: None,
+            caller: "+15550100".into(),
+            caller_name: "Ann".into(),
+            dialled: "support".into(),
+            attributes: BTreeMap::new(),
+            entered_at: Some(entered_at),
         };
         self.call(n, CallToQueue::Enqueue(Box::new(enqueue)));
     }
@@ -452,7 +467,7 @@ fn a_new_owner_keeps_the_places_and_sends_the_commit_again() {
     let mut out = Outbox::new();
     desk.queue.recovered(desk.now, &mut out);
     desk.take(out);
-    assert!(desk.effects.contains(&QueueEffect::AskAgents));
+    assert!(desk.effects.contains(&QueueEffect::AskAgents { known: [].into() }));
     assert_eq!(desk.commits().len(), 1);
     assert_eq!(desk.queue.view(10).calls, line);
     desk.ended("a", &offer, Outcome::Answered);
@@ -475,4 +490,42 @@ fn at_most_sixteen_calls_spare_somebody() {
     assert_eq!(desk.queue.reluctant.len(), matching::RELUCTANT_MOST);
     desk.available("b", desk.now, 1);
     assert_eq!(desk.grant("b").1, call(1), "whoever spares whom, the first place is served first");
+}
+
+/// Whoever comes back (the agent was lost, the queue did not know the place) stands where the old time says, in front of
+/// those who came meanwhile; a time in the future or of another age is a wrong clock and counts no more than it can.
+#[test]
+fn a_caller_who_comes_back_keeps_the_time() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    let entered = desk.now;
+    desk.pass(secs(1));
+    desk.enqueue(2);
+    desk.pass(secs(1));
+    desk.call(1, CallToQueue::Leave { entry: 0, cause: LeaveCause::FlowOut });
+    desk.enqueue_again(1, 1, entered);
+    desk.enqueue_again(3, 1, desk.now.plus(secs(3_600)));
+    let line: Vec<_> = desk.queue.view(10).calls.iter().map(|c| (c.call, c.enqueued_at)).collect();
+    assert_eq!(line, [(call(1), entered), (call(2), entered.plus(secs(1))), (call(3), desk.now)]);
+    desk.available("a", desk.now, 1);
+    assert_eq!(desk.grant("a").1, call(1));
+    desk.enqueue_again(4, 1, Timestamp::ZERO);
+    let oldest = desk.queue.view(10).calls.iter().map(|c| c.enqueued_at).min();
+    assert_eq!(oldest, Some(desk.now.minus(secs(24 * 3_600))));
+    assert!(desk.journal.iter().all(|event| event.at() > Timestamp::ZERO), "events keep their own instants");
+}
+
+/// After a recovery those who stayed silent are asked once more, and nobody else.
+#[test]
+fn a_recovered_queue_asks_the_silent_again() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    let mut out = Outbox::new();
+    desk.queue.recovered(desk.now, &mut out);
+    desk.take(out);
+    desk.available("a", desk.now, 1);
+    desk.pass(secs(2));
+    assert!(desk.effects.contains(&QueueEffect::AskAgents { known: [agent("a")].into() }));
+    desk.pass(secs(120));
+    assert!(!desk.effects.iter().any(|e| matches!(e, QueueEffect::AskAgents { .. })));
 }
