@@ -313,8 +313,8 @@ impl Agent {
     }
 }
 
-/// RFC 7396.
-fn merge(target: &mut Value, patch: Value) {
+/// JSON merge patch (RFC 7396).
+pub fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;
         return;
@@ -333,7 +333,7 @@ fn merge(target: &mut Value, patch: Value) {
 }
 
 /// As Chromium offers one audio line, with fresh ICE credentials and the fingerprint of nobody's certificate.
-fn browser_offer() -> String {
+pub fn browser_offer() -> String {
     let (id, ufrag, password) = (rand::random::<u32>(), rand::random::<u32>(), rand::random::<u128>());
     let fingerprint: Vec<String> =
         rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02X}")).collect();

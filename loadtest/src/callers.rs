@@ -323,7 +323,8 @@ impl Task {
 
     /// A target refresh request (RFC 3261 section 12.2.2): a new Contact, and where media comes from now.
     fn refreshed(&mut self, index: usize, method: &str, message: &Message<'_>) {
-        let Some(dialog) = self.calls.get_mut(&index).filter(|_| matches!(method, "INVITE" | "UPDATE")) else {
+        let Some(dialog) = self.calls.get_mut(&index).filter(|_| matches!(method, "INVITE" | "UPDATE"))
+        else {
             return;
         };
         dialog.call.renegotiated += u32::from(!message.body.is_empty());

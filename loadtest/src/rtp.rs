@@ -193,7 +193,13 @@ impl Voice {
             let phase = f64::from(n * hz % 8_000) / 8_000.0 * std::f64::consts::TAU;
             compress((phase.sin() * 8_000.0) as i16)
         };
-        Self { samples: (0..8_000).map(sample).collect(), at: 0, sequence: 0, time: 0, source: rand::random() }
+        Self {
+            samples: (0..8_000).map(sample).collect(),
+            at: 0,
+            sequence: 0,
+            time: 0,
+            source: rand::random(),
+        }
     }
 
     /// The next 20 ms, without a header.
@@ -244,7 +250,8 @@ impl Ears {
     pub fn start(bind: IpAddr, says: Option<u32>, listens_for: u32) -> Result<Arc<Self>> {
         let socket = crate::callers::socket(bind)?;
         let local = socket.local_addr()?;
-        let ears = Self { socket, local, says, listens_for: f64::from(listens_for), parties: Mutex::default() };
+        let ears =
+            Self { socket, local, says, listens_for: f64::from(listens_for), parties: Mutex::default() };
         let ears = Arc::new(ears);
         tokio::spawn(Self::run(Arc::downgrade(&ears)));
         Ok(ears)
@@ -360,7 +367,8 @@ mod tests {
     #[tokio::test]
     async fn callers_on_one_socket_are_told_apart() {
         let ears = Ears::start([127, 0, 0, 1].into(), Some(600), 1_000).unwrap();
-        let peers = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+        let peers =
+            [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         for (index, peer) in peers.iter().enumerate() {
             ears.listen(index, peer.local_addr().unwrap());
         }

@@ -1,0 +1,140 @@
+//! Agents over the real protocol: they reconnect to whichever console answers, resume, and work as they are told.
+
+mod page;
+mod phone;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::{sync::watch, task::JoinHandle};
+use trunkline_loadtest::rtp::Heard;
+
+pub use phone::{Ear, Tones};
+
+use crate::history::History;
+
+/// What all agents do.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// Agents with a lower number take calls, the others do not.
+    pub open: usize,
+    /// From the ring to picking up; None: nobody picks up.
+    pub answer_after: Option<Duration>,
+    /// How long they talk; None: until they are told to hang up.
+    pub talk: Option<Duration>,
+    /// Whoever talks hangs up when this rises.
+    pub hang_up: u64,
+    /// Go home.
+    pub leave: bool,
+}
+
+impl Orders {
+    /// Signed in, not ready.
+    pub fn idle() -> Self {
+        Self { open: 0, answer_after: Some(Duration::from_millis(200)), talk: None, hang_up: 0, leave: false }
+    }
+}
+
+/// All agents of a run.
+#[derive(Debug)]
+pub struct Desk {
+    orders: watch::Sender<Orders>,
+    states: States,
+    ears: Vec<Ear>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What each agent's page shows; None = not connected.
+type States = Arc<Mutex<BTreeMap<String, Option<String>>>>;
+
+/// How agents come to work.
+#[derive(Debug, Clone)]
+pub struct Shift {
+    /// Consoles.
+    pub consoles: Vec<SocketAddr>,
+    /// How many agents, from `agent-001` on.
+    pub agents: usize,
+    /// Their own address.
+    pub bind: IpAddr,
+    /// Their tones; None: nobody has a microphone, the offers lead nowhere.
+    pub tones: Option<Tones>,
+}
+
+impl Desk {
+    /// Starts the agents; they sign in by themselves.
+    pub fn start(shift: &Shift, history: &Arc<History>) -> Self {
+        let (orders, _) = watch::channel(Orders::idle());
+        let states = States::default();
+        let ears: Vec<Ear> = (0..shift.agents).map(|_| Ear::default()).collect();
+        let tasks = ears.iter().enumerate().map(|(number, ear)| {
+            let page = page::Page::new(number, shift, ear, history, &states);
+            tokio::spawn(page.run(orders.subscribe()))
+        });
+        let tasks = tasks.collect();
+        Self { orders, states, ears, tasks }
+    }
+
+    /// Changes what they do.
+    pub fn order(&self, change: impl FnOnce(&mut Orders)) {
+        self.orders.send_modify(change);
+    }
+
+    /// What each agent's page shows.
+    pub fn states(&self) -> BTreeMap<String, Option<String>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many pages show one of these states.
+    pub fn in_state(&self, states: &[&str]) -> usize {
+        self.states().values().flatten().filter(|state| states.contains(&state.as_str())).count()
+    }
+
+    /// What an agent has heard.
+    pub fn heard(&self, agent: &str) -> Option<Heard> {
+        let number = agent.strip_prefix("agent-")?.parse::<usize>().ok()?;
+        let ear = self.ears.get(number.checked_sub(1)?)?;
+        Some(ear.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Waits until so many pages show one of these states.
+    pub async fn until(&self, what: &str, limit: Duration, states: &[&str], count: usize) -> Result<()> {
+        trunkline_system_tests::until(what, limit, || {
+            std::future::ready(Ok((self.in_state(states) >= count).then_some(())))
+        })
+        .await
+        .with_context(|| format!("{:?}", self.summary()))
+    }
+
+    fn summary(&self) -> BTreeMap<String, usize> {
+        let mut summary = BTreeMap::new();
+        for state in self.states().into_values() {
+            *summary.entry(state.unwrap_or_else(|| "offline".into())).or_default() += 1;
+        }
+        summary
+    }
+
+    /// Sends everybody home.
+    pub async fn leave(mut self) {
+        self.order(|orders| orders.leave = true);
+        let all = futures::future::join_all(self.tasks.drain(..));
+        // Whoever cannot say goodbye goes all the same.
+        let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The name of an agent by number, from 0.
+pub fn name_of(number: usize) -> String {
+    format!("agent-{:03}", number + 1)
+}

@@ -1,0 +1,147 @@
+//! One agent a call, one call an agent: from what agents' pages showed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Promise, Rules, Violation, violation};
+use crate::history::{Entry, What};
+
+/// A call in front of an agent for a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub agent: String,
+    pub call_id: String,
+    pub state: State,
+    pub from_ms: u64,
+    pub to_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ringing,
+    Talking,
+}
+
+fn state(name: &str) -> Option<State> {
+    match name {
+        "ringing" => Some(State::Ringing),
+        "connecting" | "talking" => Some(State::Talking),
+        _ => None,
+    }
+}
+
+pub(super) fn check(history: &[Entry], rules: &Rules, found: &mut Vec<Violation>) {
+    let held = held(history);
+    for (n, one) in held.iter().enumerate() {
+        for other in held.iter().skip(n + 1).filter(|other| other.call_id == one.call_id) {
+            let both = one.to_ms.min(other.to_ms).saturating_sub(one.from_ms.max(other.from_ms));
+            if other.agent != one.agent && Duration::from_millis(both) > rules.told_within {
+                let text = format!(
+                    "call {} is {:?} at {} ({} to {} ms) and {:?} at {} ({} to {} ms)",
+                    one.call_id,
+                    one.state,
+                    one.agent,
+                    one.from_ms,
+                    one.to_ms,
+                    other.state,
+                    other.agent,
+                    other.from_ms,
+                    other.to_ms
+                );
+                found.push(violation(Promise::OneAgentACall, text));
+            }
+        }
+    }
+    picked_up_twice(history, found);
+    one_offer_one_agent(history, found);
+}
+
+/// When which call was in front of whom. A page that is offline shows nothing: its time ends with the connection unless
+/// the page shows the same call in the same state when it is back.
+pub(super) fn held(history: &[Entry]) -> Vec<Held> {
+    let mut open: BTreeMap<&str, (Held, Option<u64>)> = BTreeMap::new();
+    let mut done = Vec::new();
+    for entry in history {
+        match &entry.what {
+            What::State { agent, state: name, call } => {
+                let now = state(name).zip(call.as_ref().map(|call| call.call_id.as_str()));
+                let goes_on =
+                    open.get(agent.as_str()).is_some_and(|(h, _)| now == Some((h.state, h.call_id.as_str())));
+                if goes_on {
+                    if let Some((_, lost)) = open.get_mut(agent.as_str()) {
+                        *lost = None;
+                    }
+                    continue;
+                }
+                done.extend(open.remove(agent.as_str()).map(|held| close(held, entry.at_ms)));
+                if let Some((state, call_id)) = now {
+                    let held = Held {
+                        agent: agent.clone(),
+                        call_id: call_id.to_owned(),
+                        state,
+                        from_ms: entry.at_ms,
+                        to_ms: entry.at_ms,
+                    };
+                    open.insert(agent, (held, None));
+                }
+            }
+            What::Offline { agent, .. } => {
+                if let Some((_, lost)) = open.get_mut(agent.as_str()) {
+                    lost.get_or_insert(entry.at_ms);
+                }
+            }
+            _ => {}
+        }
+    }
+    let end = history.last().map_or(0, |entry| entry.at_ms);
+    done.extend(open.into_values().map(|held| close(held, end)));
+    done
+}
+
+fn close((held, lost): (Held, Option<u64>), now: u64) -> Held {
+    Held { to_ms: lost.unwrap_or(now), ..held }
+}
+
+/// Nobody picks up while another call is in front of them.
+fn picked_up_twice(history: &[Entry], found: &mut Vec<Violation>) {
+    let mut talking: BTreeMap<&str, &str> = BTreeMap::new();
+    for entry in history {
+        match &entry.what {
+            What::State { agent, state: name, call } => {
+                match call.as_ref().filter(|_| state(name) == Some(State::Talking)) {
+                    Some(call) => talking.insert(agent, &call.call_id),
+                    None => talking.remove(agent.as_str()),
+                };
+            }
+            What::Offline { agent, .. } => {
+                talking.remove(agent.as_str());
+            }
+            What::Answers { agent, call } | What::Rings { agent, call } => {
+                if let Some(other) = talking.get(agent.as_str()).filter(|other| **other != call.call_id) {
+                    let text = format!(
+                        "{agent} gets call {} at {} ms while talking in call {other}",
+                        call.call_id, entry.at_ms
+                    );
+                    found.push(violation(Promise::OneCallAnAgent, text));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An offer is made to one agent, and taken by one.
+fn one_offer_one_agent(history: &[Entry], found: &mut Vec<Violation>) {
+    let mut rang: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for entry in history {
+        let (seen, agent, call, verb) = match &entry.what {
+            What::Rings { agent, call } => (&mut rang, agent, call, "rings at"),
+            What::Answers { agent, call } => (&mut taken, agent, call, "is taken by"),
+            _ => continue,
+        };
+        if let Some(other) = seen.insert(&call.offer_id, agent).filter(|other| *other != agent) {
+            let text = format!("offer {} of call {} {verb} {other} and {agent}", call.offer_id, call.call_id);
+            found.push(violation(Promise::OneAgentACall, text));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line of the fault suite; `cargo xtask faults` builds everything and calls it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use rand::{SeedableRng, rngs::StdRng};
+use trunkline_faults::{
+    net::Network,
+    report::{self, Outcome, note},
+    scenario::{self, Run, Scenario, Size},
+    world::{CLIENTS, Plan, World},
+};
+
+/// Injects faults into a real cluster and checks that it keeps its promises.
+///
+/// Needs root, network namespaces, etcd, PostgreSQL, nftables and faketime. Everything happens in network namespaces of
+/// its own; nothing is left behind.
+#[derive(Parser)]
+#[command(name = "trunkline-faults", version)]
+struct Cli {
+    /// The binary under test
+    #[arg(long, value_name = "PATH", default_value = "target/debug/trunkline")]
+    bin: PathBuf,
+
+    /// Only scenarios whose name contains this (several: separated by commas)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Go round through the scenarios with new seeds until so many minutes have passed; without it once
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
+
+    /// The first seed [default: by chance]
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// The sizes of the table of promises (500 callers, 200 conversations, 20 calls/s), for a machine that carries them
+    #[arg(long)]
+    full: bool,
+
+    /// Where logs, histories and results go
+    #[arg(long, value_name = "DIR", default_value = "target/faults")]
+    out: PathBuf,
+
+    /// Tell the scenarios and end
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            note(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<bool> {
+    let chosen = chosen(&cli.only)?;
+    if cli.list {
+        for scenario in chosen {
+            note(&format!("{:<20} {}: {}", scenario.name, scenario.fault, scenario.holds));
+        }
+        return Ok(true);
+    }
+    let mut network = Network::new()?;
+    network.host(CLIENTS)?;
+    // Threads inherit it: from here on this process is where callers and agents are.
+    network.enter(CLIENTS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcomes = runtime.block_on(rounds(cli, &chosen, network))?;
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    note(&format!("\n\n{}", report::table(&outcomes)));
+    let results = cli.out.join("results.json");
+    report::write(&results, &outcomes)?;
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.passed())
+        .map(|outcome| format!("{} (--only {} --seed {})", outcome.scenario, outcome.scenario, outcome.seed))
+        .collect();
+    note(&format!("{} runs, {} failed; {}", outcomes.len(), failed.len(), results.display()));
+    failed.iter().for_each(|text| note(&format!("again: {text}")));
+    Ok(failed.is_empty())
+}
+
+fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
+    if only.is_empty() {
+        return Ok(scenario::ALL.to_vec());
+    }
+    let mut chosen = Vec::new();
+    for name in only {
+        let found = scenario::named(name);
+        if found.is_empty() {
+            let names: Vec<&str> = scenario::ALL.iter().map(|scenario| scenario.name).collect();
+            bail!("--only {name}: no such scenario; there are {}", names.join(", "));
+        }
+        chosen.extend(found);
+    }
+    Ok(chosen)
+}
+
+async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<Outcome>> {
+    let size = if cli.full { Size::FULL } else { Size::SHORT };
+    let end = cli.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
+    let mut seed = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    note(&format!("seed {seed}; {size:?}"));
+    let plan = Plan::standard(cli.bin.canonicalize().context("--bin")?, size.agents());
+    let (mut spare, mut world, mut outcomes) = (Some(network), None, Vec::new());
+    loop {
+        for scenario in chosen {
+            let folder = cli.out.join(format!("{}-{seed}", scenario.name));
+            std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+            if world.is_none() {
+                let network = spare.take().context("the network is in use")?;
+                let begun = Instant::now();
+                world =
+                    Some(World::start(network, &plan, &folder).await.context("the cluster does not start")?);
+                note(&format!("the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64()));
+            }
+            let Some(mut running) = world.take() else { continue };
+            let outcome = one(scenario, seed, size, &mut running, &folder).await;
+            say(scenario, &outcome);
+            let passed = outcome.passed();
+            outcomes.push(outcome);
+            // What failed may have left anything behind: the next one gets a new cluster.
+            if passed && running.mend().await.is_ok() {
+                world = Some(running);
+            } else {
+                spare = Some(running.end()?);
+            }
+        }
+        if end.is_none_or(|end| Instant::now() >= end) {
+            return Ok(outcomes);
+        }
+        seed += 1;
+    }
+}
+
+async fn one(scenario: &Scenario, seed: u64, size: Size, world: &mut World, folder: &Path) -> Outcome {
+    note(&format!("── {} (seed {seed}): {}", scenario.name, scenario.fault));
+    let begun = Instant::now();
+    let random = StdRng::seed_from_u64(seed);
+    let mut run = Run { world, random, size, folder: folder.to_owned() };
+    let limit = Duration::from_secs(300) + (size.outage + size.trouble) * 4;
+    let ended = tokio::time::timeout(limit, (scenario.run)(&mut run)).await;
+    let (verdict, error) = match ended {
+        Ok(Ok(verdict)) => (verdict, None),
+        Ok(Err(error)) => (scenario::Verdict::default(), Some(format!("{error:#}"))),
+        Err(_) => (scenario::Verdict::default(), Some(format!("not done within {limit:?}"))),
+    };
+    Outcome {
+        scenario: scenario.name.to_owned(),
+        seed,
+        measured: verdict.measured,
+        violations: verdict.violations,
+        error,
+        seconds: begun.elapsed().as_secs_f64(),
+    }
+}
+
+fn say(scenario: &Scenario, outcome: &Outcome) {
+    for measured in &outcome.measured {
+        let verdict = if measured.holds() { "" } else { "  ← not kept" };
+        note(&format!("   {} {:.2} {}{verdict}", measured.name, measured.value, measured.unit));
+    }
+    for violation in outcome.violations.iter().take(20) {
+        note(&format!("   VIOLATED {violation}"));
+    }
+    if let Some(error) = &outcome.error {
+        note(&format!("   FAILED {error}"));
+    }
+    let verdict = if outcome.passed() { "holds" } else { "FAILS" };
+    note(&format!("── {} {verdict}, {:.0} s", scenario.name, outcome.seconds));
+}
