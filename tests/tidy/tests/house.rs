@@ -10,6 +10,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "trunkline-proto",
         "trunkline-actors",
         "trunkline-cluster",
+        "trunkline-cluster-core",
         "trunkline-config",
         "trunkline-journal",
         "trunkline-rpc",
@@ -17,7 +18,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
     ];
     Some(match name {
         "trunkline-types" | "trunkline-proto" => &[],
-        "trunkline-sip" | "trunkline-acd-core" | "trunkline-media-core" => &[],
+        "trunkline-sip" | "trunkline-acd-core" | "trunkline-media-core" | "trunkline-cluster-core" => &[],
         "trunkline-call-core" => &["trunkline-sip"],
         "trunkline-actors"
         | "trunkline-cluster"
@@ -104,6 +105,7 @@ fn cores_have_no_clock_no_runtime_and_no_randomness() {
             "services/acd/core/src/",
             "services/call/core/src/",
             "services/media/core/src/",
+            "services/platform/cluster/core/src/",
         ]
         .iter()
         .any(|folder| file.starts_with(folder));

@@ -10,22 +10,31 @@
 //! It refuses to be a lock: an answer from here is a hint about where to send, and the epoch is what decides. Calls, queue
 //! entries, agents and load figures are never kept in the map.
 
+mod config;
 mod embedded;
+mod etcd;
 mod guard;
+mod metrics;
 mod mint;
-mod node;
+mod overview;
 mod ports;
+#[cfg(feature = "testing")]
+#[allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+pub mod testing;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use trunkline_types::{EntityAddress, Epoch, NodeId, ShardId};
 
+pub use config::{ClusterConfig, ConfigError, EtcdConfig, EtcdTls, TlsFiles};
 pub use embedded::EmbeddedPlacement;
+pub use etcd::{EtcdPlacement, NodeSpec};
 pub use guard::{EpochGuard, StaleEpoch};
+pub use metrics::ClusterMetrics;
 pub use mint::{LoadGuard, Loads, call_shard, mint_call};
-pub use node::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Role, RoleError};
 pub use ports::{NoShards, Probe, ReleasePeer, ShardHost};
+pub use trunkline_cluster_core::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Role, RoleError};
 
 /// Why placement could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,6 +45,12 @@ pub enum ClusterError {
     /// No member owns a shard in which a call could live: none has the role `call`, or all of them drain.
     #[error("no node takes new calls: start one with the role call, or end a drain")]
     NoShard,
+    /// The section `cluster` of the configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// etcd does not answer, or refuses.
+    #[error("{0}")]
+    Etcd(String),
     /// What lives in the shards could not be rebuilt.
     #[error("cannot open the shards: {0}")]
     Open(String),

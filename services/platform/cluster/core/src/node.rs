@@ -7,7 +7,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use trunkline_types::{Epoch, NodeId, ShardGroup};
 
-/// Tells the lives of one node apart: a node that comes back is another owner. Rises with each start.
+/// Tells the lives of one node apart: a process that was started again is another owner. Rises with each start. A process that
+/// lost its lease and registered again is the same life; what it may still do is told by the epochs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
@@ -39,7 +40,7 @@ pub struct Owner {
     pub node: NodeId,
     /// Which of its lives.
     pub incarnation: Incarnation,
-    /// The epoch last published for the shard. While the owner is not active it may be that of its predecessor.
+    /// The epoch that it has published for the shard; 0 while it is not active.
     pub epoch: Epoch,
     /// Whether it has sealed the shard and rebuilt what lives in it. Until then messages wait.
     pub active: bool,
@@ -117,6 +118,63 @@ pub struct NodeInfo {
     pub draining: bool,
     /// Where the world outside reaches it, by name (`http`, `sip`).
     pub public: BTreeMap<String, String>,
+}
+
+/// What a node says of itself under its lease.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Which of this life's registrations: one more each time the lease was lost.
+    pub registration: u64,
+    /// `host:port` of its gRPC server.
+    pub address: String,
+    /// What it does. Roles of a newer version are left out.
+    #[serde(deserialize_with = "known_roles")]
+    pub roles: BTreeSet<Role>,
+    /// Its failure domain.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// The version of its program.
+    #[serde(default)]
+    pub version: String,
+    /// Its share of the shards in relation to the others'.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// It is about to leave.
+    #[serde(default)]
+    pub draining: bool,
+    /// The coordinator has taken it out: two observers did not reach it. It registers again when it lives.
+    #[serde(default)]
+    pub evicted: bool,
+    /// Where the world outside reaches it.
+    #[serde(default)]
+    pub public: BTreeMap<String, String>,
+    /// When this life began, microseconds since 1970 by its own clock: for display.
+    #[serde(default)]
+    pub since_us: i64,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+fn known_roles<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeSet<Role>, D::Error> {
+    let names: Vec<String> = Deserialize::deserialize(d)?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+impl NodeRecord {
+    /// As the others see it. `drain` = an operator wants it empty.
+    pub fn info(&self, identity: &NodeIdentity, drain: bool) -> NodeInfo {
+        NodeInfo {
+            identity: identity.clone(),
+            address: self.address.clone(),
+            roles: self.roles.clone(),
+            zone: self.zone.clone(),
+            version: self.version.clone(),
+            draining: self.draining || drain,
+            public: self.public.clone(),
+        }
+    }
 }
 
 impl NodeInfo {

@@ -1,0 +1,518 @@
+//! The whole machine of a node: what it has read, what it holds, and whether it coordinates.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use trunkline_types::{Epoch, NodeId, ShardId};
+
+use crate::{
+    Map, Move, NodeIdentity, NodeInfo, NodeRecord, Policy, Presence, Seen,
+    coordinator::{Coordinator, info},
+    holder::{Holder, May},
+    moves::Moves,
+    observer::Observer,
+    plan::Change,
+    table::{Block, Holdings},
+};
+
+/// What a node may do with a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing.
+    None,
+    /// Recovered entities may act.
+    Opening(Epoch),
+    /// It acts.
+    Held(Epoch),
+}
+
+/// What has happened. Answers name what was asked for; one that comes late is judged by what is the case now.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// The store was read completely, at this revision.
+    Listed(u64, Vec<Seen>),
+    /// Changes, up to this revision.
+    Watched(u64, Vec<Seen>),
+    /// The store answers, or has ceased to.
+    Connected(bool),
+    /// This node is to become a member.
+    Join,
+    /// This node is to give its shards away, or not any more.
+    SetDraining(bool),
+    /// This node ends now: it closes what it still has.
+    Quit,
+    /// The node's keys are written, at this revision; its lease lives until then.
+    Registered {
+        /// Revision of the store.
+        revision: u64,
+        /// By the clock of `now`.
+        until: Duration,
+        /// What was written as held.
+        holdings: Holdings,
+    },
+    /// It could not be registered.
+    NotRegistered,
+    /// The lease was renewed until then.
+    Renewed(Duration),
+    /// The store does not know the lease any more.
+    LeaseLost,
+    /// This node was elected at this revision; `None` = another one was, or the store did not answer.
+    Campaigned(Option<u64>),
+    /// The election's lease is lost.
+    ElectionLost,
+    /// The blocks were written, at these revisions.
+    Assigned(Result<Vec<(usize, u64)>, ()>),
+    /// What is held was written, or was not.
+    Published(bool),
+    /// A node could not be taken out.
+    NotEvicted(NodeIdentity),
+    /// A suspicion could not be written.
+    NotSuspected(NodeIdentity),
+    /// A link to a node broke.
+    Suspect(NodeId),
+    /// A direct probe was answered, or was not.
+    Probed(NodeIdentity, bool),
+    /// The former owner has let go, or did not answer in time.
+    Released(Vec<ShardId>),
+    /// The journal has sealed them.
+    Sealed(Vec<(ShardId, Epoch)>),
+    /// The journal could not seal them.
+    SealFailed(Vec<ShardId>),
+    /// The host has rebuilt them, or could not.
+    Opened(Vec<ShardId>, bool),
+    /// Nothing acts on them any more.
+    Closed(Vec<ShardId>),
+    /// The journal refused our epoch.
+    Fenced(ShardId, Epoch),
+    /// A new owner asks us to let go.
+    ReleaseRequested(Vec<ShardId>),
+    /// These blocks were read again, and are taken in; `false` = they could not be.
+    Confirmed(Vec<Seen>, Vec<usize>, bool),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Write the node's keys under its lease; get a lease first if there is none.
+    Register(NodeRecord, Holdings),
+    /// Try to become coordinator.
+    Campaign,
+    /// Write blocks, each if its key still is at the revision, all if this node still is elected. With the reasons.
+    Assign(Vec<(usize, u64, Block)>, Vec<Change>),
+    /// Write what is held, under the node's lease.
+    Publish(Holdings),
+    /// Write another node's record, if its key is there and this node still is elected.
+    Evict(NodeIdentity, NodeRecord),
+    /// Write a suspicion under the node's lease, or remove it.
+    Suspect(NodeIdentity, bool),
+    /// Ask a node directly whether it lives.
+    Probe(NodeInfo),
+    /// Ask a former owner to let go.
+    Release(NodeIdentity, Vec<ShardId>),
+    /// Seal in the journal.
+    Seal(Vec<ShardId>),
+    /// Have the host rebuild.
+    Open(Vec<ShardId>),
+    /// Have the host end.
+    Close(Vec<ShardId>),
+    /// From now on this is what the node may do. Carried out before the other effects of the step.
+    Hold(Vec<(ShardId, Holding)>),
+    /// Read these blocks from the store's quorum.
+    Confirm(Vec<usize>),
+    /// Members or owners have changed.
+    Changed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registration {
+    /// Not asked to join.
+    Out,
+    /// To be written at.
+    Due(Duration),
+    /// Being written.
+    Writing,
+    /// Written at this revision; the lease lives until.
+    In { revision: u64, until: Duration },
+}
+
+/// A node's coordination, without I/O, clock and randomness.
+#[derive(Debug)]
+pub struct Machine {
+    me: NodeIdentity,
+    policy: Policy,
+    record: NodeRecord,
+    registration: Registration,
+    /// Times that it was taken out, and when last: one that is taken out again and again comes back later each time.
+    evictions: u32,
+    evicted_at: Duration,
+    record_stale: bool,
+    connected: bool,
+    quitting: bool,
+    replaced: bool,
+    campaigning: bool,
+    leaderless: Option<Duration>,
+    map: Map,
+    holder: Holder,
+    coordinator: Coordinator,
+    observer: Observer,
+    moves: Moves,
+    /// When the list of members changes by itself.
+    relist_at: Option<Duration>,
+}
+
+impl Machine {
+    /// A node that has read nothing yet.
+    pub fn new(me: NodeIdentity, record: NodeRecord, policy: Policy) -> Self {
+        Self {
+            holder: Holder::new(me.clone(), policy.clone()),
+            coordinator: Coordinator::new(me.clone(), policy.clone()),
+            observer: Observer::new(me.id.clone(), policy.clone()),
+            record,
+            registration: Registration::Out,
+            evictions: 0,
+            evicted_at: Duration::ZERO,
+            record_stale: false,
+            connected: false,
+            quitting: false,
+            replaced: false,
+            campaigning: false,
+            leaderless: None,
+            map: Map::default(),
+            moves: Moves::default(),
+            relist_at: None,
+            me,
+            policy,
+        }
+    }
+
+    /// Takes an input in. Effects are to be carried out in order of kind as documented at [`Effect`].
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.take(now, input, &mut effects);
+        self.tick(now, &mut effects);
+        effects
+    }
+
+    /// When it wants a [`Input::Tick`].
+    pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let registration = match self.registration {
+            Registration::Due(at) if self.connected => Some(at),
+            _ => None,
+        };
+        let campaign = self.campaign_at();
+        [
+            registration,
+            campaign,
+            self.relist_at,
+            self.holder.next_deadline(self.may(now)),
+            self.coordinator.next_deadline(),
+            self.observer.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn may(&self, now: Duration) -> May {
+        let lives = matches!(self.registration, Registration::In { until, .. } if now < until);
+        May { take: lives && self.connected && !self.quitting, now }
+    }
+
+    fn take(&mut self, now: Duration, input: Input, effects: &mut Vec<Effect>) {
+        let may = self.may(now);
+        match input {
+            Input::Tick => {}
+            Input::Listed(revision, all) => self.take_listing(now, revision, all, effects),
+            Input::Watched(revision, changes) => self.take_changes(now, revision, changes, effects),
+            Input::Connected(connected) => self.connected = connected,
+            Input::Join => self.registration = Registration::Due(now),
+            Input::SetDraining(draining) => {
+                self.record_stale |= self.record.draining != draining;
+                self.record.draining = draining;
+            }
+            Input::Quit => {
+                self.quitting = true;
+                let all: Vec<_> = ShardId::all().collect();
+                self.holder.give_up(may, &all, effects);
+            }
+            Input::Registered { revision, until, holdings } => {
+                self.registration = Registration::In { revision, until };
+                self.holder.registered_with(holdings);
+                self.after_silence(now, effects);
+            }
+            Input::NotRegistered => self.registration = Registration::Due(now + self.policy.retry),
+            Input::Renewed(renewed) => self.renewed(now, renewed, effects),
+            Input::LeaseLost => self.lost(now),
+            Input::Campaigned(elected) => {
+                self.campaigning = false;
+                match elected {
+                    Some(revision) => self.coordinator.begin(now, revision),
+                    None if self.map.leader.is_none() => self.leaderless = Some(now + self.policy.retry),
+                    None => {}
+                }
+            }
+            Input::ElectionLost => self.coordinator.end(),
+            Input::Assigned(result) => self.coordinator.wrote(now, result),
+            Input::Published(ok) => self.holder.was_published(now, ok),
+            Input::NotEvicted(node) => self.coordinator.not_evicted(&node),
+            Input::NotSuspected(node) => self.observer.not_written(&node),
+            Input::Suspect(node) => self.observer.suspect(now, &self.map, &node),
+            Input::Probed(node, reached) => {
+                self.coordinator.was_probed(now, &node, reached);
+                self.observer.was_probed(now, &node, reached);
+                if !reached {
+                    self.map.members.not_reached(&node);
+                    effects.push(Effect::Changed);
+                    self.relist_at = self.map.members.next_deadline(now, &self.policy);
+                }
+            }
+            Input::Released(shards) => self.holder.released(may, &self.map, &shards, effects),
+            Input::Sealed(shards) => self.holder.sealed(may, &self.map, &shards, effects),
+            Input::SealFailed(shards) => self.holder.seal_failed(may, &shards),
+            Input::Opened(shards, ok) => {
+                self.holder.opened(may, &shards, ok, effects);
+                // What was assigned elsewhere meanwhile is closed again.
+                self.holder.look(may, &self.map, shards, effects);
+            }
+            Input::Closed(shards) => self.holder.closed(may, &self.map, &shards, effects),
+            Input::Fenced(shard, current) => self.holder.fenced(may, shard, current, effects),
+            Input::ReleaseRequested(shards) => self.holder.give_up(may, &shards, effects),
+            Input::Confirmed(blocks, asked, ok) => {
+                let revision = self.map.revision;
+                self.take_changes(now, revision, blocks, effects);
+                self.holder.confirmed(self.may(now), &self.map, &asked, ok, effects);
+            }
+        }
+    }
+
+    fn take_listing(&mut self, now: Duration, revision: u64, all: Vec<Seen>, effects: &mut Vec<Effect>) {
+        for seen in &all {
+            if let Seen::Block(index, _, block) = seen {
+                // Of a first reading only what is new to everybody is a move.
+                if self.map.revision > 0 {
+                    self.moves.assigned(now, &self.map, *index, block);
+                }
+            }
+        }
+        self.map.replace(now, all);
+        self.map.revision = revision;
+        self.changed(now, ShardId::all().collect(), effects);
+    }
+
+    fn take_changes(&mut self, now: Duration, revision: u64, changes: Vec<Seen>, effects: &mut Vec<Effect>) {
+        let mut shards = Vec::new();
+        for seen in changes {
+            if let Seen::Block(index, at, block) = &seen
+                && *at >= self.map.block(*index).0
+            {
+                self.moves.assigned(now, &self.map, *index, block);
+            }
+            if let Some(index) = self.map.apply(now, seen) {
+                shards.extend(crate::table::shards_of(index));
+            }
+        }
+        self.map.revision = self.map.revision.max(revision);
+        self.changed(now, shards, effects);
+    }
+
+    fn changed(&mut self, now: Duration, shards: Vec<ShardId>, effects: &mut Vec<Effect>) {
+        self.check_registration(now, effects);
+        self.check_election(now);
+        self.moves.look(now, &self.map);
+        let owners: BTreeSet<NodeIdentity> = self.map.owners().into_iter().cloned().collect();
+        self.map.members.forget(now, &self.policy, |node| owners.contains(node));
+        let may = self.may(now);
+        self.holder.look(may, &self.map, shards, effects);
+        self.coordinator.look_soon(now);
+        self.relist_at = self.map.members.next_deadline(now, &self.policy);
+        effects.push(Effect::Changed);
+    }
+
+    /// Our own key is gone, or says that we were taken out.
+    fn check_registration(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let Registration::In { revision, .. } = self.registration else { return };
+        if self.map.revision < revision {
+            return;
+        }
+        match self.map.members.presence(&self.me) {
+            Presence::Present => {}
+            // Another process runs as this node, and began later: two cannot.
+            Presence::Replaced => {
+                self.replaced = true;
+                self.quitting = true;
+                self.registration = Registration::Out;
+                let (may, all) = (self.may(now), ShardId::all().collect::<Vec<_>>());
+                self.holder.give_up(may, &all, effects);
+            }
+            _ if self.map.members.record(&self.me).is_some_and(|record| record.evicted) => {
+                let long_ago = now.saturating_sub(self.evicted_at) > self.policy.ttl * 20;
+                self.evictions = if long_ago { 1 } else { self.evictions + 1 };
+                self.evicted_at = now;
+                self.record.registration += 1;
+                let pause = self.policy.ttl / 2 * (1 << (self.evictions - 1).min(4));
+                self.registration = Registration::Due(now + pause);
+            }
+            _ => self.lost(now),
+        }
+    }
+
+    fn lost(&mut self, now: Duration) {
+        if matches!(self.registration, Registration::In { .. }) {
+            self.record.registration += 1;
+            self.registration = Registration::Due(now);
+        }
+    }
+
+    fn renewed(&mut self, now: Duration, renewed: Duration, effects: &mut Vec<Effect>) {
+        if let Registration::In { revision, until } = self.registration {
+            let silent = now >= until;
+            self.registration = Registration::In { revision, until: until.max(renewed) };
+            if silent {
+                self.after_silence(now, effects);
+            }
+        }
+    }
+
+    /// The lease lives again: what waited for it goes on.
+    fn after_silence(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let may = self.may(now);
+        self.holder.look(may, &self.map, ShardId::all(), effects);
+    }
+
+    fn check_election(&mut self, now: Duration) {
+        if let Some(elected) = self.coordinator.elected()
+            && self.map.revision >= elected
+            && self.map.leader != Some((self.me.clone(), elected))
+        {
+            self.coordinator.end();
+        }
+        match self.map.leader {
+            Some(_) => self.leaderless = None,
+            None => _ = self.leaderless.get_or_insert(now),
+        }
+    }
+
+    /// Members try one after the other, in the order of their ids, so that one write elects.
+    fn campaign_at(&self) -> Option<Duration> {
+        let registered = matches!(self.registration, Registration::In { .. });
+        if !registered
+            || !self.connected
+            || self.quitting
+            || self.campaigning
+            || self.coordinator.elected().is_some()
+        {
+            return None;
+        }
+        let rank =
+            self.map.members.present().position(|(identity, _)| *identity == self.me).unwrap_or(0).min(20);
+        Some(self.leaderless? + self.policy.round * rank as u32 / 2)
+    }
+
+    fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.connected {
+            self.register(now, effects);
+            if self.campaign_at().is_some_and(|at| at <= now) {
+                self.campaigning = true;
+                effects.push(Effect::Campaign);
+            }
+            self.coordinator.tick(now, &self.map, effects);
+        }
+        self.observer.tick(now, &self.map, effects);
+        let may = self.may(now);
+        self.holder.tick(may, &self.map, effects);
+        if self.relist_at.is_some_and(|at| at <= now) {
+            self.relist_at = self.map.members.next_deadline(now, &self.policy);
+            effects.push(Effect::Changed);
+        }
+    }
+
+    fn register(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let due = match self.registration {
+            Registration::Due(at) => at <= now,
+            Registration::In { .. } => self.record_stale,
+            _ => false,
+        };
+        if due && !(self.quitting && self.holder.is_idle()) {
+            self.record_stale = false;
+            self.registration = Registration::Writing;
+            effects.push(Effect::Register(self.record.clone(), self.holder.holdings()));
+        }
+    }
+
+    /// This node.
+    pub const fn me(&self) -> &NodeIdentity {
+        &self.me
+    }
+
+    /// Everything that it has read.
+    pub const fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// What it may do with a shard.
+    pub fn holding(&self, shard: ShardId) -> Holding {
+        self.holder.holding(shard)
+    }
+
+    /// Shards that it holds.
+    pub fn held(&self) -> usize {
+        self.holder.held()
+    }
+
+    /// Whether nothing of any shard acts here.
+    pub fn is_idle(&self) -> bool {
+        self.holder.is_idle()
+    }
+
+    /// Whether something of this shard may still act here.
+    pub fn acts(&self, shard: ShardId) -> bool {
+        self.holder.acts(shard)
+    }
+
+    /// The revision at which it was elected coordinator.
+    pub const fn elected(&self) -> Option<u64> {
+        self.coordinator.elected()
+    }
+
+    /// Whether its lease is known to live.
+    pub fn is_registered(&self, now: Duration) -> bool {
+        matches!(self.registration, Registration::In { until, .. } if now < until)
+    }
+
+    /// Whether another process runs under this node's name, so that this one has stopped.
+    pub const fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// The members for routing.
+    pub fn listed(&self, now: Duration) -> Vec<std::sync::Arc<NodeInfo>> {
+        self.map.members.listed(now, &self.policy)
+    }
+
+    /// Nodes that are missing or suspected.
+    pub fn doubtful(&self) -> BTreeSet<NodeIdentity> {
+        let gone = self.map.members.gone().map(|(identity, _, _)| identity.clone());
+        gone.chain(self.map.suspected().map(|(identity, _)| identity.clone())).collect()
+    }
+
+    /// A node's address and roles, member or not any more.
+    pub fn info(&self, node: &NodeIdentity) -> Option<NodeInfo> {
+        info(&self.map, node)
+    }
+
+    /// Moves under way, then finished ones, newest first.
+    pub fn moves(&self, most: usize) -> Vec<Move> {
+        self.moves.newest(most)
+    }
+
+    /// Moves under way.
+    pub fn moving(&self) -> usize {
+        self.moves.under_way()
+    }
+
+    /// Its times and limits.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}

@@ -1,0 +1,193 @@
+//! All that a node has read from the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use trunkline_types::{Epoch, NodeId, SHARD_COUNT, ShardId};
+
+use crate::{
+    Members, NodeIdentity, NodeRecord, Owner, Presence,
+    table::{Assignment, BLOCKS, Block, Holdings, block_of, place_of},
+};
+
+/// One key of the store as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A life of a node; `None` = its key is gone.
+    Node(NodeIdentity, Option<NodeRecord>),
+    /// What a life of a node holds; `None` = its key is gone.
+    Held(NodeIdentity, Option<Holdings>),
+    /// A block of the table at a revision of the store (0 and the empty block = its key is not there).
+    Block(usize, u64, Block),
+    /// An operator drains a node, or does not.
+    Drain(NodeId, bool),
+    /// The coordinator, and the revision at which it was elected.
+    Leader(Option<(NodeIdentity, u64)>),
+    /// `observer` cannot reach `suspect`, or withdraws that.
+    Suspicion {
+        /// Who is not reached.
+        suspect: NodeIdentity,
+        /// By whom.
+        observer: NodeId,
+        /// Whether it stands.
+        stands: bool,
+    },
+}
+
+/// The store as this node has seen it last.
+#[derive(Debug)]
+pub struct Map {
+    /// Up to which revision of the store.
+    pub revision: u64,
+    /// The members.
+    pub members: Members,
+    /// The coordinator, and the revision at which it was elected.
+    pub leader: Option<(NodeIdentity, u64)>,
+    blocks: Vec<(u64, Block)>,
+    held: BTreeMap<NodeIdentity, Holdings>,
+    suspicions: BTreeMap<NodeIdentity, BTreeSet<NodeId>>,
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            members: Members::default(),
+            leader: None,
+            blocks: vec![(0, Block::default()); BLOCKS],
+            held: BTreeMap::new(),
+            suspicions: BTreeMap::new(),
+        }
+    }
+}
+
+impl Map {
+    /// Takes one change in. Gives the block that changed.
+    pub fn apply(&mut self, now: Duration, seen: Seen) -> Option<usize> {
+        match seen {
+            Seen::Node(identity, Some(record)) => self.members.put(now, identity, record),
+            Seen::Node(identity, None) => self.members.delete(now, &identity),
+            Seen::Held(identity, Some(holdings)) => _ = self.held.insert(identity, holdings),
+            Seen::Held(identity, None) => _ = self.held.remove(&identity),
+            Seen::Drain(node, drain) => self.members.set_drain(node, drain),
+            Seen::Leader(leader) => self.leader = leader,
+            Seen::Suspicion { suspect, observer, stands: true } => {
+                self.suspicions.entry(suspect).or_default().insert(observer);
+            }
+            Seen::Suspicion { suspect, observer, stands: false } => {
+                if let Some(observers) = self.suspicions.get_mut(&suspect) {
+                    observers.remove(&observer);
+                    if observers.is_empty() {
+                        self.suspicions.remove(&suspect);
+                    }
+                }
+            }
+            Seen::Block(index, revision, block) => {
+                let slot = self.blocks.get_mut(index)?;
+                // A read and the watch may cross.
+                if revision < slot.0 && revision != 0 {
+                    return None;
+                }
+                *slot = (revision, block);
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Takes a complete reading in: what is not in it is gone. Gives the blocks that changed.
+    pub fn replace(&mut self, now: Duration, all: Vec<Seen>) -> Vec<usize> {
+        let mut nodes = BTreeSet::new();
+        let mut blocks = BTreeSet::new();
+        self.held.clear();
+        self.suspicions.clear();
+        self.leader = None;
+        let drains: Vec<_> = self.members.drains().cloned().collect();
+        drains.into_iter().for_each(|node| self.members.set_drain(node, false));
+        for seen in &all {
+            match seen {
+                Seen::Node(identity, Some(_)) => _ = nodes.insert(identity.clone()),
+                Seen::Block(index, ..) => _ = blocks.insert(*index),
+                _ => {}
+            }
+        }
+        self.members.keep_only(now, |identity| nodes.contains(identity));
+        for index in (0..BLOCKS).filter(|index| !blocks.contains(index)) {
+            self.blocks[index] = (0, Block::default());
+        }
+        all.into_iter().for_each(|seen| _ = self.apply(now, seen));
+        (0..BLOCKS).collect()
+    }
+
+    /// Who should own a shard.
+    pub fn assignment(&self, shard: ShardId) -> &Assignment {
+        &self.blocks[block_of(shard)].1.0[place_of(shard)]
+    }
+
+    /// A block and its revision.
+    pub fn block(&self, index: usize) -> &(u64, Block) {
+        &self.blocks[index]
+    }
+
+    /// What a life of a node holds by its own word.
+    pub fn holdings(&self, node: &NodeIdentity) -> Option<&Holdings> {
+        self.held.get(node)
+    }
+
+    /// The epoch that the owner of a shard has published for this assignment.
+    pub fn published(&self, shard: ShardId) -> Option<Epoch> {
+        let assignment = self.assignment(shard);
+        let held = self.held.get(assignment.owner.as_ref()?)?.get(shard)?;
+        (held.turn == assignment.turn).then_some(held.epoch)
+    }
+
+    /// The owner of a shard, if it is listed.
+    pub fn owner(&self, shard: ShardId, listed: &BTreeSet<NodeIdentity>) -> Option<Owner> {
+        let identity = self.assignment(shard).owner.as_ref().filter(|owner| listed.contains(*owner))?;
+        let epoch = self.published(shard);
+        Some(Owner {
+            node: identity.id.clone(),
+            incarnation: identity.incarnation,
+            epoch: epoch.unwrap_or_default(),
+            active: epoch.is_some(),
+        })
+    }
+
+    /// Whether a shard is assigned to this life of this node.
+    pub fn is_owner(&self, shard: ShardId, node: &NodeIdentity) -> bool {
+        self.assignment(shard).owner.as_ref() == Some(node)
+    }
+
+    /// All shards that are assigned to it.
+    pub fn assigned(&self, node: &NodeIdentity) -> Vec<ShardId> {
+        ShardId::all().filter(|shard| self.is_owner(*shard, node)).collect()
+    }
+
+    /// Every life that the table names as an owner.
+    pub fn owners(&self) -> BTreeSet<&NodeIdentity> {
+        let entries = self.blocks.iter().flat_map(|(_, block)| &block.0);
+        entries.filter_map(|entry| entry.owner.as_ref()).collect()
+    }
+
+    /// Who is suspected, and by which present members other than itself.
+    pub fn suspected(&self) -> impl Iterator<Item = (&NodeIdentity, Vec<&NodeId>)> {
+        self.suspicions.iter().filter_map(|(suspect, observers)| {
+            let standing: Vec<_> =
+                observers.iter().filter(|id| **id != suspect.id && self.members.life(id).is_some()).collect();
+            let present = self.members.presence(suspect) == Presence::Present;
+            (present && !standing.is_empty()).then_some((suspect, standing))
+        })
+    }
+
+    /// Whether this observer's suspicion is in the store.
+    pub fn suspects(&self, observer: &NodeId, suspect: &NodeIdentity) -> bool {
+        self.suspicions.get(suspect).is_some_and(|observers| observers.contains(observer))
+    }
+
+    /// How many shards there are; for callers that index.
+    pub const fn len() -> usize {
+        SHARD_COUNT as usize
+    }
+}

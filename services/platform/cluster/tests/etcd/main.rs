@@ -1,0 +1,5 @@
+//! Proves placement against real etcd: three members as processes of their own.
+
+mod faults;
+mod life;
+mod nodes;
