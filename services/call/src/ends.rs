@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use trunkline_actors::{Activation, Host, Refused as HostRefused, Undeliverable};
 use trunkline_call_core::{
-    AgentNotice, AgentRequest, EdgeCommand, Incoming, Input, LeaveCause, QueueRequest, QueueSignal,
+    AgentNotice, AgentRequest, EdgeCommand, Incoming, Input, LeaveCause, Library, MediaBody, MediaCommand,
+    MediaEvent, QueueRequest, QueueSignal,
 };
+use trunkline_cluster::{EpochGuard, Placement};
 use trunkline_proto::{
     call::v1::{CallMessage, administrative, call_message::Message},
-    common::v1::{Envelope, Role, envelope::Payload},
+    common::v1::{Address, Envelope, Role, address::Target, envelope::Payload},
     edge::v1::{EdgeEvent, edge_event},
 };
-use trunkline_rpc::{Deliver, Refused};
+use trunkline_rpc::{Bus, Deliver, Refused};
 use trunkline_sip::{Method, Response, token};
 use trunkline_telemetry::trace_id_of;
-use trunkline_types::{CallId, EntityAddress, NodeId, ReleaseCause, Timestamp};
+use trunkline_types::{CallId, EntityAddress, Epoch, NodeId, ReleaseCause, ShardId, Timestamp};
 
 use crate::{
-    CallMetrics, CallParts, MediaNodes,
-    convert::{self, Parsed, at, cause, missing},
+    CallMetrics, CallParts,
+    convert::{self, Parsed, at, cause, missing, parse},
     outbox::Sender,
     shell::{CallShell, Mail},
 };
@@ -26,55 +28,102 @@ use crate::{
 /// Takes envelopes for calls.
 pub(crate) struct CallEnd {
     host: Host<CallShell>,
-    media: Arc<dyn MediaNodes>,
+    library: Arc<dyn Library>,
+    bus: Bus,
+    placement: Arc<dyn Placement>,
+    epochs: EpochGuard,
     metrics: CallMetrics,
 }
 
 impl CallEnd {
-    pub fn new(parts: &CallParts, host: Host<CallShell>) -> Self {
-        Self { host, media: parts.media.clone(), metrics: parts.metrics.clone() }
+    pub fn new(parts: &CallParts, host: Host<CallShell>, library: Arc<dyn Library>) -> Self {
+        Self {
+            host,
+            library,
+            bus: parts.bus.clone(),
+            placement: parts.placement.clone(),
+            epochs: EpochGuard::new(),
+            metrics: parts.metrics.clone(),
+        }
     }
 
     fn read(
         call: CallId,
         message: Message,
+        from: Option<&Address>,
         traceparent: String,
-        media_node: Option<&NodeId>,
     ) -> Parsed<Option<Mail>> {
         let mut received = None;
         let input = match message {
             Message::Edge(event) => {
-                received = makes_a_call(&event).then(|| at(event.received_us));
-                convert::from_edge(event, media_node)?
+                received = makes_a_call(&event).map(|_| at(event.received_us));
+                convert::from_edge(event)?
             }
             Message::MediaReply(reply) => convert::from_reply(call, reply)?,
             Message::MediaEvent(event) => {
-                return Ok(convert::from_event(event)?.map(|input| Mail { input, received, traceparent }));
+                let event = convert::from_event(sending_node(from)?, event)?;
+                return Ok(event.map(|input| Mail { input, received, traceparent }));
             }
             Message::Queue(message) => convert::from_queue(message)?,
             Message::Agent(message) => convert::from_agent(message)?,
             Message::Administrative(message) => {
-                let administrative::Command::Release(name) =
-                    message.command.ok_or_else(|| missing("administrative.command"))?;
-                Input::Release(cause("administrative.release", &name)?)
+                match message.command.ok_or_else(|| missing("administrative.command"))? {
+                    administrative::Command::Release(name) => {
+                        Input::Release(cause("administrative.release", &name)?)
+                    }
+                    administrative::Command::MoveMedia(node) => {
+                        Input::LeaveMediaNode(parse("administrative.move_media", &node)?)
+                    }
+                }
             }
         };
         Ok(Some(Mail { input, received, traceparent }))
     }
+
+    /// A queue or agent whose shard has another owner by now must not be heard: it may have been paused for long.
+    fn admit(&self, envelope: &Envelope, call: CallId) -> Result<(), Refused> {
+        let Some(shard) = envelope.from_shard else { return Ok(()) };
+        let shard = u16::try_from(shard).ok().and_then(ShardId::new).ok_or(Refused::Unroutable)?;
+        self.epochs.admit(shard, Epoch(envelope.from_epoch)).map_err(|stale| {
+            tracing::debug!(call_id = %call, %stale, "a message of a former owner was refused");
+            self.metrics.stale();
+            Refused::Unroutable
+        })
+    }
+
+    /// An edge on another node does not hear what the bus says here: it gets a response.
+    fn refuse_remotely(&self, address: &EntityAddress, mail: Option<&Mail>) {
+        let Some(Input::Request(incoming)) = mail.map(|mail| &mail.input) else { return };
+        if incoming.route.edge == *self.bus.node() {
+            return;
+        }
+        let Ok(call) = address.id.parse::<CallId>() else { return };
+        let tag = token::tag(call.minted_at().as_micros().unsigned_abs());
+        let response = Box::new(Response::to(&incoming.request, 503).with_to_tag(&tag));
+        let transaction = incoming.transaction.clone();
+        let command = EdgeCommand::Respond { transaction, response, retransmission: false };
+        let command = convert::to_edge(&address.tenant, call, &incoming.route, command);
+        let sender = Sender::new(self.bus.clone(), self.placement.clone(), address.clone());
+        sender.to_node(&incoming.route.edge, Role::Edge, Payload::Edge(command), None);
+    }
 }
 
 impl Deliver for CallEnd {
-    fn deliver(&self, address: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
+    fn deliver(&self, address: Option<EntityAddress>, mut envelope: Envelope) -> Result<(), Refused> {
         let (Some(address), Some(Payload::Call(CallMessage { message: Some(message) }))) =
-            (address, envelope.payload)
+            (address, envelope.payload.take())
         else {
             return Err(Refused::Unroutable);
         };
         let call: CallId = address.id.parse().map_err(|_| Refused::Unroutable)?;
+        self.admit(&envelope, call)?;
         let from = source(&message);
-        let new = matches!(&message, Message::Edge(event) if makes_a_call(event));
-        let node = if new { Some(self.media.pick(call).ok_or(Refused::Full)?) } else { None };
-        let mail = match Self::read(call, message, envelope.traceparent, node.as_ref()) {
+        // `Some`: how often this INVITE was given to a call before.
+        let new = match &message {
+            Message::Edge(event) => makes_a_call(event),
+            _ => None,
+        };
+        let mail = match Self::read(call, message, envelope.from.as_ref(), envelope.traceparent) {
             Ok(Some(mail)) => mail,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -83,13 +132,50 @@ impl Deliver for CallEnd {
                 return Err(Refused::Unroutable);
             }
         };
-        let activation = if new { Activation::CreateNew } else { Activation::OnlyExisting };
-        self.host.deliver(&address, mail, activation).map_err(refused)
+        let activation = match new {
+            Some(0) => Activation::CreateNew,
+            Some(_) => Activation::CreateIfMissing,
+            None => Activation::OnlyExisting,
+        };
+        let request = matches!(mail.input, Input::Request(_)).then(|| mail.clone()).filter(|_| new.is_some());
+        if new == Some(0) && self.no_media(call, &mail) {
+            self.refuse_remotely(&address, request.as_ref());
+            return Err(Refused::Full);
+        }
+        self.host.deliver(&address, mail, activation).map_err(|refused_by_host| {
+            let refused = refused(refused_by_host);
+            if refused == Refused::Full {
+                self.refuse_remotely(&address, request.as_ref());
+            }
+            refused
+        })
     }
 }
 
-fn makes_a_call(event: &EdgeEvent) -> bool {
-    matches!(&event.event, Some(edge_event::Event::Request(request)) if request.new_call.is_some())
+impl CallEnd {
+    /// Not even an actor is made for a call that no media node would take.
+    fn no_media(&self, call: CallId, mail: &Mail) -> bool {
+        match &mail.input {
+            Input::Request(incoming) => self.library.media_node(call, &incoming.route.edge, &[]).is_none(),
+            _ => false,
+        }
+    }
+}
+
+/// How often the INVITE that makes a call was given to it before.
+fn makes_a_call(event: &EdgeEvent) -> Option<u32> {
+    match &event.event {
+        Some(edge_event::Event::Request(request)) if request.new_call.is_some() => Some(request.attempt),
+        _ => None,
+    }
+}
+
+/// The node whose role sent it.
+fn sending_node(from: Option<&Address>) -> Parsed<Option<NodeId>> {
+    match from.and_then(|from| from.target.as_ref()) {
+        Some(Target::Node(node)) => parse("envelope.from", &node.node).map(Some),
+        _ => Ok(None),
+    }
 }
 
 const fn source(message: &Message) -> &'static str {
@@ -117,12 +203,17 @@ pub(crate) fn answer_for_gone(sender: &Sender, address: &EntityAddress, mail: Ma
     match mail.input {
         Input::Request(incoming) if incoming.request.method != Method::Ack => {
             let Incoming { transaction, request, route, .. } = *incoming;
-            let status = if why == Undeliverable::Failed { 503 } else { 481 };
+            let status = match why {
+                // The shard is another node's by now: the edge gives the request to that one.
+                Undeliverable::Failed if !sender.may_act() => return,
+                Undeliverable::Failed => 503,
+                Undeliverable::Unknown | Undeliverable::Finished => 481,
+            };
             let tag = token::tag(call.minted_at().as_micros().unsigned_abs());
             let response = Box::new(Response::to(&request, status).with_to_tag(&tag));
             let command = EdgeCommand::Respond { transaction, response, retransmission: false };
             let command = convert::to_edge(tenant, call, &route, command);
-            sender.to_node(&route.edge, Role::Edge, Payload::Edge(command), None);
+            sender.to_node(&sender.edge(&route.edge), Role::Edge, Payload::Edge(command), None);
         }
         // It may come back: they ask again.
         _ if why == Undeliverable::Failed => {}
@@ -131,6 +222,17 @@ pub(crate) fn answer_for_gone(sender: &Sender, address: &EntityAddress, mail: Ma
             let notice = AgentNotice::Ended { cause, at: now_of(call), connected: None };
             let to = EntityAddress::agent(tenant, &agent);
             sender.to_entity(&to, Payload::Agent(convert::to_agent(call, &offer, notice)), None);
+        }
+        Input::MediaEvent { node: Some(node), id, acknowledge, event } => {
+            if *event == MediaEvent::Unattended {
+                let id = u64::try_from(now_of(call).as_micros()).unwrap_or(0) << 12;
+                let command = MediaCommand { id, body: MediaBody::CloseSession };
+                let command = convert::to_media(tenant, call, sender.epoch(), command);
+                sender.to_node(&node, Role::Media, Payload::Media(command), None);
+            } else if acknowledge {
+                let command = convert::acknowledge(call, sender.epoch(), id);
+                sender.to_node(&node, Role::Media, Payload::Media(command), None);
+            }
         }
         Input::Queue { queue, entry, signal } => {
             let request = match signal {

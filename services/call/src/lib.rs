@@ -12,7 +12,9 @@
 mod convert;
 mod ends;
 mod flows;
+mod media_nodes;
 mod metrics;
+mod moves;
 mod outbox;
 mod shell;
 mod spans;
@@ -30,7 +32,15 @@ use trunkline_telemetry::trace_id_of;
 use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, ShardId, TenantId};
 
 use crate::{ends::CallEnd, outbox::Sender, shell::CallShell};
-pub use crate::{flows::FlowStore, metrics::CallMetrics};
+pub use crate::{
+    flows::FlowStore,
+    media_nodes::{MediaMembers, MediaNodes},
+    metrics::CallMetrics,
+};
+use crate::{
+    media_nodes::{MediaUse, Outside},
+    moves::MediaMoves,
+};
 pub use trunkline_call_core::{
     Announcement, Library, Phase, Settings, Treatment,
     flow::{FLOW_SCHEMA, Flow, FlowError},
@@ -44,19 +54,6 @@ const PERMITS: u32 = 512;
 /// A call's history is short, and read once.
 const SNAPSHOT_EVERY: u64 = u64::MAX;
 
-/// Where new calls get their media.
-pub trait MediaNodes: Send + Sync + 'static {
-    /// The media node that is to anchor this call; `None` = none has room, the call is refused with 503.
-    fn pick(&self, call: CallId) -> Option<NodeId>;
-}
-
-/// Every call on the one media node of a node that runs all roles.
-impl MediaNodes for NodeId {
-    fn pick(&self, _: CallId) -> Option<NodeId> {
-        Some(self.clone())
-    }
-}
-
 /// What the role needs from its node.
 pub struct CallParts {
     /// The bus.
@@ -69,7 +66,7 @@ pub struct CallParts {
     pub placement: Arc<dyn Placement>,
     /// Flows and how queues treat their callers; [`FlowStore`] is one.
     pub library: Arc<dyn Library>,
-    /// Where new calls get their media.
+    /// Where calls get their media; [`MediaMembers`] is one.
     pub media: Arc<dyn MediaNodes>,
     /// Time limits.
     pub settings: Settings,
@@ -85,25 +82,50 @@ pub struct CallParts {
 #[derive(Clone)]
 pub struct Calls {
     host: Host<CallShell>,
+    moves: MediaMoves,
 }
 
 impl Calls {
     /// Makes the host and attaches it to the bus. Call within a tokio runtime. Nothing is active until
     /// [`Calls::recover`] or a new call.
     pub fn start(parts: &CallParts) -> Self {
-        let host = host(parts);
-        let end = CallEnd::new(parts, host.clone());
+        let used = Arc::new(MediaUse::default());
+        let library: Arc<dyn Library> = Arc::new(Outside {
+            library: parts.library.clone(),
+            media: parts.media.clone(),
+            used: used.clone(),
+        });
+        let host = host(parts, &library, &used);
+        let end = CallEnd::new(parts, host.clone(), library);
         parts.bus.attach_entities(EntityKind::Call, Arc::new(end));
-        Self { host }
+        let moves = MediaMoves::new(host.clone(), used, parts.placement.clone());
+        Self { host, moves }
     }
 
     /// Brings all unfinished calls of `shards` back from the journal. Each asks its media node what is left: what is
-    /// gone is ended and marked as lost with its node, what is there goes on.
+    /// there goes on, what is gone moves to another media node.
     ///
     /// # Errors
     /// The journal cannot be read.
     pub async fn recover(&self, shards: &[ShardId]) -> Result<usize, JournalError> {
         self.host.recover_all(shards).await
+    }
+
+    /// A media node is no member any more, or came back as another incarnation: the calls of this node that were on it
+    /// move to other media nodes at once. Returns without waiting for them.
+    pub fn media_lost(&self, node: &NodeId) {
+        self.moves.lost(node);
+    }
+
+    /// A media node drains: the calls of this node that are on it move away, make before break, at a bounded pace, until
+    /// none is left or the node drains no more. Returns without waiting for them; a second call meanwhile changes nothing.
+    pub fn move_media(&self, node: &NodeId) {
+        self.moves.leave(node);
+    }
+
+    /// Active calls that have their media on this node.
+    pub fn on_media(&self, node: &NodeId) -> usize {
+        self.moves.count(node)
     }
 
     /// Active calls, those included that are over and settle what is owed.
@@ -123,7 +145,7 @@ impl Calls {
     }
 }
 
-fn host(parts: &CallParts) -> Host<CallShell> {
+fn host(parts: &CallParts, library: &Arc<dyn Library>, used: &Arc<MediaUse>) -> Host<CallShell> {
     let options = HostOptions {
         permits: PERMITS,
         max_entities: parts.max_calls,
@@ -131,14 +153,14 @@ fn host(parts: &CallParts) -> Host<CallShell> {
         ..HostOptions::new(EntityKind::Call)
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
-    let (library, metrics) = (parts.library.clone(), parts.metrics.clone());
+    let (library, used, metrics) = (library.clone(), used.clone(), parts.metrics.clone());
     let settings = Arc::new(parts.settings.clone());
     let factory = move |address: &EntityAddress, _| {
         // Checked when the message was taken from the bus, or written by this crate.
         let id: CallId = address.id.parse().unwrap_or_else(|_| unreachable!("checked by the bus end"));
         let sender = Sender::new(bus.clone(), placement.clone(), address.clone());
         let core = Call::new(id, address.tenant.clone(), settings.clone(), library.clone());
-        (core, CallShell::new(id, address.tenant.clone(), sender, metrics.clone()))
+        (core, CallShell::new(id, address.tenant.clone(), sender, metrics.clone(), used.clone()))
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
     Host::builder(

@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, Phase};
+use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, MoveReason, Phase};
 use trunkline_telemetry::buckets;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +35,11 @@ struct FromLabels {
     from: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 const INBOUND: &str = "inbound";
 
 /// What calls count. Ratios (ASR, NER) are recording rules over these.
@@ -47,6 +52,8 @@ pub struct CallMetrics {
     flow_steps: Family<OutcomeLabels, Counter>,
     recordings: Family<OutcomeLabels, Counter>,
     malformed: Family<FromLabels, Counter>,
+    moves: Family<ReasonLabels, Counter>,
+    epochs_refused: Counter,
 }
 
 impl CallMetrics {
@@ -60,6 +67,8 @@ impl CallMetrics {
             flow_steps: Family::default(),
             recordings: Family::default(),
             malformed: Family::default(),
+            moves: Family::default(),
+            epochs_refused: Counter::default(),
         };
         registry.register("started", "Calls begun", metrics.started.clone());
         registry.register(
@@ -76,7 +85,21 @@ impl CallMetrics {
         registry.register("flow_steps", "What happened at nodes of flows", metrics.flow_steps.clone());
         registry.register("recordings", "Recordings, by outcome", metrics.recordings.clone());
         registry.register("malformed_messages", "Messages that could not be read", metrics.malformed.clone());
+        registry.register(
+            "media_moves",
+            "Calls that went to another media node, by why they left theirs",
+            metrics.moves.clone(),
+        );
+        registry.register(
+            "epochs_refused",
+            "Messages of queues and agents whose shard had another owner already",
+            metrics.epochs_refused.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn stale(&self) {
+        self.epochs_refused.inc();
     }
 
     pub(crate) fn entered(&self, phase: Phase) {
@@ -107,6 +130,13 @@ impl CallMetrics {
             }
             EventBody::FlowStep { outcome, .. } => {
                 self.flow_steps.get_or_create(&OutcomeLabels { outcome: step_name(outcome) }).inc();
+            }
+            EventBody::MediaMoved { reason, .. } => {
+                let reason = match reason {
+                    MoveReason::Lost => "lost",
+                    MoveReason::Drained => "drained",
+                };
+                self.moves.get_or_create(&ReasonLabels { reason }).inc();
             }
             EventBody::RecordingStarted { .. } => self.recording("started"),
             EventBody::RecordingFinished(_) => self.recording("finished"),

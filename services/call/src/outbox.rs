@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use trunkline_cluster::Placement;
+use trunkline_cluster::{self as cluster, NodeInfo, Placement};
 use trunkline_journal::EffectId;
 use trunkline_proto::common::v1::{self as common, Envelope, envelope::Payload};
 use trunkline_rpc::{Bus, entity};
 use trunkline_telemetry::TraceParent;
 use trunkline_types::{CallId, EntityAddress, Epoch, NodeId};
+
+use crate::media_nodes::rendezvous;
 
 /// The bus as one call uses it.
 pub(crate) struct Sender {
@@ -30,9 +32,29 @@ impl Sender {
         self.traceparent = traceparent;
     }
 
-    /// The epoch at which this node may act for the call; 0 when it may not.
+    /// The epoch at which this node may act for the call (a recovered call acts while its shard is being opened); 0 when it
+    /// may not, which receivers refuse.
     pub fn epoch(&self) -> Epoch {
-        self.placement.held(self.from.shard()).unwrap_or_default()
+        self.placement.sealed(self.from.shard()).unwrap_or_default()
+    }
+
+    /// Whether this node may act for the call.
+    pub fn may_act(&self) -> bool {
+        self.placement.sealed(self.from.shard()).is_some()
+    }
+
+    /// The edge itself while it is a member of the cluster. In its place another one, always the same while the members
+    /// are: edges know no dialogs, and a transaction of ours that is repeated finds itself there.
+    pub fn edge(&self, wanted: &NodeId) -> NodeId {
+        let is_edge = |node: &NodeInfo| node.has(cluster::Role::Edge);
+        if self.placement.node(wanted).is_some_and(|node| is_edge(&node)) {
+            return wanted.clone();
+        }
+        let Ok(call) = self.from.id.parse::<CallId>() else { return wanted.clone() };
+        let nodes = self.placement.nodes();
+        let edges = nodes.iter().filter(|node| is_edge(node));
+        let other = edges.min_by_key(|node| (node.draining, rendezvous(call, &node.identity.id)));
+        other.map_or_else(|| wanted.clone(), |node| node.identity.id.clone())
     }
 
     pub fn to_entity(&self, to: &EntityAddress, payload: Payload, effect: Option<EffectId>) {

@@ -1,18 +1,21 @@
 //! The shell of a call.
 
+use std::sync::Arc;
+
 use trunkline_actors::{Behaviour, CommitClass, DecodeError};
 use trunkline_call_core::{Call, EdgeCommand, Effect, Event, EventBody, Input, Phase};
 use trunkline_journal::{EffectId, NewEvent, StoredEvent};
 use trunkline_proto::common::v1::{Role, envelope::Payload};
 use trunkline_telemetry::trace_id_of;
-use trunkline_types::{CallId, EntityAddress, TenantId, Timestamp};
+use trunkline_types::{CallId, EntityAddress, NodeId, TenantId, Timestamp};
 
-use crate::{CallMetrics, convert, outbox::Sender, spans::Spans};
+use crate::{CallMetrics, convert, media_nodes::MediaUse, outbox::Sender, spans::Spans};
 
 /// Version of the events' form.
 const EVENT: u16 = 1;
 
 /// What a call's actor is told.
+#[derive(Clone)]
 pub(crate) struct Mail {
     pub input: Input,
     /// When the edge took the INVITE that makes the call from its socket.
@@ -29,6 +32,9 @@ pub(crate) struct CallShell {
     metrics: CallMetrics,
     spans: Spans,
     phase: Phase,
+    /// Where the call's media are, as `used` has it.
+    node: Option<NodeId>,
+    used: Arc<MediaUse>,
     /// Set until the INVITE is answered.
     received: Option<Timestamp>,
     rung: bool,
@@ -37,7 +43,13 @@ pub(crate) struct CallShell {
 }
 
 impl CallShell {
-    pub fn new(call: CallId, tenant: TenantId, sender: Sender, metrics: CallMetrics) -> Self {
+    pub fn new(
+        call: CallId,
+        tenant: TenantId,
+        sender: Sender,
+        metrics: CallMetrics,
+        used: Arc<MediaUse>,
+    ) -> Self {
         metrics.entered(Phase::New);
         Self {
             spans: Spans::new(call),
@@ -46,9 +58,20 @@ impl CallShell {
             sender,
             metrics,
             phase: Phase::New,
+            node: None,
+            used,
             received: None,
             rung: false,
             cause: String::new(),
+        }
+    }
+
+    /// Which node the call's media are on now: none any more when it is over.
+    fn on_node(&mut self, node: Option<&NodeId>) {
+        if self.node.as_ref() != node {
+            let call = EntityAddress::call(&self.tenant, self.call);
+            self.used.moved(&call, self.node.as_ref(), node);
+            self.node = node.cloned();
         }
     }
 
@@ -73,6 +96,7 @@ impl CallShell {
 impl Drop for CallShell {
     fn drop(&mut self) {
         self.metrics.left(self.phase);
+        self.on_node(None);
     }
 }
 
@@ -113,10 +137,15 @@ impl Behaviour for CallShell {
             Effect::Edge { route, command } => {
                 self.observe(&command);
                 let command = convert::to_edge(&self.tenant, self.call, &route, command);
-                self.sender.to_node(&route.edge, Role::Edge, Payload::Edge(command), Some(id));
+                let edge = self.sender.edge(&route.edge);
+                self.sender.to_node(&edge, Role::Edge, Payload::Edge(command), Some(id));
             }
             Effect::Media { node, command } => {
                 let command = convert::to_media(&self.tenant, self.call, self.sender.epoch(), command);
+                self.sender.to_node(&node, Role::Media, Payload::Media(command), Some(id));
+            }
+            Effect::Acknowledge { node, event } => {
+                let command = convert::acknowledge(self.call, self.sender.epoch(), event);
                 self.sender.to_node(&node, Role::Media, Payload::Media(command), Some(id));
             }
             Effect::Queue { queue, request } => {
@@ -133,7 +162,7 @@ impl Behaviour for CallShell {
     }
 
     /// Keys, measurements, transcripts and the end itself need not be waited for: what others hear of an end follows
-    /// from the events before it.
+    /// from the events before it. (A leg whose move is forgotten moves once more.)
     fn class(&self, event: &Event) -> CommitClass {
         match event.body {
             EventBody::FlowStep { .. }
@@ -141,6 +170,7 @@ impl Behaviour for CallShell {
             | EventBody::TranscriptStatus { .. }
             | EventBody::TranscriptSegment(_)
             | EventBody::LegQuality { .. }
+            | EventBody::LegMoved { .. }
             | EventBody::MuteChanged { .. }
             | EventBody::LegReleased { .. }
             | EventBody::Ended { .. } => CommitClass::ActFirst,
@@ -154,6 +184,8 @@ impl Behaviour for CallShell {
 
     fn stepped(&mut self, core: &Call, now: Timestamp) {
         let phase = core.phase();
+        // A call that is over but waits for its recording still has to hear that the node was lost.
+        self.on_node(core.media_node().filter(|_| !core.finished()));
         if phase != self.phase {
             self.metrics.left(self.phase);
             self.metrics.entered(phase);

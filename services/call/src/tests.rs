@@ -10,8 +10,8 @@ use bytes::Bytes;
 use trunkline_actors::{ActorMetrics, Arbiters, now};
 use trunkline_call_core::{
     Answer, Codec, Destination, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy,
-    LegKind, LegParty, Phase, Quality, QueueOutcome, RecordingFinished, Route, Settings, Span, Speaker,
-    Started, TranscriptSegment, TranscriptState,
+    LegKind, LegParty, MoveReason, Phase, Quality, QueueOutcome, RecordingFinished, Route, Settings, Span,
+    Speaker, Started, TranscriptSegment, TranscriptState,
 };
 use trunkline_cluster::{EmbeddedPlacement, Incarnation};
 use trunkline_journal::{Journal, SqliteJournal, SqliteOptions};
@@ -108,6 +108,7 @@ fn every_event_reads_back_what_was_written() {
         sha256: "ab".into(),
         holds: vec![span.clone()],
         gaps: vec![span],
+        salvaged: true,
     };
     let quality =
         Quality { packets_received: 1, packets_lost: 2, jitter_ms: 0.5, round_trip_ms: -1.0, mos: 4.25 };
@@ -154,7 +155,23 @@ fn every_event_reads_back_what_was_written() {
         EventBody::RecordingPaused { recording, paused: true },
         EventBody::RecordingFinished(Box::new(finished)),
         EventBody::RecordingFailed { recording, reason: "disk".into() },
-        EventBody::TranscriptStatus { status: TranscriptState::None, detail: "d".into() },
+        EventBody::TranscriptStatus { recording: None, status: TranscriptState::None, detail: "d".into() },
+        EventBody::TranscriptStatus {
+            recording: Some(recording),
+            status: TranscriptState::Failed,
+            detail: "d".into(),
+        },
+        EventBody::MediaMoved {
+            from: "m1".parse().unwrap(),
+            node: "m2".parse().unwrap(),
+            reason: MoveReason::Lost,
+        },
+        EventBody::MediaMoved {
+            from: "m1".parse().unwrap(),
+            node: "m2".parse().unwrap(),
+            reason: MoveReason::Drained,
+        },
+        EventBody::LegMoved { leg, codec: Some(Codec::Pcmu) },
         EventBody::TranscriptSegment(Box::new(segment.clone())),
         EventBody::TranscriptSegment(Box::new(TranscriptSegment { speaker: None, gap: true, ..segment })),
         EventBody::LegQuality { leg, quality },
@@ -182,7 +199,7 @@ fn what_cannot_be_read_names_its_field() {
         })),
         ..Default::default()
     };
-    assert_eq!(convert::from_edge(event, None).unwrap_err().field, "incoming_request.message");
+    assert_eq!(convert::from_edge(event).unwrap_err().field, "incoming_request.message");
 }
 
 /// Everything that calls say, by whom it was said to.

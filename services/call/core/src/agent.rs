@@ -1,6 +1,6 @@
 //! The agent's part: connecting, the conversation, its controls, and an agent whose page is reloaded.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use trunkline_types::{AgentId, LegId, OfferId, QueueId, ReleaseCause, Timestamp};
 
@@ -29,15 +29,23 @@ pub(crate) struct AgentPart {
     pub bridged: Option<Timestamp>,
     pub on_hold: bool,
     pub muted: bool,
+    /// The call has moved to another media node, and this leg has not followed.
+    pub adrift: bool,
     // Volatile.
     pub session: String,
+    /// The browser's offer, until both are bridged.
+    pub sdp_offer: Option<String>,
+    /// The page has to make a new offer: said again then, and so much later.
+    pub told: Option<(Timestamp, Duration)>,
+    /// Music for the caller from then on, while the agent's audio is down after a move.
+    pub comfort_at: Option<Timestamp>,
     /// The queue wants it recorded.
     pub recording: bool,
     /// The SDP answer, for a repeated `Connect`.
     pub answer: Option<String>,
     pub audio: Audio,
     pub recent: VecDeque<(String, String, &'static str)>,
-    remade: Option<(String, String, String, String)>,
+    pub remade: Option<(String, String, String, String)>,
 }
 
 /// The agent's audio.
@@ -80,7 +88,11 @@ impl AgentPart {
             bridged: None,
             on_hold: false,
             muted: false,
+            adrift: false,
             session: String::new(),
+            sdp_offer: None,
+            told: None,
+            comfort_at: None,
             recording: false,
             answer: None,
             audio: Audio::Up,
@@ -202,6 +214,7 @@ impl Call {
         if let Some(part) = self.agent.as_deref_mut() {
             part.session = picked.session;
             part.recording = picked.recording;
+            part.sdp_offer = Some(picked.sdp_offer.clone());
         }
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
         let body = MediaBody::CreateWebRtc { leg, sdp: picked.sdp_offer, prefer };
@@ -305,6 +318,7 @@ impl Call {
         self.unmeasured.push(leg);
         let Some(part) = self.agent.as_deref_mut() else { return };
         part.answer = Some(sdp_answer.clone());
+        part.sdp_offer = None;
         part.audio = Audio::Down { until, comfort: false };
         let session = part.session.clone();
         self.tell_agent(cx, &agent, &offer, AgentNotice::Connected { session, sdp_answer, at: cx.now });
@@ -328,6 +342,10 @@ impl Call {
 
     fn remake_media(&mut self, cx: &mut Cx<'_>, session: String, request: String, sdp: String) {
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
+        if let Some(part) = self.agent.as_deref_mut() {
+            // It has heard of the move, if there was one.
+            part.told = None;
+        }
         let Some(part) = self.agent.as_deref() else { return };
         if let Some((s, r, answer, error)) = &part.remade
             && (*s == session && *r == request)
@@ -351,6 +369,7 @@ impl Call {
         result: Result<MediaOk, Option<MediaFailureKind>>,
     ) {
         let until = cx.now.plus(self.settings.agent_reconnect);
+        let codec = result.as_ref().ok().and_then(|ok| ok.codec);
         let Some(part) = self.agent.as_deref_mut() else { return };
         let (answer, error) = match result {
             Ok(ok) => (String::from_utf8_lossy(&ok.sdp).into_owned(), String::new()),
@@ -366,7 +385,7 @@ impl Call {
             part.audio = Audio::Down { until, comfort };
         }
         part.remade = Some((session.clone(), request.clone(), answer.clone(), error.clone()));
-        let (agent, offer) = (part.agent.clone(), part.offer.clone());
+        let (agent, offer, made) = (part.agent.clone(), part.offer.clone(), error.is_empty());
         let notice = match (request.is_empty(), part.bridged) {
             (true, Some(at)) if error.is_empty() => {
                 AgentNotice::Connected { session, sdp_answer: answer, at }
@@ -374,6 +393,22 @@ impl Call {
             _ => AgentNotice::MediaRemade { session, request, sdp_answer: answer, error },
         };
         self.tell_agent(cx, &agent, &offer, notice);
+        if made {
+            self.remade_on_node(cx, codec);
+        }
+    }
+
+    /// An endpoint that did not exist before (a move, a lost node) knows nothing of what was decided.
+    fn remade_on_node(&mut self, cx: &mut Cx<'_>, codec: Option<crate::media::Codec>) {
+        let Some(part) = self.agent.as_deref() else { return };
+        let (leg, muted, adrift) = (part.leg, part.muted, part.adrift);
+        if muted {
+            self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
+        }
+        if adrift {
+            self.agent_landed(cx, codec);
+            self.programs(cx);
+        }
     }
 
     /// What both parties have to hear as things are.
@@ -385,9 +420,15 @@ impl Call {
         match (self.agent.as_deref().filter(|part| part.bridged.is_some()), &self.stay) {
             (Some(part), _) if part.on_hold || part.comfort() => {
                 let (agent, program) = (part.leg, music(self, &part.queue));
+                let there = !part.adrift;
                 self.media(cx, MediaBody::SetProgram { leg: caller, program }, Then::Needed);
-                self.media(cx, MediaBody::SetProgram { leg: agent, program: Program::Silence }, Then::Needed);
+                if there {
+                    let program = Program::Silence;
+                    self.media(cx, MediaBody::SetProgram { leg: agent, program }, Then::Needed);
+                }
             }
+            // Nobody is there to be heard yet.
+            (Some(part), _) if part.adrift => {}
             (Some(part), _) => {
                 let agent = part.leg;
                 self.media(cx, MediaBody::Bridge { a: caller, b: agent }, Then::Needed);
@@ -404,9 +445,11 @@ impl Call {
         let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg) else { return };
         let comforted = part.comfort();
         part.audio = Audio::Up;
+        part.comfort_at = None;
         if comforted {
             self.programs(cx);
         }
+        self.offer_now(cx);
     }
 
     pub(crate) fn agent_audio_down(&mut self, cx: &mut Cx<'_>, leg: LegId, reason: Disconnect) {

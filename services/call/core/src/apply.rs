@@ -1,7 +1,10 @@
 //! Everything durable changes here, in the first run as in a replay.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use trunkline_sip::Dialog;
-use trunkline_types::Timestamp;
+use trunkline_types::{AgentId, LegId, NodeId, OfferId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::{AgentPart, Decided, DecidedOutcome, MAX_DECIDED},
@@ -12,11 +15,12 @@ use crate::{
     flow::FlowRun,
     invite,
     leg::{Bye, CallerLeg, InfoKeys, PendingInvite, Unacked},
+    media::Codec,
     queueing::Stay,
     recording::Recording,
+    reinvite::Reoffer,
     session_timer,
 };
-use trunkline_types::{AgentId, OfferId, ReleaseCause};
 
 impl Call {
     pub(crate) fn apply_event(&mut self, event: &Event) {
@@ -24,6 +28,8 @@ impl Call {
         match &event.body {
             EventBody::Started(started) => self.apply_started(started),
             EventBody::MediaSession { node } => self.media.node = Some(node.clone()),
+            EventBody::MediaMoved { from, node, .. } => self.apply_moved(at, from, node),
+            EventBody::LegMoved { leg, codec } => self.apply_leg_moved(*leg, *codec),
             EventBody::LegAdded { leg, .. } => self.next_leg = self.next_leg.max(leg.index + 1),
             EventBody::LegAnswered { leg, codec } => {
                 if let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.id == *leg) {
@@ -65,7 +71,7 @@ impl Call {
             }
             EventBody::RecordingStarted { recording, .. } => {
                 self.next_recording = self.next_recording.max(recording.index + 1);
-                self.recordings.push(Recording::new(*recording));
+                self.recordings.push(Recording::new(*recording, self.media.node.clone(), at));
             }
             EventBody::RecordingPaused { recording, paused } => {
                 if let Some(found) = self.recordings.iter_mut().find(|r| r.id == *recording) {
@@ -75,7 +81,9 @@ impl Call {
             }
             EventBody::RecordingFinished(finished) => self.recording_settled(finished.recording),
             EventBody::RecordingFailed { recording, .. } => self.recording_settled(*recording),
-            EventBody::TranscriptStatus { status, .. } => self.apply_transcript(*status),
+            EventBody::TranscriptStatus { recording, status, .. } => {
+                self.apply_transcript(*recording, *status);
+            }
             EventBody::Ended { cause, by } => {
                 self.ended = Some(End { at, cause: *cause, by: *by });
                 self.flow = None;
@@ -85,6 +93,37 @@ impl Call {
             EventBody::DigitsReceived { .. }
             | EventBody::TranscriptSegment(_)
             | EventBody::LegQuality { .. } => {}
+        }
+    }
+
+    fn apply_moved(&mut self, at: Timestamp, from: &NodeId, node: &NodeId) {
+        self.media.node = Some(node.clone());
+        self.left_node = Some(from.clone());
+        self.moves += 1;
+        if let Some(caller) = self.caller.as_deref_mut() {
+            caller.adrift = caller.answered;
+            // The answer in an ACK that is still to come is one to the former node's offer.
+            caller.unacked.iter_mut().for_each(|answer| answer.offered = false);
+        }
+        if let Some(part) = self.agent.as_deref_mut() {
+            part.adrift = part.bridged.is_some();
+        }
+        let deadline = at.plus(self.settings.settle_deadline);
+        for recording in &mut self.recordings {
+            if recording.deadline.is_none() {
+                recording.left = Some(at);
+                recording.deadline = Some(deadline);
+                recording.paused_until = None;
+            }
+        }
+    }
+
+    fn apply_leg_moved(&mut self, leg: LegId, codec: Option<Codec>) {
+        if let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.id == leg) {
+            caller.adrift = false;
+            caller.codec = codec.or(caller.codec);
+        } else if let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg) {
+            part.adrift = false;
         }
     }
 
@@ -115,6 +154,8 @@ impl Call {
             codec: None,
             holding: false,
             session_s: None,
+            adrift: false,
+            local_sdp: Bytes::new(),
             invite: Some(Box::new(PendingInvite {
                 transaction: started.transaction.clone(),
                 request: started.invite.clone(),
@@ -128,6 +169,8 @@ impl Call {
             silent_until: None,
             bye: Bye::No,
             info: InfoKeys::default(),
+            reoffer: Reoffer::default(),
+            given: VecDeque::new(),
         }));
     }
 
@@ -139,6 +182,7 @@ impl Call {
         caller.session_s = state.session_s;
         caller.session_until = state.session_s.map(|seconds| session_timer::expiry(at, seconds));
         if let Some(answer) = &state.answer {
+            caller.local_sdp = answer.response.body.clone();
             caller.unacked.push(Unacked {
                 transaction: answer.transaction.clone(),
                 cseq: answer.cseq,
@@ -192,17 +236,19 @@ impl Call {
         }
     }
 
-    fn apply_transcript(&mut self, status: TranscriptState) {
+    fn apply_transcript(&mut self, of: Option<RecordingId>, status: TranscriptState) {
         if status == TranscriptState::Started {
             return;
         }
-        if let Some(recording) = self.recordings.iter_mut().find(|recording| recording.transcript_open) {
+        let is_meant =
+            |recording: &&mut Recording| recording.transcript_open && of.is_none_or(|id| id == recording.id);
+        if let Some(recording) = self.recordings.iter_mut().find(is_meant) {
             recording.transcript_open = false;
         }
         self.recordings.retain(Recording::open);
     }
 
-    fn recording_settled(&mut self, id: trunkline_types::RecordingId) {
+    fn recording_settled(&mut self, id: RecordingId) {
         if let Some(recording) = self.recordings.iter_mut().find(|recording| recording.id == id) {
             recording.stored = true;
             recording.paused_until = None;

@@ -15,7 +15,8 @@ use crate::{
     flow::FlowRun,
     input::{Destination, Input, Route},
     leg::CallerLeg,
-    media::MediaLink,
+    media::{MediaLink, Play},
+    moving::Moving,
     queueing::Stay,
     recording::Recording,
     settings::{Library, Settings},
@@ -45,8 +46,15 @@ pub struct Call {
     pub(crate) next_leg: u16,
     pub(crate) next_recording: u16,
     pub(crate) next_entry: u32,
+    /// How often it went to another media node.
+    pub(crate) moves: u32,
+    /// The node it left last.
+    pub(crate) left_node: Option<NodeId>,
     // Volatile.
     pub(crate) media: MediaLink,
+    pub(crate) moving: Moving,
+    /// What the caller hears, or will when the leg has followed in a move, and somebody waits for its end.
+    pub(crate) playing: Option<Play>,
     /// A last message is played.
     pub(crate) farewell: Option<Farewell>,
     /// The media node has been asked what is left, after a recovery.
@@ -113,6 +121,13 @@ pub(crate) struct Cx<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     Media,
+    Side(usize),
+    MediaSearch,
+    Former,
+    Reoffer,
+    Landing,
+    AgentMoved,
+    AgentComfort,
     AnswerRepeat(usize),
     Bye,
     Info,
@@ -153,6 +168,10 @@ impl Call {
             next_leg: 0,
             next_recording: 0,
             next_entry: 0,
+            moves: 0,
+            left_node: None,
+            moving: Moving::default(),
+            playing: None,
             farewell: None,
             recovering: false,
             rejected: false,
@@ -268,6 +287,7 @@ impl Call {
             return;
         }
         self.media.timers(visit);
+        self.side_timers(visit);
         self.sip_timers(visit);
         for (n, debt) in self.debts.iter().enumerate() {
             visit(debt.next, Timer::Debt(n));
@@ -286,6 +306,7 @@ impl Call {
         if self.recovering || self.ended.is_some() {
             return;
         }
+        self.moving.timers(visit);
         if let Some(farewell) = &self.farewell {
             visit(farewell.until, Timer::Farewell);
         }
@@ -296,6 +317,12 @@ impl Call {
             Some(part) => {
                 if let Some(until) = part.audio_until() {
                     visit(until, Timer::AgentAudio);
+                }
+                if let Some((next, _)) = part.told {
+                    visit(next, Timer::AgentMoved);
+                }
+                if let Some(at) = part.comfort_at {
+                    visit(at, Timer::AgentComfort);
                 }
             }
             None => {
@@ -322,9 +349,16 @@ impl Call {
     fn fire(&mut self, cx: &mut Cx<'_>, timer: Timer) {
         match timer {
             Timer::Media => self.media_timer(cx),
+            Timer::Side(n) => self.side_timer(cx, n),
+            Timer::MediaSearch => self.find_node(cx),
+            Timer::Former => self.close_planned(cx),
+            Timer::Reoffer => self.reoffer_timer(cx),
+            Timer::Landing => self.not_landed(cx),
+            Timer::AgentMoved => self.tell_moved(cx),
+            Timer::AgentComfort => self.comfort_due(cx),
             Timer::AnswerRepeat(n) => self.repeat_answer(cx, n),
             Timer::Bye => self.bye_timer(cx),
-            Timer::Info => self.info_done(cx, None),
+            Timer::Info => self.info_timer(cx),
             Timer::Session => self.end(cx, ReleaseCause::PeerTimeout, EndedBy::Network),
             Timer::Silence => self.end(cx, ReleaseCause::MediaTimeout, EndedBy::Network),
             Timer::Enqueue => self.enqueue_timer(cx),
@@ -350,11 +384,11 @@ impl Call {
                 self.on_transaction_failed(cx, &transaction, failure)
             }
             Input::MediaReply(reply) => self.on_media_reply(cx, *reply),
-            Input::MediaEvent { id, event } => {
-                if self.media.is_new(id) {
-                    self.on_media_event(cx, *event);
-                }
+            Input::MediaEvent { node, id, acknowledge, event } => {
+                self.on_media_event(cx, node, id, acknowledge, *event);
             }
+            Input::MediaNodeLost(node) => self.node_lost(cx, &node),
+            Input::LeaveMediaNode(node) => self.leave_node(cx, &node),
             Input::Queue { queue, entry, signal } => self.on_queue(cx, &queue, entry, signal),
             Input::Agent { agent, offer, request } => self.on_agent(cx, &agent, &offer, request),
             Input::Release(cause) => {

@@ -146,6 +146,8 @@ impl Call {
             on_hold: part.on_hold,
             muted: part.muted,
             recording: self.running_recording().is_some_and(|recording| !recording.paused),
+            recording_paused: self.running_recording().is_some_and(|recording| recording.paused),
+            moves: self.moves,
             caller_held: self.caller.as_deref().is_some_and(|caller| caller.holding),
             at,
         })

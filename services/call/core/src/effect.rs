@@ -23,6 +23,13 @@ pub enum Effect {
         /// What to do.
         command: MediaCommand,
     },
+    /// To a media node: its event has been taken, and what follows from it is committed.
+    Acknowledge {
+        /// Which node.
+        node: NodeId,
+        /// Its event.
+        event: u64,
+    },
     /// To a queue.
     Queue {
         /// Which queue.
@@ -58,6 +65,13 @@ pub enum EdgeCommand {
         /// Unique within the call.
         client_transaction: String,
         /// The request.
+        request: Box<Request>,
+    },
+    /// The ACK of a 2xx to an INVITE of ours, past the transactions; without a Via as well.
+    Ack {
+        /// The INVITE's transaction.
+        client_transaction: String,
+        /// The ACK.
         request: Box<Request>,
     },
 }
@@ -111,8 +125,8 @@ pub struct Enqueue {
     pub entry: u32,
     /// -100 to 100; higher is served first.
     pub priority: i32,
-    /// Since when the caller waits: the place.
-    pub entered: Timestamp,
+    /// For a caller who comes back to a place: since when they wait. `None` = from now, by the queue's clock.
+    pub entered: Option<Timestamp>,
     /// What an agent sees of the call.
     pub card: Card,
 }
@@ -173,6 +187,11 @@ pub enum AgentNotice {
         /// Empty, or why it failed.
         error: String,
     },
+    /// The call has left its media node: the page has to make a new offer (`RemakeMedia`). Repeated until it does.
+    MediaMoved {
+        /// Counts the moves of this call.
+        moved: u32,
+    },
     /// The conversation as it is now.
     State(ConversationState),
     /// The agent's part is over; repeated until `EndedAck`.
@@ -223,8 +242,12 @@ pub struct ConversationState {
     pub muted: bool,
     /// A recording runs and is not paused.
     pub recording: bool,
+    /// A recording runs and is paused.
+    pub recording_paused: bool,
     /// The caller holds us.
     pub caller_held: bool,
+    /// How often the call went to another media node.
+    pub moves: u32,
     /// When this was so.
     pub at: Timestamp,
 }

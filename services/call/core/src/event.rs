@@ -30,6 +30,22 @@ pub enum EventBody {
         /// Which one.
         node: NodeId,
     },
+    /// The call left its media node for another one; its legs follow one by one.
+    MediaMoved {
+        /// The node it was on.
+        from: NodeId,
+        /// The node it is on from now on.
+        node: NodeId,
+        /// Why.
+        reason: MoveReason,
+    },
+    /// A leg's audio has followed to the new media node.
+    LegMoved {
+        /// Which one.
+        leg: LegId,
+        /// What is spoken on it now.
+        codec: Option<Codec>,
+    },
     /// A leg begins.
     LegAdded {
         /// Which one.
@@ -173,6 +189,8 @@ pub enum EventBody {
     },
     /// What becomes of the transcript.
     TranscriptStatus {
+        /// Of which recording; `None` in old events: of the first one that is open.
+        recording: Option<RecordingId>,
         /// The state from now on.
         status: TranscriptState,
         /// For people.
@@ -219,6 +237,15 @@ pub struct Started {
     pub invite: Request,
     /// The Contact that the call presents.
     pub contact_uri: String,
+}
+
+/// Why a call leaves its media node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveReason {
+    /// The node, or the session on it, is gone: audio stands still until the legs have followed.
+    Lost,
+    /// The node drains: its audio goes on until the legs have followed.
+    Drained,
 }
 
 /// How a leg speaks.
@@ -354,6 +381,8 @@ pub struct RecordingFinished {
     pub holds: Vec<Span>,
     /// What is not in it, and why.
     pub gaps: Vec<Span>,
+    /// Its media node was lost: this is what had been stored by then.
+    pub salvaged: bool,
 }
 
 /// A span of a recording, ms since its beginning.

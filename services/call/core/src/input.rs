@@ -35,8 +35,12 @@ pub enum Input {
     MediaReply(Box<MediaReply>),
     /// Something happened on the media node.
     MediaEvent {
+        /// On which node, when that is known: what a node says that the call has left concerns little.
+        node: Option<NodeId>,
         /// Unique on its node: an id that was seen is dropped.
         id: u64,
+        /// The node repeats it until it is acknowledged.
+        acknowledge: bool,
         /// What happened.
         event: Box<MediaEvent>,
     },
@@ -60,6 +64,10 @@ pub enum Input {
     },
     /// The administration ends the call.
     Release(ReleaseCause),
+    /// This media node is no member of the cluster any more, or came back without its sessions.
+    MediaNodeLost(NodeId),
+    /// This media node drains: the call leaves it when it is there.
+    LeaveMediaNode(NodeId),
 }
 
 /// A SIP request as an edge took it.
@@ -101,8 +109,6 @@ pub struct NewCall {
     pub contact_uri: String,
     /// The trunk on which it came, empty when none.
     pub trunk: String,
-    /// The media node picked for the call.
-    pub media_node: NodeId,
 }
 
 /// Where a call goes after it is answered.

@@ -7,9 +7,9 @@ use trunkline_types::{CallId, ReleaseCause};
 use crate::{
     call::{Call, Cx},
     effect::EdgeCommand,
-    event::{Answer, DialogState, EndedBy, EventBody, LegKind, LegParty, Started},
+    event::{Answer, DialogState, EndedBy, EventBody, LegKind, LegParty, MoveReason, Started},
     input::{Destination, Incoming, NewCall, Route},
-    leg::{MAX_UNACKED, PendingInvite, PendingUpdate},
+    leg::{Given, MAX_GIVEN, MAX_UNACKED, PendingInvite, PendingUpdate},
     media::{Codec, MediaBody, MediaFailureKind, MediaOk, Then},
     sdp::{self, BodyError},
     session_timer::{self, Wish},
@@ -56,6 +56,12 @@ impl Call {
     /// The INVITE that makes the call.
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>, incoming: Incoming, new_call: NewCall) {
         let Incoming { transaction, request, route, .. } = incoming;
+        let Some(media_node) = self.library.media_node(self.id, &route.edge, &[]) else {
+            // Nothing is journalled: the edge, or the network, may try again.
+            self.rejected = true;
+            let response = self.tagged(Response::to(&request, refusal_status(ReleaseCause::Overload)));
+            return self.respond(cx, &route, &transaction, response);
+        };
         let dialog = match Dialog::from_request(&request, &local_tag(self.id, &new_call.contact_uri)) {
             Ok(dialog) => dialog,
             Err(error) => {
@@ -97,34 +103,38 @@ impl Call {
                 return;
             }
         };
-        self.emit(cx, EventBody::MediaSession { node: new_call.media_node });
+        self.emit(cx, EventBody::MediaSession { node: media_node });
         let ringing = self.with_contact(Response::to(&request, 180));
         self.respond(cx, &route, &transaction, ringing);
-        self.create_caller_endpoint(cx, offer, &route);
+        self.create_caller_endpoint(cx, offer);
     }
 
     fn destination(&self) -> Option<Destination> {
         self.origin.as_deref().map(|origin| origin.destination.clone())
     }
 
-    fn create_caller_endpoint(&mut self, cx: &mut Cx<'_>, offer: Option<Bytes>, route: &Route) {
-        let signalling_ip = match route.source.parse::<std::net::SocketAddr>() {
-            Ok(address) => address.ip().to_string(),
-            Err(_) => String::new(),
-        };
-        let leg = self.caller_leg();
-        self.media(
-            cx,
-            MediaBody::CreateRtp { leg, sdp: offer.unwrap_or_default(), signalling_ip },
-            Then::Caller,
-        );
+    fn create_caller_endpoint(&mut self, cx: &mut Cx<'_>, offer: Option<Bytes>) {
+        let body = self.caller_endpoint(offer.unwrap_or_default());
+        self.media(cx, body, Then::Caller);
+    }
+
+    /// The caller's endpoint on a node; without SDP the node makes the offer.
+    pub(crate) fn caller_endpoint(&self, sdp: Bytes) -> MediaBody {
+        let caller = self.caller.as_deref();
+        let source = caller.and_then(|caller| caller.route.source.parse::<std::net::SocketAddr>().ok());
+        MediaBody::CreateRtp {
+            leg: self.caller_leg(),
+            sdp,
+            signalling_ip: source.map(|source| source.ip().to_string()).unwrap_or_default(),
+            former_sdp: caller.map(|caller| caller.local_sdp.clone()).unwrap_or_default(),
+        }
     }
 
     /// Nothing of the caller's audio is there after a recovery before the answer: once more.
     pub(crate) fn recreate_caller_endpoint(&mut self, cx: &mut Cx<'_>) {
         let Some(invite) = self.caller.as_deref().and_then(|caller| caller.invite.as_deref()) else { return };
-        let (offer, route) = (sdp::of(&invite.request).ok().flatten(), invite.route.clone());
-        self.create_caller_endpoint(cx, offer, &route);
+        let offer = sdp::of(&invite.request).ok().flatten();
+        self.create_caller_endpoint(cx, offer);
     }
 
     /// The media node has answered the first offer (or made ours): the call is answered.
@@ -148,6 +158,14 @@ impl Call {
 
     /// The first offer came to nothing.
     pub(crate) fn caller_media_failed(&mut self, cx: &mut Cx<'_>, kind: Option<MediaFailureKind>) {
+        use MediaFailureKind::{Conflict, Internal, Invalid, Overload, ShuttingDown, UnknownSession};
+        let elsewhere = matches!(
+            kind,
+            None | Some(Overload | ShuttingDown | Internal | Conflict | UnknownSession | Invalid)
+        );
+        if elsewhere && self.next_node(cx) {
+            return;
+        }
         let cause = match kind {
             Some(MediaFailureKind::NoCommonCodec | MediaFailureKind::UnsupportedTransport) => {
                 ReleaseCause::NoCommonCodec
@@ -175,7 +193,7 @@ impl Call {
         let refusal = if caller.invite.is_some() || caller.unacked.len() >= MAX_UNACKED {
             // RFC 3261 section 14.2: the first one has no final answer yet.
             Some(retry_later(&request))
-        } else if caller.update.is_some() || caller.offer_open() {
+        } else if caller.update.is_some() || caller.offer_open() || caller.reoffer.open() {
             Some(Response::to(&request, 491))
         } else if let Wish::TooSmall = session_timer::wish(&request, self.settings.min_session) {
             Some(self.session_too_small(&request))
@@ -205,8 +223,12 @@ impl Call {
     /// The media node has answered a later offer.
     pub(crate) fn reinvite_ready(&mut self, cx: &mut Cx<'_>, ok: &MediaOk) {
         let Some(invite) = self.take_invite() else { return };
+        let late = invite.late;
         self.answer_invite(cx, *invite, &ok.sdp, None);
         self.note_direction(cx, ok);
+        if !late {
+            self.caller_landed(cx, ok.codec);
+        }
     }
 
     /// It could not: the session stays as it was.
@@ -214,6 +236,14 @@ impl Call {
         let Some(invite) = self.take_invite() else { return };
         let response = self.tagged(Response::to(&invite.request, renegotiation_status(kind)));
         self.respond(cx, &invite.route, &invite.transaction, response);
+        self.offer_after_theirs(cx);
+    }
+
+    /// Their offer came to nothing, and with it the way to the new media node: ours.
+    fn offer_after_theirs(&mut self, cx: &mut Cx<'_>) {
+        if self.caller.as_deref().is_some_and(|caller| caller.adrift && !caller.reoffer.has_offer()) {
+            self.caller_follows(cx, MoveReason::Lost);
+        }
     }
 
     /// UPDATE (RFC 3311).
@@ -225,8 +255,9 @@ impl Call {
             Err(error) => return self.respond(cx, &route, &transaction, body_refusal(&request, error)),
         };
         let unanswered = caller.invite.as_deref().is_some_and(|invite| !invite.late);
-        let our_offer_open =
-            caller.offer_open() || caller.invite.as_deref().is_some_and(|invite| invite.late);
+        let our_offer_open = caller.offer_open()
+            || caller.reoffer.open()
+            || caller.invite.as_deref().is_some_and(|invite| invite.late);
         let refusal = match session_timer::wish(&request, self.settings.min_session) {
             Wish::TooSmall => Some(self.session_too_small(&request)),
             // RFC 3311 section 5.2.
@@ -254,10 +285,12 @@ impl Call {
             Ok(ok) => {
                 self.answer_update(cx, *update, Some(ok.sdp.clone()));
                 self.note_direction(cx, &ok);
+                self.caller_landed(cx, ok.codec);
             }
             Err(kind) => {
                 let response = Response::to(&update.request, renegotiation_status(kind));
                 self.respond(cx, &update.route, &update.transaction, response);
+                self.offer_after_theirs(cx);
             }
         }
     }
@@ -267,6 +300,9 @@ impl Call {
         let session_s = self.session_after(&update.request);
         session_timer::put(&mut response, session_s);
         if let Some(sdp) = sdp {
+            if let Some(caller) = self.caller.as_deref_mut() {
+                caller.local_sdp = sdp.clone();
+            }
             response = response.with_body("application/sdp", sdp);
         }
         self.dialog_changed(cx, &update.route, session_s, None);
@@ -304,7 +340,7 @@ impl Call {
         self.respond(cx, &invite.route, &invite.transaction, response);
     }
 
-    fn dialog_changed(
+    pub(crate) fn dialog_changed(
         &mut self,
         cx: &mut Cx<'_>,
         route: &Route,
@@ -350,6 +386,7 @@ impl Call {
             }
         }
         self.try_bye(cx);
+        self.try_offer(cx);
     }
 
     /// RFC 3261 section 13.3.1.4: T1, doubling up to T2, until the ACK or 64*T1.
@@ -367,6 +404,7 @@ impl Call {
                 self.end(cx, ReleaseCause::PeerTimeout, EndedBy::Network);
             }
             self.try_bye(cx);
+            self.try_offer(cx);
             return;
         }
         answer.interval = (answer.interval * 2).min(t2);
@@ -383,7 +421,9 @@ impl Call {
     /// The caller gave up (CANCEL). One that crosses our 200 finds the INVITE answered: the peer sends ACK and BYE.
     pub(crate) fn on_cancel(&mut self, cx: &mut Cx<'_>, transaction: &str) {
         let Some(caller) = self.caller.as_deref() else { return };
-        let Some(invite) = caller.invite.as_deref().filter(|invite| invite.transaction == transaction) else {
+        // The INVITE that makes the call may have come through several edges, each with a transaction of its own.
+        let is_meant = |invite: &&PendingInvite| invite.initial || invite.transaction == transaction;
+        let Some(invite) = caller.invite.as_deref().filter(is_meant) else {
             return;
         };
         if invite.initial {
@@ -391,6 +431,7 @@ impl Call {
         } else if let Some(invite) = self.take_invite() {
             let response = self.tagged(Response::to(&invite.request, 487));
             self.respond(cx, &invite.route, &invite.transaction, response);
+            self.offer_after_theirs(cx);
         }
     }
 
@@ -403,7 +444,28 @@ impl Call {
         }
     }
 
-    pub(crate) fn respond(&self, cx: &mut Cx<'_>, route: &Route, transaction: &str, response: Response) {
+    /// Answers, and remembers the answer for a request that comes again. (A 2xx to an INVITE is kept until its ACK.)
+    pub(crate) fn respond(&mut self, cx: &mut Cx<'_>, route: &Route, transaction: &str, response: Response) {
+        if let (Some(caller), Ok(cseq)) = (self.caller.as_deref_mut(), response.headers.cseq())
+            && response.status >= 200
+            && !(cseq.method == Method::Invite && response.is_success())
+        {
+            if caller.given.len() >= MAX_GIVEN {
+                caller.given.pop_front();
+            }
+            let response = Box::new(response.clone());
+            caller.given.push_back(Given { cseq: cseq.number, method: cseq.method, response });
+        }
+        self.send_response(cx, route, transaction, response);
+    }
+
+    pub(crate) fn send_response(
+        &self,
+        cx: &mut Cx<'_>,
+        route: &Route,
+        transaction: &str,
+        response: Response,
+    ) {
         let command = EdgeCommand::Respond {
             transaction: transaction.to_owned(),
             response: Box::new(response),
@@ -419,7 +481,7 @@ impl Call {
         }
     }
 
-    fn with_contact(&self, response: Response) -> Response {
+    pub(crate) fn with_contact(&self, response: Response) -> Response {
         let contact = self.caller.as_deref().map(|caller| caller.contact.clone()).unwrap_or_default();
         self.tagged(response).with_header(HeaderName::Contact, format!("<{contact}>"))
     }

@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use trunkline_sip::{Dialog, Request, Response};
+use bytes::Bytes;
+use trunkline_sip::{Dialog, Method, Request, Response};
 use trunkline_types::{LegId, ReleaseCause, Timestamp};
 
-use crate::{input::Route, media::Codec};
+use crate::{input::Route, media::Codec, reinvite::Reoffer};
 
 /// 2xx of ours that may wait for their ACK at a time; a further re-INVITE meanwhile is answered 500.
 pub(crate) const MAX_UNACKED: usize = 4;
+/// Answers that are remembered for requests that come again.
+pub(crate) const MAX_GIVEN: usize = 4;
 /// Keys that may wait to be sent by INFO.
 pub(crate) const MAX_INFO_KEYS: usize = 64;
 
@@ -25,6 +28,10 @@ pub(crate) struct CallerLeg {
     pub holding: bool,
     /// Seconds of the session timer.
     pub session_s: Option<u32>,
+    /// The call has moved to another media node, and this leg has not followed.
+    pub adrift: bool,
+    /// Our last SDP in this dialog.
+    pub local_sdp: Bytes,
     // Volatile from here on.
     /// The INVITE that has no final answer.
     pub invite: Option<Box<PendingInvite>>,
@@ -36,6 +43,18 @@ pub(crate) struct CallerLeg {
     pub silent_until: Option<Timestamp>,
     pub bye: Bye,
     pub info: InfoKeys,
+    /// Our INVITE, in a move.
+    pub reoffer: Reoffer,
+    /// Answers to in-dialog requests, for requests that come again.
+    pub given: VecDeque<Given>,
+}
+
+/// A final answer to an in-dialog request.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub cseq: u32,
+    pub method: Method,
+    pub response: Box<Response>,
 }
 
 /// An INVITE without a final answer.
@@ -92,7 +111,17 @@ pub(crate) enum Bye {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InfoKeys {
     pub waiting: VecDeque<char>,
-    pub in_flight: Option<(String, Timestamp)>,
+    pub in_flight: Option<InfoInFlight>,
+}
+
+/// An INFO of ours without an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct InfoInFlight {
+    pub transaction: String,
+    pub request: Box<Request>,
+    /// Given to the edge again then, since the command itself may be lost.
+    pub next: Timestamp,
+    pub until: Timestamp,
 }
 
 impl CallerLeg {

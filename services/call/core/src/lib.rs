@@ -43,9 +43,11 @@ mod input;
 mod invite;
 mod leg;
 mod media;
+mod moving;
 mod queueing;
 mod recording;
 mod recovery;
+mod reinvite;
 mod release;
 mod sdp;
 mod session_timer;
@@ -62,7 +64,8 @@ pub use effect::{
 };
 pub use event::{
     Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,
-    Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment, TranscriptState,
+    MoveReason, Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment,
+    TranscriptState,
 };
 pub use input::{
     AgentRequest, Control, Destination, Incoming, Input, NewCall, QueueSignal, RefusedReason, Route,

@@ -29,6 +29,8 @@ pub(crate) struct Stay {
     pub entry: u32,
     pub entered: Timestamp,
     pub priority: i32,
+    /// It waited before, and comes back to that place.
+    pub returns: bool,
     // Volatile.
     pub confirmed: bool,
     pub send_at: Timestamp,
@@ -47,6 +49,7 @@ impl Stay {
             entry,
             entered,
             priority,
+            returns: entered < at,
             confirmed: false,
             send_at: at,
             interval: Duration::ZERO,
@@ -87,6 +90,7 @@ impl Call {
         };
         stay.send_at = cx.now.plus(stay.interval);
         let (queue, entry, priority, entered) = (stay.queue.clone(), stay.entry, stay.priority, stay.entered);
+        let entered = stay.returns.then_some(entered);
         let request = Enqueue { entry, priority, entered, card };
         self.tell_queue(cx, &queue, QueueRequest::Enqueue(Box::new(request)));
     }
@@ -223,9 +227,10 @@ impl Call {
 
     /// Plays prompts to the caller, then silence.
     pub(crate) fn play(&mut self, cx: &mut Cx<'_>, prompts: Vec<String>, token: String, interruptible: bool) {
-        let leg = self.caller_leg();
-        let then = Then::Play { token: token.clone() };
         let play = Play { prompts, then: Program::Silence, token, interruptible, over_music: false };
-        self.media(cx, MediaBody::SetProgram { leg, program: Program::Play(Box::new(play)) }, then);
+        self.playing = Some(play.clone());
+        if !self.adrift() {
+            self.issue_play(cx, play);
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Recordings and transcripts of a call: begun with the bridge, ended with it, expected until they are stored.
 
-use trunkline_types::{LegId, RecordingId, Timestamp};
+use trunkline_types::{LegId, NodeId, RecordingId, Timestamp};
 
 use crate::{
     call::{Call, Cx},
     effect::{AgentNotice, TranscriptLine},
-    event::{EventBody, RecordingFinished, TranscriptSegment, TranscriptState},
+    event::{EventBody, RecordingFinished, Span, TranscriptSegment, TranscriptState},
     media::{MediaBody, MediaFailureKind, RecordedObject, Then},
     settings::Treatment,
 };
@@ -14,17 +14,35 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Recording {
     pub id: RecordingId,
+    /// The node that makes it.
+    pub node: Option<NodeId>,
+    pub started: Timestamp,
+    /// The call left the node then.
+    pub left: Option<Timestamp>,
     pub paused: bool,
     pub paused_until: Option<Timestamp>,
     /// It has been stopped; what comes in later than this is not waited for.
     pub deadline: Option<Timestamp>,
     pub stored: bool,
     pub transcript_open: bool,
+    /// Another node has been asked to put it together.
+    salvaged: bool,
 }
 
 impl Recording {
-    pub fn new(id: RecordingId) -> Self {
-        Self { id, paused: false, paused_until: None, deadline: None, stored: false, transcript_open: true }
+    pub fn new(id: RecordingId, node: Option<NodeId>, started: Timestamp) -> Self {
+        Self {
+            id,
+            node,
+            started,
+            left: None,
+            paused: false,
+            paused_until: None,
+            deadline: None,
+            stored: false,
+            transcript_open: true,
+            salvaged: false,
+        }
     }
 
     pub fn open(&self) -> bool {
@@ -44,11 +62,19 @@ impl Call {
         let left = self.caller_leg();
         let body = MediaBody::StartRecording { recording, left, right };
         self.media(cx, body, Then::Recording(recording));
+        // Begun once more, or in a move: as things are.
+        if self.recordings.iter().any(|known| known.id == recording && known.paused) {
+            self.pause_on_node(cx, recording, true);
+        }
+        if self.held() {
+            self.mark_hold(cx, true);
+        }
         if treatment.transcribe {
             self.start_transcription(cx, treatment, recording, left, right);
         } else {
             let detail = "not wanted for this queue".to_owned();
-            self.emit(cx, EventBody::TranscriptStatus { status: TranscriptState::None, detail });
+            let status = TranscriptState::None;
+            self.emit(cx, EventBody::TranscriptStatus { recording: Some(recording), status, detail });
         }
     }
 
@@ -109,8 +135,20 @@ impl Call {
     }
 
     pub(crate) fn recording_finished(&mut self, cx: &mut Cx<'_>, object: RecordedObject) {
-        if !self.expects(object.recording) {
+        let Some(known) = self.recordings.iter().find(|known| known.id == object.recording && !known.stored)
+        else {
             return;
+        };
+        let mut gaps = object.gaps;
+        if object.salvaged
+            && let Some(left) = known.left
+        {
+            // From what is there to the moment at which the next one began.
+            let end_ms = u64::try_from(left.since(known.started).as_millis()).unwrap_or(u64::MAX);
+            let start_ms = object.duration_ms;
+            if end_ms > start_ms {
+                gaps.push(Span { start_ms, end_ms, reason: "media_lost".to_owned() });
+            }
         }
         let finished = RecordingFinished {
             recording: object.recording,
@@ -119,7 +157,8 @@ impl Call {
             size_bytes: object.size_bytes,
             sha256: object.sha256,
             holds: object.holds,
-            gaps: object.gaps,
+            gaps,
+            salvaged: object.salvaged,
         };
         self.emit(cx, EventBody::RecordingFinished(Box::new(finished)));
     }
@@ -138,6 +177,11 @@ impl Call {
     pub(crate) fn recording_overdue(&mut self, cx: &mut Cx<'_>, n: usize) {
         let Some(recording) = self.recordings.get(n) else { return };
         let (id, stored, transcript) = (recording.id, recording.stored, recording.transcript_open);
+        if let Some(node) = recording.node.clone().filter(|_| !stored && !recording.salvaged) {
+            // Whatever became of its node: what it had stored may be had.
+            self.salvage_begun(cx.now, id);
+            return self.salvage(cx, id, node);
+        }
         if !stored {
             let reason =
                 format!("not stored within {} s of its end", self.settings.settle_deadline.as_secs());
@@ -145,9 +189,9 @@ impl Call {
         }
         if transcript {
             let detail = "the recogniser did not finish in time".to_owned();
-            self.emit(cx, EventBody::TranscriptStatus { status: TranscriptState::Failed, detail });
+            let status = TranscriptState::Failed;
+            self.emit(cx, EventBody::TranscriptStatus { recording: Some(id), status, detail });
         }
-        // The event settles the first open transcript; this one is over in any case.
         self.recordings.retain(|recording| recording.id != id);
     }
 
@@ -164,9 +208,24 @@ impl Call {
         }
     }
 
-    pub(crate) fn transcript_status(&mut self, cx: &mut Cx<'_>, status: TranscriptState, detail: String) {
-        if self.recordings.iter().any(|recording| recording.transcript_open) {
-            self.emit(cx, EventBody::TranscriptStatus { status, detail });
+    pub(crate) fn transcript_status(
+        &mut self,
+        cx: &mut Cx<'_>,
+        recording: RecordingId,
+        status: TranscriptState,
+        detail: String,
+    ) {
+        if self.recordings.iter().any(|known| known.id == recording && known.transcript_open) {
+            self.emit(cx, EventBody::TranscriptStatus { recording: Some(recording), status, detail });
+        }
+    }
+
+    /// A node puts it together: it is waited for from now on.
+    pub(crate) fn salvage_begun(&mut self, now: Timestamp, id: RecordingId) {
+        let deadline = now.plus(self.settings.settle_deadline);
+        if let Some(recording) = self.recordings.iter_mut().find(|recording| recording.id == id) {
+            recording.salvaged = true;
+            recording.deadline = Some(deadline);
         }
     }
 
@@ -176,11 +235,14 @@ impl Call {
         let (id, was) = (recording.id, recording.paused);
         if was != paused {
             self.emit(cx, EventBody::RecordingPaused { recording: id, paused });
-            let resume_after_ms = u32::try_from(self.settings.pause_limit.as_millis()).unwrap_or(u32::MAX);
-            let body = MediaBody::PauseRecording { recording: id, paused, resume_after_ms };
-            self.media(cx, body, Then::Optional);
+            self.pause_on_node(cx, id, paused);
         }
         ""
+    }
+
+    fn pause_on_node(&mut self, cx: &mut Cx<'_>, recording: RecordingId, paused: bool) {
+        let resume_after_ms = u32::try_from(self.settings.pause_limit.as_millis()).unwrap_or(u32::MAX);
+        self.media(cx, MediaBody::PauseRecording { recording, paused, resume_after_ms }, Then::Optional);
     }
 
     pub(crate) fn recording_pause_over(&mut self, cx: &mut Cx<'_>) {

@@ -7,7 +7,7 @@ use crate::{
     call::{Call, Cx},
     event::EndedBy,
     leg::Bye,
-    media::{EndpointInfo, MediaBody, MediaOk, SessionInfo, Then},
+    media::{EndpointInfo, MediaBody, MediaFailureKind, MediaOk, SessionInfo, Then},
 };
 
 /// Requests of ours that the journal may not know of.
@@ -26,9 +26,11 @@ impl Call {
         if self.media.node.is_some() {
             self.media.assume_session();
         }
+        self.leave_again(cx);
         if let Some(end) = self.ended {
             return self.end_again(cx, end.cause, end.by);
         }
+        self.salvage_again(cx);
         if self.media.node.is_some() {
             self.recovering = true;
             self.media(cx, MediaBody::ListSessions, Then::Probe);
@@ -55,8 +57,23 @@ impl Call {
         }
     }
 
+    /// Recordings on nodes that the call has left: whether another one was asked to put them together is not known.
+    fn salvage_again(&mut self, cx: &mut Cx<'_>) {
+        let here = self.media.node.clone();
+        let left: Vec<_> = self
+            .recordings
+            .iter()
+            .filter(|recording| !recording.stored && recording.left.is_some() && recording.node != here)
+            .filter_map(|recording| Some((recording.id, recording.node.clone()?)))
+            .collect();
+        for (recording, node) in left {
+            self.salvage(cx, recording, node);
+        }
+    }
+
     /// It had ended; whether everybody has heard of it is not known.
     fn end_again(&mut self, cx: &mut Cx<'_>, cause: ReleaseCause, by: EndedBy) {
+        self.salvage_again(cx);
         self.recordings_end(cx.now);
         if let Some(caller) = self.caller.as_deref_mut() {
             caller.invite = None;
@@ -69,13 +86,42 @@ impl Call {
         self.pay_due(cx);
     }
 
-    /// The media node's answer; `None` = it has none.
-    pub(crate) fn probed(&mut self, cx: &mut Cx<'_>, answer: Option<MediaOk>) {
+    /// The media node's answer to the question what is there.
+    pub(crate) fn probed(&mut self, cx: &mut Cx<'_>, answer: Result<MediaOk, Option<MediaFailureKind>>) {
+        // Another owner acts for this call; the journal ends this one at its next commit.
+        if answer == Err(Some(MediaFailureKind::StaleEpoch)) {
+            return;
+        }
         self.recovering = false;
-        let session = answer.and_then(|ok| ok.sessions.into_iter().find(|session| session.call == self.id));
+        let answers = answer.is_ok();
+        let session =
+            answer.ok().and_then(|ok| ok.sessions.into_iter().find(|session| session.call == self.id));
         match session {
             Some(session) => self.resume(cx, session),
-            None => self.end(cx, ReleaseCause::NodeLost, EndedBy::System),
+            None => self.resume_without_session(cx, !answers),
+        }
+    }
+
+    /// Nothing of the audio is left: on another node, or on this one anew.
+    pub(crate) fn resume_without_session(&mut self, cx: &mut Cx<'_>, shun: bool) {
+        let answered = self.caller.as_deref().is_some_and(|caller| caller.answered);
+        if answered && self.agent.as_deref().is_some_and(|part| part.bridged.is_none()) {
+            self.agent_failed(cx, ReleaseCause::NodeLost);
+        }
+        self.media_lost(cx, shun);
+        if answered && self.agent.is_none() && self.stay.is_none() && self.ended.is_none() {
+            self.resume_flow(cx);
+        }
+    }
+
+    fn resume_flow(&mut self, cx: &mut Cx<'_>) {
+        if self.flow.is_some() {
+            self.flow_resume(cx);
+        } else if self.waiting_since.is_none() {
+            self.proceed(cx);
+        } else {
+            // A last message was being played.
+            self.end(cx, ReleaseCause::FlowEnd, EndedBy::Flow);
         }
     }
 
@@ -94,8 +140,9 @@ impl Call {
                 self.unmeasured.push(caller_leg);
                 self.note_direction(cx, &ok_of(endpoint));
             }
-            None => return self.end(cx, ReleaseCause::NodeLost, EndedBy::System),
+            None => return self.resume_without_session(cx, false),
         }
+        self.resume_move(cx);
         let agent = self.agent.as_deref().map(|part| (part.leg, part.bridged.is_some()));
         match agent {
             Some((leg, true)) => {
@@ -107,10 +154,18 @@ impl Call {
                 self.programs(cx);
             }
             None if self.stay.is_some() => self.programs(cx),
-            None if self.flow.is_some() => self.flow_resume(cx),
-            None if self.waiting_since.is_none() => self.proceed(cx),
-            // A last message was being played.
-            None => self.end(cx, ReleaseCause::FlowEnd, EndedBy::Flow),
+            None => self.resume_flow(cx),
+        }
+    }
+
+    /// A move was under way. Whether the offer went out is not known: once more.
+    fn resume_move(&mut self, cx: &mut Cx<'_>) {
+        let leg = self.caller_leg();
+        let land_by = cx.now.plus(self.settings.sip_patience());
+        if let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.adrift) {
+            caller.reoffer.begin(cx.now, land_by);
+            caller.reoffer.making = true;
+            self.media(cx, MediaBody::CreateOffer { leg }, Then::MoveOffer);
         }
     }
 
@@ -130,9 +185,14 @@ impl Call {
             Some(endpoint) if endpoint.connected => Audio::Up,
             _ => Audio::Down { until, comfort: true },
         };
-        if endpoint.is_some() {
+        let told = (cx.now, self.settings.resend_first);
+        if let Some(endpoint) = endpoint {
             self.unmeasured.push(leg);
             self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
+            self.agent_landed(cx, endpoint.codec);
+        } else if let Some(part) = self.agent.as_deref_mut() {
+            // A page that does not know of the loss keeps its connection to nobody.
+            part.told = Some(told);
         }
         self.programs(cx);
         // The crash may have come between the decision to record and the command.
@@ -143,6 +203,8 @@ impl Call {
         {
             let treatment = self.library.treatment(&self.tenant, &queue);
             self.start_recording(cx, &treatment, recording);
+        } else if self.held() {
+            self.mark_hold(cx, true);
         }
         self.notify_state(cx);
     }

@@ -33,6 +33,7 @@ impl Call {
             // Not after a recovery: then the agent asks again and hears the same.
             self.owe(cx.now, DebtKind::AgentEnded { agent, offer, cause, at: cx.now, connected: None });
         }
+        self.stop_moving(cx);
         self.release_caller(cx, cause);
         self.close_session(cx);
         self.pay_due(cx);

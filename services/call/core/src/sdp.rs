@@ -1,7 +1,7 @@
 //! The session description in a request's body. Its content is the media node's business.
 
 use bytes::Bytes;
-use trunkline_sip::Request;
+use trunkline_sip::{Request, Response};
 
 /// The longest SDP that is handed to a media node, bytes.
 pub(crate) const MAX_SDP_BYTES: usize = 16 * 1024;
@@ -38,6 +38,14 @@ pub(crate) fn of(request: &Request) -> Result<Option<Bytes>, BodyError> {
         }
         _ => Err(BodyError::Unsupported),
     }
+}
+
+/// The SDP of an answer to us. Its content type was our offer's to choose; a part of a multipart is not looked for.
+pub(crate) fn in_response(response: &Response) -> Option<Bytes> {
+    let kind = response.headers.content_type().ok().flatten()?;
+    let is_sdp = (kind.kind.as_str(), kind.subtype.as_str()) == ("application", "sdp");
+    (is_sdp && !response.body.is_empty() && response.body.len() <= MAX_SDP_BYTES)
+        .then(|| response.body.clone())
 }
 
 /// RFC 2046 section 5.1: parts between lines of `--boundary`.

@@ -43,6 +43,20 @@ pub(crate) fn put(response: &mut Response, session_s: Option<u32>) {
     }
 }
 
+/// Asks for the same timer in a request of ours: the peer goes on refreshing.
+pub(crate) fn ask(request: &mut Request, session_s: Option<u32>, min: Duration) {
+    if let Some(seconds) = session_s {
+        request.headers.push(HeaderName::SessionExpires, format!("{seconds};refresher=uas"));
+        request.headers.push(HeaderName::MinSe, min.as_secs().to_string());
+    }
+}
+
+/// What the peer agreed to in its 2xx: only a timer that it refreshes itself is one for us.
+pub(crate) fn agreed(response: &Response) -> Option<u32> {
+    let expires = response.headers.session_expires().ok().flatten()?;
+    (expires.refresher == Some(Refresher::Uas)).then_some(expires.seconds)
+}
+
 /// When a session that was refreshed at `now` counts as lost. Section 10: the side that does not refresh sends BYE
 /// shortly before the expiration, at the latest min(32, a third) seconds before it.
 pub(crate) fn expiry(now: Timestamp, session_s: u32) -> Timestamp {

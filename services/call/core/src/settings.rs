@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use trunkline_types::{FlowId, QueueId, TenantId};
+use trunkline_types::{CallId, FlowId, NodeId, QueueId, TenantId};
 
 use crate::flow::Flow;
 
@@ -18,6 +18,15 @@ pub struct Settings {
     /// A media command without an answer has failed after this long. 8 s: it leaves only when the journal's disk has
     /// taken what is before it, so more than a stalled disk or a pause of the node, less than the agent's patience.
     pub media_deadline: Duration,
+    /// A media node that was asked for an endpoint and does not answer for this long is left for another one, when there
+    /// is another. 2 s.
+    pub media_try: Duration,
+    /// Looking for a media node that takes the call over lasts this long, and so long at the longest do both ends stay on
+    /// a node that is left as planned. 10 s.
+    pub media_search: Duration,
+    /// After the loss of a media node the caller hears silence this long before music, while the agent's page makes its
+    /// new connection; and in a planned move the agent comes first for this long. 2 s.
+    pub move_patience: Duration,
     /// First interval of what queues and agents have to acknowledge; doubles up to `resend_max`. 500 ms.
     pub resend_first: Duration,
     /// Longest interval of the same. 4 s.
@@ -51,6 +60,9 @@ impl Default for Settings {
             t2: Duration::from_secs(4),
             media_resend: Duration::from_millis(500),
             media_deadline: Duration::from_secs(8),
+            media_try: Duration::from_secs(2),
+            media_search: Duration::from_secs(10),
+            move_patience: Duration::from_secs(2),
             resend_first: Duration::from_millis(500),
             resend_max: Duration::from_secs(4),
             enqueue_deadline: Duration::from_secs(15),
@@ -83,6 +95,11 @@ pub trait Library: Send + Sync {
     fn flow_version(&self, tenant: &TenantId, id: &FlowId, version: u64) -> Option<Arc<Flow>>;
     /// How a queue treats its callers; the default for an unknown one.
     fn treatment(&self, tenant: &TenantId, id: &QueueId) -> Arc<Treatment>;
+    /// The media node to which a call goes whose own is lost, drains or has no room: near the edge of its caller, and
+    /// none of `avoid`. `None` = there is none; a library that knows no nodes never has one.
+    fn media_node(&self, _call: CallId, _near: &NodeId, _avoid: &[NodeId]) -> Option<NodeId> {
+        None
+    }
 }
 
 /// How a queue treats its callers and conversations.

@@ -1,6 +1,6 @@
 //! Requests within the caller's dialog, and answers to our own.
 
-use trunkline_sip::{HeaderName, Method, Response, Via, uas};
+use trunkline_sip::{HeaderName, Method, Request, Response, Via, uas};
 use trunkline_types::{ReleaseCause, Timestamp};
 
 use crate::{
@@ -10,21 +10,28 @@ use crate::{
     event::{DigitsHow, EndedBy},
     input::{Incoming, TransactionFailure},
     invite::{body_refusal, reason_header},
-    leg::{Bye, MAX_INFO_KEYS},
+    leg::{Bye, InfoInFlight, MAX_INFO_KEYS},
     sdp::BodyError,
 };
 
 impl Call {
     pub(crate) fn on_request(&mut self, cx: &mut Cx<'_>, mut incoming: Incoming) {
         if let Some(new_call) = incoming.new_call.take() {
-            if self.origin.is_none() && !self.rejected {
-                self.start(cx, incoming, *new_call);
+            if self.origin.is_none() {
+                return self.start(cx, incoming, *new_call);
             }
-            // Otherwise the same INVITE once more: its answer is on the way or was given.
+            if !self.answered_again(cx, &incoming) {
+                self.invite_again(cx, &incoming);
+            }
             return;
         }
         if incoming.request.method == Method::Ack {
             return self.on_ack(cx, &incoming.request);
+        }
+        let ours =
+            self.caller.as_deref().is_some_and(|caller| caller.dialog.matches_request(&incoming.request));
+        if ours && self.answered_again(cx, &incoming) {
+            return;
         }
         let status = match self.caller.as_deref_mut() {
             Some(caller) => {
@@ -49,6 +56,50 @@ impl Call {
             }
             None => self.in_dialog(cx, incoming),
         }
+    }
+
+    /// Edges give a request to the call until it is answered, and a caller whose edge died sends it through another one:
+    /// what was answered is answered again, through the transaction that asks now; what is being dealt with will be.
+    fn answered_again(&mut self, cx: &mut Cx<'_>, incoming: &Incoming) -> bool {
+        let Incoming { transaction, request, route, .. } = incoming;
+        let Ok(cseq) = request.headers.cseq() else { return false };
+        let Some(caller) = self.caller.as_deref_mut() else { return false };
+        let same = |other: &Request| other.headers.cseq().is_ok_and(|other| other == cseq);
+        if let Some(invite) = caller.invite.as_deref_mut().filter(|invite| same(&invite.request)) {
+            (invite.transaction, invite.route) = (transaction.clone(), route.clone());
+            caller.route = route.clone();
+            if invite.initial {
+                let ringing = self.with_contact(Response::to(request, 180));
+                self.send_response(cx, route, transaction, ringing);
+            }
+            return true;
+        }
+        if let Some(update) = caller.update.as_deref_mut().filter(|update| same(&update.request)) {
+            (update.transaction, update.route) = (transaction.clone(), route.clone());
+            caller.route = route.clone();
+            return true;
+        }
+        let unacked = caller.unacked.iter_mut().find(|answer| answer.cseq == cseq.number);
+        if let Some(answer) = unacked.filter(|_| cseq.method == Method::Invite) {
+            (answer.transaction, answer.route) = (transaction.clone(), route.clone());
+            caller.route = route.clone();
+            let response = (*answer.response).clone();
+            self.send_response(cx, route, transaction, response);
+            return true;
+        }
+        let given =
+            caller.given.iter().find(|given| given.cseq == cseq.number && given.method == cseq.method);
+        let Some(response) = given.map(|given| (*given.response).clone()) else { return false };
+        self.send_response(cx, route, transaction, response);
+        true
+    }
+
+    /// The INVITE that made the call, whose answer has been acknowledged or is not known any more.
+    fn invite_again(&mut self, cx: &mut Cx<'_>, incoming: &Incoming) {
+        // 481 lets the edge make another call of it; a live call's INVITE is a straggler (RFC 3261 section 8.2.2.2).
+        let status = if self.ended.is_some() { 481 } else { 482 };
+        let response = Response::to(&incoming.request, status);
+        self.send_response(cx, &incoming.route, &incoming.transaction, response);
     }
 
     fn in_dialog(&mut self, cx: &mut Cx<'_>, incoming: Incoming) {
@@ -164,6 +215,9 @@ impl Call {
         if response.is_provisional() {
             return;
         }
+        if response.headers.cseq().is_ok_and(|cseq| cseq.method == Method::Invite) {
+            return self.on_invite_response(cx, transaction, response);
+        }
         if self.is_our_bye(transaction) {
             self.bye_done();
         } else if self.is_our_info(transaction) {
@@ -190,6 +244,9 @@ impl Call {
         if self.is_our_info(transaction) {
             return self.info_done(cx, Some(transaction));
         }
+        if self.is_our_invite(transaction) {
+            return self.invite_failed(cx, failure);
+        }
         let Some(caller) = self.caller.as_deref_mut() else { return };
         // An edge that watches the ACK itself tells us before our own timer does.
         if failure == TransactionFailure::NoAck
@@ -212,7 +269,7 @@ impl Call {
 
     fn is_our_info(&self, name: &str) -> bool {
         let info = self.caller.as_deref().and_then(|caller| caller.info.in_flight.as_ref());
-        info.is_some_and(|(transaction, _)| transaction == name)
+        info.is_some_and(|info| info.transaction == name)
     }
 
     /// Keys for a caller whose RTP takes none: one INFO after the other.
@@ -248,13 +305,26 @@ impl Call {
         let mut request = request.with_body("application/dtmf-relay", dtmf::relay_body(key));
         request.headers.remove(&HeaderName::Via);
         let transaction = format!("info-{}", caller.dialog.local_cseq);
-        caller.info.in_flight = Some((transaction.clone(), until));
+        caller.info.in_flight =
+            Some(InfoInFlight { transaction, request: Box::new(request), next: cx.now, until });
+        self.info_timer(cx);
+    }
+
+    /// Gives the INFO to the edge, now and again until it is answered or its time is over.
+    pub(crate) fn info_timer(&mut self, cx: &mut Cx<'_>) {
+        let every = self.settings.t2;
+        let Some(caller) = self.caller.as_deref_mut() else { return };
+        let Some(info) = &mut caller.info.in_flight else { return };
+        if cx.now >= info.until {
+            return self.info_done(cx, None);
+        }
+        info.next = cx.now.plus(every);
+        let command = EdgeCommand::Request {
+            client_transaction: info.transaction.clone(),
+            request: info.request.clone(),
+        };
         let route = caller.route.clone();
-        self.edge(
-            cx,
-            &route,
-            EdgeCommand::Request { client_transaction: transaction, request: Box::new(request) },
-        );
+        self.edge(cx, &route, command);
     }
 
     pub(crate) fn sip_timers(&self, visit: &mut dyn FnMut(Timestamp, Timer)) {
@@ -268,9 +338,10 @@ impl Call {
         if self.ended.is_some() {
             return;
         }
-        if let Some((_, until)) = &caller.info.in_flight {
-            visit(*until, Timer::Info);
+        if let Some(info) = &caller.info.in_flight {
+            visit(info.next.min(info.until), Timer::Info);
         }
+        caller.reoffer.timers(visit);
         if let Some(until) = caller.session_until {
             visit(until, Timer::Session);
         }
@@ -281,6 +352,6 @@ impl Call {
 }
 
 /// The edge puts its own Via in place of this one.
-fn placeholder_via() -> Option<Via> {
+pub(crate) fn placeholder_via() -> Option<Via> {
     Via::new("UDP", "invalid.invalid", None, "z9hG4bK-edge")
 }

@@ -18,7 +18,9 @@ use trunkline_call_core::{
     QueueSignal, Route, Settings, Treatment, flow::Flow,
 };
 use trunkline_sip::{Message, Request, parse_datagram};
-use trunkline_types::{CallId, FlowId, Machine, Outbox, Output, QueueId, ShardId, TenantId, Timestamp};
+use trunkline_types::{
+    CallId, FlowId, Machine, NodeId, Outbox, Output, QueueId, ShardId, TenantId, Timestamp,
+};
 
 struct Counting;
 
@@ -51,6 +53,9 @@ impl Library for NoFlows {
     fn treatment(&self, _: &TenantId, _: &QueueId) -> Arc<Treatment> {
         self.0.clone()
     }
+    fn media_node(&self, _: CallId, _: &NodeId, _: &[NodeId]) -> Option<NodeId> {
+        "m1".parse().ok()
+    }
 }
 
 fn request(method: &str, body: &str, n: u128) -> Request {
@@ -81,7 +86,6 @@ fn waiting(n: u128, library: &Arc<NoFlows>, settings: &Arc<Settings>) -> Call {
         caller_name: "Ada Lovelace".into(),
         contact_uri: format!("sip:c.{id}.0123456789abcdef@127.0.0.1:5060"),
         trunk: String::new(),
-        media_node: "m1".parse().unwrap(),
     };
     let sdp = "v=0\r\n".repeat(60);
     let invite = Incoming {

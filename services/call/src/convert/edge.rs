@@ -8,11 +8,11 @@ use trunkline_types::{CallId, NodeId, TenantId};
 
 use super::{Malformed, Parsed, malformed, missing, parse};
 
-/// What an edge tells a call. `media_node` is used for a new call only.
-pub(crate) fn from_edge(event: pb::EdgeEvent, media_node: Option<&NodeId>) -> Parsed<Input> {
+/// What an edge tells a call.
+pub(crate) fn from_edge(event: pb::EdgeEvent) -> Parsed<Input> {
     let edge: NodeId = parse("edge_event.edge", &event.edge)?;
     Ok(match event.event.ok_or_else(|| missing("edge_event.event"))? {
-        edge_event::Event::Request(request) => Input::Request(Box::new(incoming(edge, request, media_node)?)),
+        edge_event::Event::Request(request) => Input::Request(Box::new(incoming(edge, request)?)),
         edge_event::Event::Cancelled(e) => Input::Cancelled { transaction: e.transaction, reason: e.reason },
         edge_event::Event::Response(e) => Input::Response {
             client_transaction: e.client_transaction,
@@ -30,14 +30,14 @@ pub(crate) fn from_edge(event: pb::EdgeEvent, media_node: Option<&NodeId>) -> Pa
     })
 }
 
-fn incoming(edge: NodeId, e: pb::IncomingRequest, media_node: Option<&NodeId>) -> Parsed<Incoming> {
+fn incoming(edge: NodeId, e: pb::IncomingRequest) -> Parsed<Incoming> {
     let request = request("incoming_request.message", &e.message)?;
-    let new_call = e.new_call.map(|new_call| self::new_call(new_call, media_node)).transpose()?.map(Box::new);
+    let new_call = e.new_call.map(new_call).transpose()?.map(Box::new);
     let route = Route { edge, source: e.source, transport: e.transport };
     Ok(Incoming { transaction: e.transaction, request, route, new_call })
 }
 
-fn new_call(e: pb::NewCall, media_node: Option<&NodeId>) -> Parsed<NewCall> {
+fn new_call(e: pb::NewCall) -> Parsed<NewCall> {
     let destination = match e.destination.ok_or_else(|| missing("new_call.destination"))? {
         new_call::Destination::Queue(queue) => Destination::Queue(parse("new_call.queue", &queue)?),
         new_call::Destination::Flow(flow) => Destination::Flow(parse("new_call.flow", &flow)?),
@@ -49,7 +49,6 @@ fn new_call(e: pb::NewCall, media_node: Option<&NodeId>) -> Parsed<NewCall> {
         caller_name: e.caller_name,
         contact_uri: e.contact_uri,
         trunk: e.trunk,
-        media_node: media_node.cloned().ok_or_else(|| malformed("media_node", "none was picked"))?,
     })
 }
 
@@ -95,6 +94,10 @@ pub(crate) fn to_edge(
         EdgeCommand::Request { client_transaction, request } => {
             let message = request.to_bytes();
             edge_command::Command::Request(pb::SendRequest { client_transaction, message, source, transport })
+        }
+        EdgeCommand::Ack { client_transaction, request } => {
+            let message = request.to_bytes();
+            edge_command::Command::Ack(pb::SendAck { message, source, transport, client_transaction })
         }
     };
     pb::EdgeCommand { tenant: tenant.to_string(), call_id: call.to_string(), command: Some(command) }

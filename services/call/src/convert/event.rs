@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 use trunkline_call_core::{
-    Destination, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty, QueueOutcome,
-    Span, Speaker, TranscriptState,
+    Destination, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty, MoveReason,
+    QueueOutcome, Span, Speaker, TranscriptState,
 };
 use trunkline_proto::call::v1::{self as pb, call_event, call_started};
 
@@ -38,6 +38,10 @@ names!(ended_by, ended_by_from, EndedBy, "ended.by", {
     EndedBy::Network => "network" = EndedBy::Network,
     EndedBy::System => "system" = EndedBy::System,
 });
+names!(move_reason, move_reason_from, MoveReason, "media_moved.reason", {
+    MoveReason::Lost => "lost" = MoveReason::Lost,
+    MoveReason::Drained => "drained" = MoveReason::Drained,
+});
 names!(transcript_state, transcript_state_from, TranscriptState, "transcript_status.status", {
     TranscriptState::None => "none" = TranscriptState::None,
     TranscriptState::Started => "started" = TranscriptState::Started,
@@ -50,6 +54,8 @@ pub(crate) const fn kind(event: &Event) -> &'static str {
     match &event.body {
         EventBody::Started(_) => "call.started",
         EventBody::MediaSession { .. } => "call.media_session",
+        EventBody::MediaMoved { .. } => "call.media_moved",
+        EventBody::LegMoved { .. } => "call.leg_moved",
         EventBody::LegAdded { .. } => "call.leg_added",
         EventBody::LegAnswered { .. } => "call.leg_answered",
         EventBody::LegReleased { .. } => "call.leg_released",
@@ -85,6 +91,8 @@ fn body(event: &EventBody) -> call_event::Event {
     match event {
         EventBody::Started(_)
         | EventBody::MediaSession { .. }
+        | EventBody::MediaMoved { .. }
+        | EventBody::LegMoved { .. }
         | EventBody::LegAdded { .. }
         | EventBody::LegAnswered { .. }
         | EventBody::LegReleased { .. }
@@ -136,6 +144,15 @@ fn signalling(event: &EventBody) -> call_event::Event {
             contact_uri: e.contact_uri.clone(),
         }),
         EventBody::MediaSession { node } => Pb::MediaSession(pb::MediaSession { node: node.to_string() }),
+        EventBody::MediaMoved { from, node, reason } => Pb::MediaMoved(pb::MediaMoved {
+            from: from.to_string(),
+            node: node.to_string(),
+            reason: move_reason(*reason).to_owned(),
+        }),
+        EventBody::LegMoved { leg, codec } => Pb::LegMoved(pb::LegMoved {
+            leg_id: leg.to_string(),
+            codec: codec.map(|codec| codec.as_str().to_owned()).unwrap_or_default(),
+        }),
         EventBody::LegAdded { leg, kind, party } => {
             let (party, agent_id) = match party {
                 LegParty::Caller => ("caller", String::new()),
@@ -203,15 +220,19 @@ fn conversation(event: &EventBody) -> call_event::Event {
             sha256: e.sha256.clone(),
             holds: e.holds.iter().map(span).collect(),
             gaps: e.gaps.iter().map(span).collect(),
+            salvaged: e.salvaged,
         }),
         EventBody::RecordingFailed { recording, reason } => Pb::RecordingFailed(pb::RecordingFailed {
             recording_id: recording.to_string(),
             reason: reason.clone(),
         }),
-        EventBody::TranscriptStatus { status, detail } => Pb::TranscriptStatus(pb::TranscriptStatus {
-            status: transcript_state(*status).to_owned(),
-            detail: detail.clone(),
-        }),
+        EventBody::TranscriptStatus { recording, status, detail } => {
+            Pb::TranscriptStatus(pb::TranscriptStatus {
+                status: transcript_state(*status).to_owned(),
+                detail: detail.clone(),
+                recording_id: recording.map(|recording| recording.to_string()).unwrap_or_default(),
+            })
+        }
         EventBody::TranscriptSegment(e) => Pb::TranscriptSegment(pb::TranscriptSegment {
             recording_id: e.recording.to_string(),
             channel: speaker(e.speaker).to_owned(),

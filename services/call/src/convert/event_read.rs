@@ -11,7 +11,7 @@ use trunkline_proto::call::v1::{self as pb, call_event::Event as Pb, call_starte
 use super::{
     Parsed, at, cause, dialog, edge,
     event::{
-        digits_how_from, ended_by_from, hold_by_from, leg_kind_from, queue_outcome_from,
+        digits_how_from, ended_by_from, hold_by_from, leg_kind_from, move_reason_from, queue_outcome_from,
         transcript_state_from,
     },
     malformed, missing, parse,
@@ -28,6 +28,14 @@ fn body(event: Pb) -> Parsed<EventBody> {
     Ok(match event {
         Pb::Started(e) => EventBody::Started(Box::new(started(e)?)),
         Pb::MediaSession(e) => EventBody::MediaSession { node: parse("media_session.node", &e.node)? },
+        Pb::MediaMoved(e) => EventBody::MediaMoved {
+            from: parse("media_moved.from", &e.from)?,
+            node: parse("media_moved.node", &e.node)?,
+            reason: move_reason_from(&e.reason)?,
+        },
+        Pb::LegMoved(e) => {
+            EventBody::LegMoved { leg: parse("leg_moved.leg_id", &e.leg_id)?, codec: Codec::parse(&e.codec) }
+        }
         Pb::LegAdded(e) => EventBody::LegAdded {
             leg: parse("leg_added.leg_id", &e.leg_id)?,
             kind: leg_kind_from(&e.kind)?,
@@ -117,13 +125,19 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
             sha256: e.sha256,
             holds: e.holds.into_iter().map(span).collect(),
             gaps: e.gaps.into_iter().map(span).collect(),
+            salvaged: e.salvaged,
         })),
         Pb::RecordingFailed(e) => EventBody::RecordingFailed {
             recording: parse("recording_failed.recording_id", &e.recording_id)?,
             reason: e.reason,
         },
         Pb::TranscriptStatus(e) => {
-            EventBody::TranscriptStatus { status: transcript_state_from(&e.status)?, detail: e.detail }
+            let recording = match e.recording_id.as_str() {
+                "" => None,
+                id => Some(parse("transcript_status.recording_id", id)?),
+            };
+            let status = transcript_state_from(&e.status)?;
+            EventBody::TranscriptStatus { recording, status, detail: e.detail }
         }
         Pb::TranscriptSegment(e) => EventBody::TranscriptSegment(Box::new(TranscriptSegment {
             recording: parse("transcript_segment.recording_id", &e.recording_id)?,

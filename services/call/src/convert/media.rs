@@ -9,7 +9,7 @@ use trunkline_proto::media::v1::{
     self as pb, disconnected, mark_recording, media_command::Command, media_event, media_failure,
     media_reply, program, span, transcript_status,
 };
-use trunkline_types::{CallId, Epoch, LegId, RecordingId, TenantId};
+use trunkline_types::{CallId, Epoch, LegId, NodeId, RecordingId, TenantId};
 
 use super::{Parsed, missing, parse};
 
@@ -27,21 +27,35 @@ pub(crate) fn to_media(
         shard: call.shard().index().into(),
         epoch: epoch.0,
         command_id: command.id,
-        acknowledges_events: false,
+        acknowledges_events: true,
         command: Some(body(tenant, call, command.body)),
+    }
+}
+
+/// An event has been taken.
+pub(crate) fn acknowledge(call: CallId, epoch: Epoch, event: u64) -> pb::MediaCommand {
+    pb::MediaCommand {
+        call_id: call.to_string(),
+        shard: call.shard().index().into(),
+        epoch: epoch.0,
+        command_id: 0,
+        acknowledges_events: true,
+        command: Some(Command::AcknowledgeEvents(pb::AcknowledgeEvents { event_ids: vec![event] })),
     }
 }
 
 fn body(tenant: &TenantId, call: CallId, body: MediaBody) -> Command {
     let tenant = tenant.to_string();
     match body {
-        MediaBody::CreateRtp { leg, sdp, signalling_ip } => Command::CreateRtp(pb::CreateRtpEndpoint {
-            endpoint: leg.to_string(),
-            sdp,
-            prefer: Vec::new(),
-            signalling_ip,
-            former_sdp: Default::default(),
-        }),
+        MediaBody::CreateRtp { leg, sdp, signalling_ip, former_sdp } => {
+            Command::CreateRtp(pb::CreateRtpEndpoint {
+                endpoint: leg.to_string(),
+                sdp,
+                prefer: Vec::new(),
+                signalling_ip,
+                former_sdp,
+            })
+        }
         MediaBody::SetRemote { leg, sdp } => {
             Command::SetRemote(pb::SetRemote { endpoint: leg.to_string(), sdp })
         }
@@ -121,6 +135,11 @@ fn recording_body(tenant: String, body: MediaBody) -> Command {
                 phrases,
             })
         }
+        MediaBody::Salvage { recording, node } => Command::SalvageRecording(pb::SalvageRecording {
+            recording_id: recording.to_string(),
+            tenant,
+            node: node.to_string(),
+        }),
         MediaBody::StopTranscription { recording } => {
             Command::StopTranscription(pb::StopTranscription { transcription_id: recording.to_string() })
         }
@@ -232,10 +251,18 @@ fn endpoint(info: pb::EndpointInfo) -> Option<EndpointInfo> {
 }
 
 /// Something that happened on a media node. `None`: nothing that a call needs to know.
-pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
+pub(crate) fn from_event(node: Option<NodeId>, event: pb::MediaEvent) -> Parsed<Option<Input>> {
+    let (id, acknowledge) = (event.event_id, event.acknowledge);
+    let event = match happened(event.event.ok_or_else(|| missing("media_event.event"))?)? {
+        MediaEvent::Other if !acknowledge => return Ok(None),
+        event => Box::new(event),
+    };
+    Ok(Some(Input::MediaEvent { node, id, acknowledge, event }))
+}
+
+fn happened(event: media_event::Event) -> Parsed<MediaEvent> {
     use media_event::Event;
-    let id = event.event_id;
-    let event = match event.event.ok_or_else(|| missing("media_event.event"))? {
+    Ok(match event {
         Event::Digit(e) => MediaEvent::Digit {
             leg: leg("digit.endpoint", &e.endpoint)?,
             digit: e.digit.chars().next().ok_or_else(|| missing("digit.digit"))?,
@@ -291,7 +318,7 @@ pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
                 transcript_status::State::Failed => TranscriptState::Failed,
                 // Tries go on: what is missing in the end is told by gaps.
                 transcript_status::State::Unreachable | transcript_status::State::Unspecified => {
-                    return Ok(None);
+                    return Ok(MediaEvent::Other);
                 }
             };
             let recording = recording("transcript_status.transcription_id", &e.transcription_id)?;
@@ -301,12 +328,20 @@ pub(crate) fn from_event(event: pb::MediaEvent) -> Parsed<Option<Input>> {
         Event::SessionEnded(e) => {
             MediaEvent::SessionEnded { shutdown: e.reason() == pb::session_ended::Reason::Shutdown }
         }
-        Event::RecordingStarted(_)
-        | Event::RecordingTrouble(_)
-        | Event::SessionUnattended(_)
-        | Event::DigitsSent(_) => return Ok(None),
-    };
-    Ok(Some(Input::MediaEvent { id, event: Box::new(event) }))
+        Event::SessionUnattended(_) => MediaEvent::Unattended,
+        Event::RecordingTrouble(e) => {
+            // The talk goes on; what is missing becomes a gap of the recording.
+            let over = e.over;
+            tracing::warn!(
+                recording = e.recording_id,
+                problem = e.message,
+                over,
+                "a recording cannot be written"
+            );
+            MediaEvent::Other
+        }
+        Event::RecordingStarted(_) | Event::DigitsSent(_) => MediaEvent::Other,
+    })
 }
 
 fn leg(field: &'static str, text: &str) -> Parsed<LegId> {
@@ -346,5 +381,6 @@ fn recorded(e: pb::RecordingFinished) -> Parsed<RecordedObject> {
         sha256: e.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         holds,
         gaps,
+        salvaged: e.salvaged,
     })
 }

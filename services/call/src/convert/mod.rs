@@ -9,7 +9,7 @@ mod parties;
 
 pub(crate) use edge::{from_edge, to_edge};
 pub(crate) use event::{decode, encode, kind};
-pub(crate) use media::{from_event, from_reply, to_media};
+pub(crate) use media::{acknowledge, from_event, from_reply, to_media};
 pub(crate) use parties::{from_agent, from_queue, to_agent, to_queue};
 
 use std::str::FromStr;

@@ -8,7 +8,7 @@ use trunkline_proto::{
     acd::v1::{self as acd, call_to_agent, queue_message},
     call::v1::{self as pb, agent_to_call, control, queue_to_call},
 };
-use trunkline_types::{CallId, OfferId};
+use trunkline_types::{CallId, OfferId, Timestamp};
 
 use super::{Parsed, missing, parse};
 
@@ -74,7 +74,7 @@ pub(crate) fn to_queue(call: CallId, request: QueueRequest) -> acd::QueueMessage
             call_id,
             priority: e.priority,
             card: Some(card(e.card)),
-            entered_us: e.entered.as_micros(),
+            entered_us: e.entered.map_or(0, Timestamp::as_micros),
             entry: e.entry,
         }),
         QueueRequest::Leave { entry, cause } => {
@@ -126,6 +126,7 @@ pub(crate) fn to_agent(call: CallId, offer: &OfferId, notice: AgentNotice) -> ac
         AgentNotice::MediaRemade { session, request, sdp_answer, error } => {
             Event::MediaRemade(acd::MediaRemade { session, request, sdp_answer, error })
         }
+        AgentNotice::MediaMoved { moved } => Event::MediaMoved(acd::AgentMediaMoved { generation: moved }),
         AgentNotice::State(state) => Event::State(conversation(state)),
         AgentNotice::Transcript(line) => Event::Transcript(acd::AgentTranscript {
             channel: match line.speaker {
@@ -159,5 +160,7 @@ fn conversation(state: ConversationState) -> acd::AgentCallState {
         recording: state.recording,
         caller_held: state.caller_held,
         at_us: state.at.as_micros(),
+        media_generation: state.moves,
+        recording_paused: state.recording_paused,
     }
 }

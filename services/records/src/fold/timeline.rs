@@ -83,6 +83,16 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
         Call::Ended(e) => {
             entry("call.ended", format!("Ended by the {}: {}", e.by, e.cause), &[("cause", &e.cause)])
         }
+        Call::MediaMoved(e) => {
+            let text = match e.reason.as_str() {
+                "drained" => format!("Audio moves from {} to {}: the node is being emptied", e.from, e.node),
+                _ => format!("Media node {} was lost; audio moves to {}", e.from, e.node),
+            };
+            entry("call.media_moved", text, &[("from", &e.from), ("node", &e.node), ("reason", &e.reason)])
+        }
+        Call::LegMoved(e) => {
+            entry("call.leg_moved", format!("Audio is up again ({})", e.codec), &[("leg", &e.leg_id)])
+        }
         Call::LegAdded(_)
         | Call::LegReleased(_)
         | Call::Dialog(_)
@@ -105,9 +115,10 @@ fn recording(event: &Call) -> Option<TimelineEntry> {
         ),
         Call::RecordingFinished(e) => {
             let seconds = e.duration_ms as f64 / 1e3;
+            let how = if e.salvaged { "salvaged from the lost media node" } else { "stored" };
             entry(
                 "call.recording_finished",
-                format!("Recording of {seconds:.1} s stored"),
+                format!("Recording of {seconds:.1} s {how}"),
                 &[("recording", &e.recording_id)],
             )
         }

@@ -1,16 +1,62 @@
 //! What happens on the media node, handed to the part that it concerns.
 
-use trunkline_types::LegId;
+use trunkline_types::{LegId, NodeId};
 
 use super::message::{Disconnect, MediaEvent, MediaOk};
 use crate::{
     call::{Call, Cx},
-    effect::TranscriptLine,
+    effect::{Effect, TranscriptLine},
     event::{DigitsHow, EventBody, HoldBy, TranscriptSegment},
 };
 
 impl Call {
-    pub(crate) fn on_media_event(&mut self, cx: &mut Cx<'_>, event: MediaEvent) {
+    /// Takes an event, once; says that it has been taken, as often as it comes.
+    pub(crate) fn on_media_event(
+        &mut self,
+        cx: &mut Cx<'_>,
+        node: Option<NodeId>,
+        id: u64,
+        acknowledge: bool,
+        event: MediaEvent,
+    ) {
+        if event == MediaEvent::Unattended && !self.attends(node.as_ref()) {
+            // Acknowledging it would keep what nobody needs.
+            return node.into_iter().for_each(|node| self.close_former(cx, node));
+        }
+        if self.media.is_new(node.as_ref(), id) && self.concerns(node.as_ref(), &event) {
+            self.take_event(cx, event);
+        }
+        if let Some(node) = node.filter(|_| acknowledge) {
+            cx.out.effect(Effect::Acknowledge { node, event: id });
+        }
+    }
+
+    /// The call has its media there, or is leaving it.
+    fn attends(&self, node: Option<&NodeId>) -> bool {
+        let here = self.media.node.as_ref() == node && !self.media.is_lost();
+        self.ended.is_none()
+            && (node.is_none() || here || node.is_some_and(|node| self.moving.is_former(node)))
+    }
+
+    /// A node that the call has left can tell of recordings only; one that is being left as planned plays on until the
+    /// caller has followed.
+    fn concerns(&self, node: Option<&NodeId>, event: &MediaEvent) -> bool {
+        let Some(node) = node.filter(|node| self.media.node.as_ref() != Some(*node)) else { return true };
+        match event {
+            MediaEvent::RecordingFinished(_)
+            | MediaEvent::RecordingFailed { .. }
+            | MediaEvent::TranscriptSegment { .. }
+            | MediaEvent::TranscriptGap { .. }
+            | MediaEvent::TranscriptStatus { .. }
+            | MediaEvent::Quality { .. } => true,
+            MediaEvent::Digit { .. } | MediaEvent::PlaybackFinished { .. } => {
+                self.moving.is_former(node) && self.adrift()
+            }
+            _ => false,
+        }
+    }
+
+    fn take_event(&mut self, cx: &mut Cx<'_>, event: MediaEvent) {
         match event {
             MediaEvent::Digit { leg, digit } => {
                 if leg == self.caller_leg() {
@@ -67,12 +113,11 @@ impl Call {
                 };
                 self.transcribed(cx, segment);
             }
-            MediaEvent::TranscriptStatus { state, detail, .. } => self.transcript_status(cx, state, detail),
-            MediaEvent::SessionEnded { .. } => {
-                if self.origin.is_some() {
-                    self.media_lost(cx);
-                }
+            MediaEvent::TranscriptStatus { recording, state, detail } => {
+                self.transcript_status(cx, recording, state, detail);
             }
+            MediaEvent::SessionEnded { shutdown } => self.media_lost(cx, shutdown),
+            MediaEvent::Unattended | MediaEvent::Other => {}
         }
     }
 
@@ -117,6 +162,7 @@ impl Call {
         if self.ended.is_some() {
             return;
         }
+        self.playing.take_if(|play| play.token == token);
         if self.farewell.as_ref().is_some_and(|farewell| farewell.token == token) {
             self.farewell_over(cx);
         } else {
@@ -134,7 +180,7 @@ impl Call {
     ) {
         use super::message::MediaFailureKind as Kind;
         if !matches!(kind, Kind::UnknownPrompt | Kind::Invalid | Kind::Overload) {
-            return self.media_lost(cx);
+            return self.media_lost(cx, kind != Kind::UnknownEndpoint);
         }
         self.flow_error(cx, message);
         self.played(cx, token);

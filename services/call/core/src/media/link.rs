@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use trunkline_types::{CallId, NodeId, OfferId, RecordingId, ReleaseCause, Timestamp};
 
-use super::message::{MediaBody, MediaCommand, MediaFailureKind, MediaOk, MediaReply};
+use super::{
+    message::{MediaBody, MediaCommand, MediaFailureKind, MediaOk, MediaReply},
+    side::Side,
+};
 use crate::{
     call::{Call, Cx, Timer},
     effect::Effect,
@@ -29,6 +32,10 @@ pub(crate) enum Then {
     Update,
     /// The answer in an ACK.
     LateAnswer,
+    /// The offer with which the caller follows to this node.
+    MoveOffer,
+    /// The caller's answer to it.
+    MoveAnswer,
     /// The agent's leg.
     Agent(OfferId),
     /// New audio for the agent's leg.
@@ -75,6 +82,8 @@ struct Open {
     id: u64,
     body: MediaBody,
     then: Then,
+    /// From then on another node is looked for, when this makes the caller's endpoint.
+    leave: Timestamp,
     resend: Timestamp,
     give_up: Timestamp,
     overloads: u8,
@@ -87,6 +96,8 @@ enum Session {
     Open,
     Closing,
     Closed,
+    /// It is gone, or its node is; another node is looked for.
+    Lost,
 }
 
 /// The way to the media node.
@@ -98,6 +109,8 @@ pub(crate) struct MediaLink {
     open: Option<Box<Open>>,
     waiting: VecDeque<(MediaBody, Then)>,
     session: Session,
+    /// Commands to other nodes, or to this one beside its session.
+    pub sides: Vec<Side>,
     seen: [u64; SEEN],
     seen_at: u8,
 }
@@ -113,6 +126,7 @@ impl MediaLink {
             open: None,
             waiting: VecDeque::new(),
             session: Session::None,
+            sides: Vec::new(),
             seen: [0; SEEN],
             seen_at: 0,
         }
@@ -126,7 +140,12 @@ impl MediaLink {
         self.last_id
     }
 
-    pub fn is_new(&mut self, event: u64) -> bool {
+    /// Nodes number their events each for itself.
+    pub fn is_new(&mut self, node: Option<&NodeId>, event: u64) -> bool {
+        let node = node.map_or("", NodeId::as_str);
+        let event = node
+            .bytes()
+            .fold(event, |hash, b| hash.rotate_left(5).wrapping_mul(0x9e37_79b9).wrapping_add(b.into()));
         if self.seen.contains(&event) {
             return false;
         }
@@ -137,7 +156,34 @@ impl MediaLink {
 
     /// Nothing of this call is left on the node, or it has been given up.
     pub fn closed(&self) -> bool {
-        matches!(self.session, Session::None | Session::Closed) && self.open.is_none()
+        matches!(self.session, Session::None | Session::Closed | Session::Lost)
+            && self.open.is_none()
+            && self.sides.is_empty()
+    }
+
+    /// The session is gone: nothing more is asked of this node.
+    pub fn abandon(&mut self) {
+        self.session = Session::Lost;
+        if let Some(open) = self.open.take() {
+            self.waiting.push_front((open.body, open.then));
+        }
+    }
+
+    /// The session is gone, and nobody needs it any more.
+    pub fn give_up(&mut self) {
+        self.rehome();
+        self.session = Session::Closed;
+    }
+
+    /// Another node: what was asked of the former one is dropped. Returns what it was for.
+    pub fn rehome(&mut self) -> Vec<Then> {
+        self.session = Session::None;
+        let open = self.open.take().map(|open| open.then);
+        open.into_iter().chain(self.waiting.drain(..).map(|(_, then)| then)).collect()
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.session == Session::Lost
     }
 
     /// Commands that wait behind the open one.
@@ -174,9 +220,16 @@ impl MediaLink {
 }
 
 impl Call {
+    /// The node has ended the session, or never will.
+    pub(crate) fn session_closed(&mut self) {
+        self.media.session = Session::Closed;
+    }
+
     /// Has a command done, after those before it.
     pub(crate) fn media(&mut self, cx: &mut Cx<'_>, body: MediaBody, then: Then) {
-        if self.media.node.is_none() || matches!(self.media.session, Session::Closing | Session::Closed) {
+        if self.media.node.is_none()
+            || matches!(self.media.session, Session::Closing | Session::Closed | Session::Lost)
+        {
             return;
         }
         if self.media.waiting.len() >= MAX_WAITING {
@@ -212,8 +265,8 @@ impl Call {
         // Nobody waits for the end of a session, so there is time to get it through.
         let patience =
             if then == Then::Close { self.settings.settle_deadline } else { self.settings.media_deadline };
-        let give_up = cx.now.plus(patience);
-        self.media.open = Some(Box::new(Open { id, body, then, resend, give_up, overloads: 0 }));
+        let (give_up, leave) = (cx.now.plus(patience), cx.now.plus(self.settings.media_try));
+        self.media.open = Some(Box::new(Open { id, body, then, leave, resend, give_up, overloads: 0 }));
         self.send_open(cx);
     }
 
@@ -235,10 +288,17 @@ impl Call {
             return;
         }
         open.resend = resend;
+        let makes_a_session = matches!(open.body, MediaBody::CreateRtp { .. });
+        if makes_a_session && cx.now >= open.leave && self.ended.is_none() && self.next_node(cx) {
+            return;
+        }
         self.send_open(cx);
     }
 
     pub(crate) fn on_media_reply(&mut self, cx: &mut Cx<'_>, reply: MediaReply) {
+        if self.side_answered(cx, &reply) {
+            return;
+        }
         let Some(open) = self.media.open.take_if(|open| open.id == reply.command) else { return };
         let outcome = match reply.result {
             Ok(ok) => Outcome::Done(ok),
@@ -261,92 +321,5 @@ impl Call {
         open.resend = cx.now.plus(self.settings.media_resend);
         open.give_up = cx.now.plus(self.settings.media_deadline);
         self.media.open = Some(open);
-    }
-
-    fn media_outcome(&mut self, cx: &mut Cx<'_>, body: MediaBody, then: Then, outcome: Outcome) {
-        if then == Then::Close {
-            self.media.session = Session::Closed;
-            return;
-        }
-        if self.ended.is_some() {
-            return;
-        }
-        let gone = matches!(outcome, Outcome::Failed(MediaFailureKind::UnknownSession, _));
-        match then {
-            Then::Caller => match outcome.into_result() {
-                Ok(ok) => self.caller_media_ready(cx, &ok),
-                Err(kind) => self.caller_media_failed(cx, kind),
-            },
-            Then::Probe => self.probed(cx, outcome.into_result().ok()),
-            _ if gone => self.media_lost(cx),
-            Then::ReInvite => match outcome.into_result() {
-                Ok(ok) => self.reinvite_ready(cx, &ok),
-                Err(kind) => self.reinvite_failed(cx, kind),
-            },
-            Then::Update => self.update_done(cx, outcome.into_result()),
-            Then::LateAnswer => match outcome.into_result() {
-                Ok(ok) => self.note_direction(cx, &ok),
-                Err(Some(MediaFailureKind::NoCommonCodec | MediaFailureKind::UnsupportedTransport)) => {
-                    self.end(cx, ReleaseCause::NoCommonCodec, EndedBy::Caller);
-                }
-                Err(Some(MediaFailureKind::MalformedSdp)) => {
-                    self.end(cx, ReleaseCause::BadRequest, EndedBy::Caller)
-                }
-                Err(_) => self.media_lost(cx),
-            },
-            Then::Agent(offer) => self.agent_media_done(cx, &offer, outcome.into_result()),
-            Then::Remade { session, request } => {
-                self.agent_remade(cx, session, request, outcome.into_result())
-            }
-            Then::Digits { session, command, digits } => {
-                self.digits_done(cx, session, command, &digits, outcome.into_result());
-            }
-            Then::Play { token } => match outcome {
-                Outcome::Done(_) => {}
-                // Without the prompt the call goes on as if it had been played.
-                Outcome::Failed(kind, message) => self.prompt_failed(cx, &token, kind, message),
-                Outcome::NoAnswer => self.media_lost(cx),
-            },
-            Then::Announce => {
-                if !matches!(outcome, Outcome::Done(_))
-                    && let Some(stay) = &mut self.stay
-                {
-                    stay.announce_at = None;
-                    stay.silent = true;
-                }
-            }
-            Then::Recording(recording) => {
-                if let Err(kind) = outcome.into_result() {
-                    self.recording_refused(cx, recording, kind);
-                }
-            }
-            Then::Needed => self.needed_done(cx, &body, outcome),
-            Then::Optional | Then::Close => {}
-        }
-    }
-
-    fn needed_done(&mut self, cx: &mut Cx<'_>, body: &MediaBody, outcome: Outcome) {
-        match outcome {
-            Outcome::Done(_) => {}
-            // The agent's leg may have been closed meanwhile; the caller's never is.
-            Outcome::Failed(MediaFailureKind::UnknownEndpoint, _) if touches_agent(body) => {}
-            Outcome::Failed(MediaFailureKind::StaleEpoch, _) => {
-                // Another owner acts for this call; the journal ends this one at its next commit.
-            }
-            Outcome::Failed(..) | Outcome::NoAnswer => self.media_lost(cx),
-        }
-    }
-
-    /// The session on the node is gone, or the node is. This is where a call will move to another node by re-INVITE.
-    pub(crate) fn media_lost(&mut self, cx: &mut Cx<'_>) {
-        self.end(cx, ReleaseCause::MediaLost, EndedBy::System);
-    }
-}
-
-fn touches_agent(body: &MediaBody) -> bool {
-    match body {
-        MediaBody::Bridge { .. } => true,
-        MediaBody::SetProgram { leg, .. } | MediaBody::SetMuted { leg, .. } => leg.index > 0,
-        _ => false,
     }
 }

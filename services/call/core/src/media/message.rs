@@ -1,7 +1,7 @@
 //! Commands to the media node, its answers and its events, as the call sees them.
 
 use bytes::Bytes;
-use trunkline_types::{CallId, LegId, RecordingId};
+use trunkline_types::{CallId, LegId, NodeId, RecordingId};
 
 use crate::event::{Quality, Span, Speaker, TranscriptState};
 
@@ -25,6 +25,8 @@ pub enum MediaBody {
         sdp: Bytes,
         /// Where the signalling comes from: media behind NAT are learnt from it.
         signalling_ip: String,
+        /// The last SDP of this dialog from another node, whose origin is continued (RFC 3264 section 8); or empty.
+        former_sdp: Bytes,
     },
     /// The answer to an offer of ours.
     SetRemote {
@@ -145,6 +147,13 @@ pub enum MediaBody {
     StopTranscription {
         /// Which one.
         recording: RecordingId,
+    },
+    /// Puts together what is stored of a recording whose node is gone. Needs no session.
+    Salvage {
+        /// Which one.
+        recording: RecordingId,
+        /// The node that made it.
+        node: NodeId,
     },
     /// What is there? After a recovery.
     ListSessions,
@@ -408,6 +417,10 @@ pub enum MediaEvent {
         /// The node is going away (otherwise: nobody had asked for the session for minutes).
         shutdown: bool,
     },
+    /// Nobody has asked for the session for a while: is it still wanted? Acknowledging says so.
+    Unattended,
+    /// Nothing that concerns a call; it is only acknowledged.
+    Other,
 }
 
 /// Why audio is gone.
@@ -442,4 +455,6 @@ pub struct RecordedObject {
     pub holds: Vec<Span>,
     /// What is missing.
     pub gaps: Vec<Span>,
+    /// Found after its node was lost, and put together from what was stored.
+    pub salvaged: bool,
 }

@@ -3,6 +3,8 @@
 mod events;
 mod link;
 mod message;
+mod outcome;
+mod side;
 
 pub(crate) use link::{MediaLink, Then};
 pub use message::{

@@ -1,11 +1,16 @@
 //! A call on the bench: inputs in, effects out, the journal kept.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use trunkline_sip::{Message, Method, Request, Response, parse_datagram};
 use trunkline_types::{
-    AgentId, CallId, FlowId, LegId, Machine, OfferId, Outbox, Output, QueueId, ShardId, TenantId, Timestamp,
+    AgentId, CallId, FlowId, LegId, Machine, NodeId, OfferId, Outbox, Output, QueueId, ShardId, TenantId,
+    Timestamp,
 };
 
 use crate::{
@@ -18,11 +23,11 @@ use crate::{
 pub(super) const MENU: &str = include_str!("../../../flows/menu.yaml");
 pub(super) const ANSWER: &str = "v=0\r\nanswer\r\n";
 
-/// Flows by id, one treatment for all queues.
-#[derive(Default)]
+/// Flows by id, one treatment for all queues, media nodes that can be taken away.
 pub(super) struct Shelf {
     pub flows: HashMap<FlowId, Arc<Flow>>,
     pub treatment: Arc<Treatment>,
+    pub nodes: Mutex<Vec<NodeId>>,
 }
 
 impl Library for Shelf {
@@ -35,11 +40,18 @@ impl Library for Shelf {
     fn treatment(&self, _: &TenantId, _: &QueueId) -> Arc<Treatment> {
         self.treatment.clone()
     }
+    fn media_node(&self, _: CallId, _: &NodeId, avoid: &[NodeId]) -> Option<NodeId> {
+        self.nodes.lock().unwrap().iter().find(|node| !avoid.contains(node)).cloned()
+    }
 }
 
 pub(super) fn shelf(flows: &[&str]) -> Arc<Shelf> {
     let flows = flows.iter().map(|text| Arc::new(Flow::parse(text, 1).unwrap()));
-    Arc::new(Shelf { flows: flows.map(|flow| (flow.id().clone(), flow)).collect(), ..Shelf::default() })
+    Arc::new(Shelf {
+        flows: flows.map(|flow| (flow.id().clone(), flow)).collect(),
+        treatment: Arc::default(),
+        nodes: Mutex::new(["m1", "m2", "m3"].map(media_node).to_vec()),
+    })
 }
 
 pub(super) fn call_id() -> CallId {
@@ -182,7 +194,6 @@ impl Bed {
             caller_name: "Ada".into(),
             contact_uri: "sip:c.token@127.0.0.1:5060".into(),
             trunk: String::new(),
-            media_node: "m1".parse().unwrap(),
         };
         let incoming = Incoming {
             transaction: "t1".into(),
@@ -295,8 +306,35 @@ impl Bed {
     }
 
     pub fn media_event(&mut self, event: MediaEvent) {
+        let node = self.call.media_node().cloned();
+        self.media_event_of(node, event);
+    }
+
+    /// Something happened on this node.
+    pub fn media_event_of(&mut self, node: Option<NodeId>, event: MediaEvent) {
         self.event_id += 1;
-        self.step(Input::MediaEvent { id: self.event_id, event: Box::new(event) });
+        let id = self.event_id;
+        self.step(Input::MediaEvent { node, id, acknowledge: true, event: Box::new(event) });
+    }
+
+    /// Only these media nodes are there.
+    pub fn only(&self, names: &[&str]) {
+        *self.library.nodes.lock().unwrap() = names.iter().copied().map(media_node).collect();
+    }
+
+    /// A node is no member any more.
+    pub fn lose(&mut self, node: &str) {
+        self.library.nodes.lock().unwrap().retain(|known| known.as_str() != node);
+        self.step(Input::MediaNodeLost(media_node(node)));
+    }
+
+    /// Media commands among the fresh effects, with their nodes.
+    pub fn commands(&self) -> Vec<(String, MediaBody)> {
+        let of = |effect: &Effect| match effect {
+            Effect::Media { node, command } => Some((node.to_string(), command.body.clone())),
+            _ => None,
+        };
+        self.fresh().iter().filter_map(of).collect()
     }
 
     pub fn key(&mut self, digit: char) {
@@ -412,6 +450,10 @@ pub(super) fn ok(direction: Direction) -> MediaOk {
 
 pub(super) fn route() -> Route {
     Route { edge: "e1".parse().unwrap(), source: "127.0.0.1:5070".into(), transport: "udp".into() }
+}
+
+pub(super) fn media_node(name: &str) -> NodeId {
+    name.parse().unwrap()
 }
 
 pub(super) fn queue() -> QueueId {

@@ -21,6 +21,7 @@ fn object() -> Box<RecordedObject> {
         sha256: "00".into(),
         holds: Vec::new(),
         gaps: Vec::new(),
+        salvaged: false,
     })
 }
 
@@ -197,6 +198,10 @@ fn a_recording_that_never_comes_is_told_as_failed() {
     bed.settle_media();
     bed.agent(1, AgentRequest::EndedAck);
     bed.pass(Duration::from_secs(61));
+    // Another node is asked for what is in the store.
+    assert!(matches!(bed.commands().last(), Some((node, MediaBody::Salvage { .. })) if node == "m2"));
+    assert!(!bed.has(|e| matches!(e, EventBody::RecordingFailed { .. })));
+    bed.pass(Duration::from_secs(61));
     assert!(bed.has(|e| matches!(e, EventBody::RecordingFailed { .. })));
     assert!(bed.has(|e| matches!(e, EventBody::TranscriptStatus { status: TranscriptState::Failed, .. })));
     assert!(bed.call.finished());
@@ -317,7 +322,7 @@ fn an_agent_who_does_not_come_back_is_released_and_the_caller_waits_in_front() {
     let requests = bed.queue_requests();
     assert!(
         requests.iter().any(|request| matches!(request, QueueRequest::Enqueue(e)
-            if e.entry == 1 && e.priority == RETURN_PRIORITY && Some(e.entered) == entered)),
+            if e.entry == 1 && e.priority == RETURN_PRIORITY && e.entered == entered)),
         "{requests:?}"
     );
     let done = bed.settle_media();
@@ -358,13 +363,19 @@ fn a_recording_that_is_refused_is_told_and_the_talk_goes_on() {
 }
 
 #[test]
-fn a_media_session_that_is_gone_ends_the_call() {
+fn a_media_session_that_is_gone_ends_the_call_when_no_node_takes_it() {
     let mut bed = Bed::talking();
+    bed.only(&[]);
     bed.control("1", Control::Hold(true));
     bed.reply(Err(MediaFailureKind::UnknownSession));
+    bed.pass(Duration::from_secs(9));
+    assert_eq!(bed.call.cause(), None);
+    bed.pass(Duration::from_secs(2));
     assert_eq!(bed.call.cause(), Some(ReleaseCause::MediaLost));
     let mut bed = Bed::talking();
+    bed.only(&[]);
     bed.media_event(MediaEvent::SessionEnded { shutdown: true });
+    bed.pass(Duration::from_secs(11));
     assert_eq!(bed.call.cause(), Some(ReleaseCause::MediaLost));
     // An overloaded node is asked again under another id.
     let mut bed = Bed::talking();

@@ -3,6 +3,7 @@
 mod bed;
 mod conversation;
 mod flow;
+mod moving;
 mod queue;
 mod recovery;
 mod simulation;

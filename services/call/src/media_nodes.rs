@@ -1,0 +1,134 @@
+//! Which media node a call gets, and which calls are on which node.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use trunkline_call_core::{Library, Treatment, flow::Flow};
+use trunkline_cluster::{NodeInfo, Placement, Role};
+use trunkline_types::{CallId, EntityAddress, FlowId, NodeId, QueueId, TenantId};
+
+/// Where calls get their media.
+pub trait MediaNodes: Send + Sync + 'static {
+    /// The media node that is to anchor this call, near the edge of its caller and none of `avoid`; `used` tells how many
+    /// calls of this node are on one. `None` = none is to be had: a new call is refused with 503, a call whose node was
+    /// lost asks again for a while.
+    fn pick(
+        &self,
+        call: CallId,
+        near: &NodeId,
+        avoid: &[NodeId],
+        used: &dyn Fn(&NodeId) -> usize,
+    ) -> Option<NodeId>;
+}
+
+/// Every call on one media node.
+impl MediaNodes for NodeId {
+    fn pick(&self, _: CallId, _: &NodeId, avoid: &[NodeId], _: &dyn Fn(&NodeId) -> usize) -> Option<NodeId> {
+        (!avoid.contains(self)).then(|| self.clone())
+    }
+}
+
+/// The members of the cluster with role media that do not drain: those in the zone of the caller's edge first, of these
+/// the one with the fewest calls of this node, among equals by the call's id, so that a burst spreads.
+pub struct MediaMembers(Arc<dyn Placement>);
+
+impl MediaMembers {
+    /// By this placement.
+    pub fn new(placement: Arc<dyn Placement>) -> Self {
+        Self(placement)
+    }
+}
+
+impl MediaNodes for MediaMembers {
+    fn pick(
+        &self,
+        call: CallId,
+        near: &NodeId,
+        avoid: &[NodeId],
+        used: &dyn Fn(&NodeId) -> usize,
+    ) -> Option<NodeId> {
+        let zone = self.0.node(near).and_then(|edge| edge.zone.clone());
+        let nodes = self.0.nodes();
+        let usable = |node: &&Arc<NodeInfo>| {
+            node.has(Role::Media) && !node.draining && !avoid.contains(&node.identity.id)
+        };
+        let best = nodes.iter().filter(usable).min_by_key(|node| {
+            let id = &node.identity.id;
+            let elsewhere = zone.is_some() && node.zone != zone;
+            (elsewhere, used(id), rendezvous(call, id))
+        });
+        best.map(|node| node.identity.id.clone())
+    }
+}
+
+/// The same order of nodes for the same call wherever it is asked for.
+pub(crate) fn rendezvous(call: CallId, node: &NodeId) -> u64 {
+    let bytes = call.to_string().into_bytes().into_iter().chain(node.as_str().bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // FNV's high bits move little with the last bytes: mixed (splitmix64).
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// Which active calls of this process have their media on which node.
+#[derive(Default)]
+pub(crate) struct MediaUse(Mutex<HashMap<NodeId, BTreeSet<EntityAddress>>>);
+
+impl MediaUse {
+    /// A call went from one node to another.
+    pub fn moved(&self, call: &EntityAddress, from: Option<&NodeId>, to: Option<&NodeId>) {
+        let mut nodes = self.0.lock();
+        if let Some(calls) = from.and_then(|from| nodes.get_mut(from)) {
+            calls.remove(call);
+        }
+        if let Some(from) = from
+            && nodes.get(from).is_some_and(BTreeSet::is_empty)
+        {
+            nodes.remove(from);
+        }
+        if let Some(to) = to {
+            nodes.entry(to.clone()).or_default().insert(call.clone());
+        }
+    }
+
+    /// How many are on a node.
+    pub fn count(&self, node: &NodeId) -> usize {
+        self.0.lock().get(node).map_or(0, BTreeSet::len)
+    }
+
+    /// Which are on a node.
+    pub fn on(&self, node: &NodeId) -> Vec<EntityAddress> {
+        self.0.lock().get(node).map(|calls| calls.iter().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// The library as calls see it: flows, treatments and media nodes.
+pub(crate) struct Outside {
+    pub library: Arc<dyn Library>,
+    pub media: Arc<dyn MediaNodes>,
+    pub used: Arc<MediaUse>,
+}
+
+impl Library for Outside {
+    fn flow(&self, tenant: &TenantId, id: &FlowId) -> Option<Arc<Flow>> {
+        self.library.flow(tenant, id)
+    }
+
+    fn flow_version(&self, tenant: &TenantId, id: &FlowId, version: u64) -> Option<Arc<Flow>> {
+        self.library.flow_version(tenant, id, version)
+    }
+
+    fn treatment(&self, tenant: &TenantId, id: &QueueId) -> Arc<Treatment> {
+        self.library.treatment(tenant, id)
+    }
+
+    fn media_node(&self, call: CallId, near: &NodeId, avoid: &[NodeId]) -> Option<NodeId> {
+        self.media.pick(call, near, avoid, &|node| self.used.count(node))
+    }
+}
