@@ -32,7 +32,7 @@ pub async fn wrong(run: &mut Run<'_>) -> Result<Verdict> {
     stage.measure(at_least("share answered meanwhile", answered as f64 / came.max(1) as f64, "", 0.7));
     let first = stage.crowd.first();
     stage.healed_within = s(60);
-    let mut verdict = stage.close(run.world).await?;
+    let mut verdict = stage.close().await?;
     let mut insane = 0;
     for contact in run.world.api().await?.contacts("").await? {
         if index_of(contact["caller_number"].as_str().unwrap_or_default()) < Some(first) {

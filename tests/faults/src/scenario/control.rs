@@ -41,7 +41,7 @@ pub async fn queued(run: &mut Run<'_>) -> Result<Verdict> {
     stage.measure(seconds("longest gap in the music", gap, Some(s(2))));
     run.world.start_nodes(std::slice::from_ref(&victim)).await?;
     stage.healed_within = s(90);
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// kill -9 of a control node while calls ring and talk.
@@ -95,7 +95,7 @@ pub async fn calls(run: &mut Run<'_>) -> Result<Verdict> {
         stage.measure(seconds("all legs ended after", ended.elapsed(), Some(s(10))));
     }
     run.world.start_nodes(std::slice::from_ref(&victim)).await?;
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// SIGSTOP of an owner until others have taken over, then SIGCONT.
@@ -136,7 +136,7 @@ pub async fn paused(run: &mut Run<'_>) -> Result<Verdict> {
     }
     stage.measure(at_least("late effects refused and counted", counted, "", 1.0));
     stage.healed_within = s(60);
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// Refusals by epoch, of all receivers and of the journal.

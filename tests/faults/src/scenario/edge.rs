@@ -69,7 +69,7 @@ pub async fn killed(run: &mut Run<'_>) -> Result<Verdict> {
     let victim = victim.clone();
     run.world.start_nodes(std::slice::from_ref(&victim)).await?;
     stage.healed_within = s(60);
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// Pages that were connected to a console last.

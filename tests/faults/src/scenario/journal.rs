@@ -45,7 +45,7 @@ async fn etcd_away(run: &mut Run<'_>, members: usize, outage: Duration) -> Resul
     let moved = run.world.metric(MOVES, "").await - moves;
     stage.measure(count("shards that changed hands", moved.max(0.0) as usize, Some(FEW)));
     stage.healed_within = s(60);
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// kill -9 of PostgreSQL while people talk, wait and call.
@@ -83,5 +83,5 @@ pub async fn postgres_killed(run: &mut Run<'_>) -> Result<Verdict> {
     };
     stage.history.until("late calls are answered", s(40), 0, late.len(), answered).await?;
     stage.healed_within = s(90);
-    stage.close(run.world).await
+    stage.close().await
 }

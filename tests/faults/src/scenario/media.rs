@@ -69,7 +69,7 @@ pub async fn killed(run: &mut Run<'_>) -> Result<Verdict> {
     let (missing, unplayable) = recordings(run, &stage, who).await?;
     stage.measure(seconds("most audio missing in a recording", missing, Some(MISSING + AUDIO_BACK)));
     stage.measure(count("recordings not playable", unplayable, Some(0)));
-    stage.close(run.world).await
+    stage.close().await
 }
 
 /// Which agent talks to which caller.
@@ -202,5 +202,5 @@ pub async fn disk_full(run: &mut Run<'_>) -> Result<Verdict> {
     if let Some(other) = other {
         run.world.start_nodes(std::slice::from_ref(&other)).await?;
     }
-    stage.close(run.world).await
+    stage.close().await
 }

@@ -15,7 +15,7 @@ use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 use anyhow::Result;
 use rand::rngs::StdRng;
 
-pub use stage::{Stage, Verdict};
+pub use stage::{Place, Stage, Verdict};
 
 use crate::world::World;
 

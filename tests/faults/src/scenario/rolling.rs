@@ -32,7 +32,7 @@ pub async fn restart(run: &mut Run<'_>) -> Result<Verdict> {
     stage.measure(count("calls", came, None));
     stage.measure(count("failed calls", refused, Some(0)));
     stage.healed_within = s(60);
-    stage.close(run.world).await
+    stage.close().await
 }
 
 async fn one(world: &mut World, name: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     ops::Range,
     path::Path,
     sync::Arc,
@@ -20,7 +21,7 @@ use crate::{
     history::{History, What},
     people::{AGENTS_SAY, CALLERS_SAY, Crowd},
     report::Measured,
-    world::{CLIENTS, SIP_PORT, VIRTUAL_SIP, World},
+    world::{CLIENTS, SIP_PORT, VIRTUAL_SIP, supervisor},
 };
 
 /// Everything has to be healed so long after the last fault.
@@ -36,6 +37,17 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
 }
 
+/// Where people are, and where the system is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The address of callers and agents.
+    pub bind: IpAddr,
+    /// Where SIP goes.
+    pub sip: SocketAddr,
+    /// Consoles.
+    pub consoles: Vec<SocketAddr>,
+}
+
 /// Callers, agents, and what they saw.
 pub struct Stage {
     /// What was seen.
@@ -44,6 +56,7 @@ pub struct Stage {
     pub crowd: Crowd,
     /// Agents.
     pub desk: Desk,
+    consoles: Vec<SocketAddr>,
     /// What is allowed.
     pub rules: Rules,
     /// What was measured.
@@ -55,19 +68,25 @@ pub struct Stage {
 impl Stage {
     /// Agents sign in and sit idle; nobody calls yet. With `audio`, callers and agents talk and listen.
     pub async fn open(run: &Run<'_>, agents: usize, audio: bool) -> Result<Self> {
-        Self::build(run.world, &run.folder, agents, audio).await
+        let place = Place {
+            bind: run.world.network.address(CLIENTS)?.into(),
+            sip: (VIRTUAL_SIP, SIP_PORT).into(),
+            consoles: run.world.consoles(),
+        };
+        Self::build(place, &run.folder, agents, audio).await
     }
 
-    /// The same, for those who have no run.
-    pub async fn build(world: &World, folder: &Path, agents: usize, audio: bool) -> Result<Self> {
+    /// The same, for a system that is no [`crate::world::World`].
+    pub async fn build(place: Place, folder: &Path, agents: usize, audio: bool) -> Result<Self> {
         let history = History::new(&folder.join("history.jsonl"))?;
-        let bind = world.network.address(CLIENTS)?.into();
-        let crowd = Crowd::start(bind, (VIRTUAL_SIP, SIP_PORT).into(), audio, &history).await?;
+        let Place { bind, sip, consoles } = place;
+        let crowd = Crowd::start(bind, sip, audio, &history).await?;
         let tones = audio.then_some(Tones { says: AGENTS_SAY, hears: CALLERS_SAY });
-        let shift = Shift { consoles: world.consoles(), agents, bind, tones };
+        let shift = Shift { consoles: consoles.clone(), agents, bind, tones };
         let desk = Desk::start(&shift, &history);
         let rules = Rules { begun_unix_ms: history.begun_unix_ms(), ..Rules::default() };
-        let stage = Self { history, crowd, desk, rules, measured: Vec::new(), healed_within: HEALED_WITHIN };
+        let (measured, healed_within) = (Vec::new(), HEALED_WITHIN);
+        let stage = Self { history, crowd, desk, consoles, rules, measured, healed_within };
         stage
             .desk
             .until("all agents are signed in", SIGNED_IN_WITHIN, &["not_ready", "ready"], agents)
@@ -102,7 +121,7 @@ impl Stage {
 
     /// Ends all: agents serve or hang up, whoever is left is waited for; then records and what is left are read, and the
     /// history is judged.
-    pub async fn close(self, world: &mut World) -> Result<Verdict> {
+    pub async fn close(self) -> Result<Verdict> {
         self.desk.order(|orders| {
             orders.open = usize::MAX;
             orders.answer_after = Some(Duration::from_millis(100));
@@ -119,7 +138,7 @@ impl Stage {
         let idle =
             self.desk.until("every agent is free", self.healed_within, &["not_ready", "signed_out"], agents);
         let settled = idle.await;
-        self.records(world).await?;
+        self.records().await?;
         for (agent, state) in self.desk.states() {
             let state = state.unwrap_or_else(|| "offline".into());
             self.history.add(What::Settled { agent, state });
@@ -141,7 +160,7 @@ impl Stage {
     }
 
     /// Reads the records of this run's callers, and what the system believes to be there.
-    async fn records(&self, world: &World) -> Result<()> {
+    async fn records(&self) -> Result<()> {
         let connected: BTreeSet<usize> = self
             .history
             .entries()
@@ -157,7 +176,7 @@ impl Stage {
         loop {
             // Whichever console answers: the one that was asked last may be the one that is gone.
             let asked = async {
-                let api = world.api().await?;
+                let api = supervisor(&self.consoles).await?;
                 anyhow::Ok((api.contacts("").await?, api.live().await?))
             };
             if let Ok(Ok((contacts, live))) = tokio::time::timeout(s(10), asked).await {

@@ -178,17 +178,7 @@ impl World {
 
     /// Signed in as a supervisor at the first console that answers.
     pub async fn api(&self) -> Result<Api> {
-        let consoles = self.consoles();
-        until("a console signs the supervisor in", s(30), || async {
-            for console in &consoles {
-                let signed = tokio::time::timeout(s(3), Api::sign_in(*console, "sue")).await;
-                if let Ok(Ok(api)) = signed {
-                    return Ok(Some(api));
-                }
-            }
-            Ok(None)
-        })
-        .await
+        supervisor(&self.consoles()).await
     }
 
     /// A metric summed over all running nodes.
@@ -264,6 +254,20 @@ impl World {
         drop((small, data));
         Ok(network)
     }
+}
+
+/// Signed in as a supervisor at the first of these consoles that answers.
+pub async fn supervisor(consoles: &[SocketAddr]) -> Result<Api> {
+    until("a console signs the supervisor in", s(30), || async {
+        for console in consoles {
+            let signed = tokio::time::timeout(s(3), Api::sign_in(*console, "sue")).await;
+            if let Ok(Ok(api)) = signed {
+                return Ok(Some(api));
+            }
+        }
+        Ok(None)
+    })
+    .await
 }
 
 /// In memory when the machine has such a folder: a disk that is shared with builds says nothing about the system.
