@@ -12,7 +12,7 @@ use trunkline_types::{EntityAddress, Epoch, Machine};
 
 use crate::{
     Activation, Behaviour, Handle, Lost, Undeliverable,
-    entity::{Entity, Origin},
+    entity::{Discard, Entity, Origin},
     handle::{Admission, Admitted},
     host::Inner,
     registry::{Slot, Starting},
@@ -29,6 +29,7 @@ impl<B: Behaviour> Inner<B> {
     pub(crate) fn activate(
         self: &Arc<Self>,
         address: Arc<EntityAddress>,
+        ticket: u64,
         attempt: u32,
         flights: Vec<Pending>,
     ) {
@@ -46,9 +47,14 @@ impl<B: Behaviour> Inner<B> {
                 tokio::time::sleep((FIRST_PAUSE * 2_u32.pow((attempt - 1).min(12))).min(LONGEST_PAUSE)).await;
             }
             let Ok(_turn) = host.activating.acquire().await else { return };
+            if host.starting(&address, ticket).is_none() {
+                return;
+            }
             match host.journal.load_entity(&address).await {
-                Ok(history) => host.start_on_arbiter(address, history, attempt),
-                Err(error) => host.give_up(&address, &Lost::History(error.to_string()), Undeliverable::Failed),
+                Ok(history) => host.start_on_arbiter(address, ticket, history, attempt),
+                Err(error) => {
+                    host.give_up(&address, ticket, &Lost::History(error.to_string()), Undeliverable::Failed);
+                }
             }
         });
     }
@@ -56,30 +62,53 @@ impl<B: Behaviour> Inner<B> {
     pub(crate) fn start_on_arbiter(
         self: &Arc<Self>,
         address: Arc<EntityAddress>,
+        ticket: u64,
         history: EntityHistory,
         attempt: u32,
     ) {
         let (host, at) = (Arc::clone(self), Arc::clone(&address));
-        let sent = self.arbiters.of(address.shard()).spawn_fn(move || host.start(&at, history, attempt));
+        let sent =
+            self.arbiters.of(address.shard()).spawn_fn(move || host.start(&at, ticket, history, attempt));
         if !sent {
-            self.drop_slot(&address, Undeliverable::Failed);
+            self.drop_slot(&address, ticket, Undeliverable::Failed);
+        }
+    }
+
+    /// The epoch of the start that holds this ticket, and whether a message waits for it; `None` = another one has taken
+    /// its place.
+    fn starting(&self, address: &EntityAddress, ticket: u64) -> Option<(Epoch, bool)> {
+        match self.registry.stripe(address).get(address) {
+            Some(Slot::Starting(starting)) if starting.ticket == ticket => {
+                Some((starting.epoch, !starting.waiting.is_empty()))
+            }
+            _ => None,
         }
     }
 
     /// On the arbiter: rebuilds the core and starts the actor.
-    fn start(self: &Arc<Self>, address: &Arc<EntityAddress>, history: EntityHistory, attempt: u32) {
-        let Some(epoch) =
-            self.placement.held(address.shard()).filter(|_| !self.closing.load(Ordering::Acquire))
-        else {
-            return self.drop_slot(address, Undeliverable::Failed);
-        };
+    fn start(
+        self: &Arc<Self>,
+        address: &Arc<EntityAddress>,
+        ticket: u64,
+        history: EntityHistory,
+        attempt: u32,
+    ) {
+        let Some((epoch, waited_for)) = self.starting(address, ticket) else { return };
+        let shard = address.shard();
+        // What was admitted before the shard was let go is still handled: the journal takes it until another node seals.
+        let released = self.tenures.is_released(shard, epoch);
+        let lost = !released && self.placement.sealed(shard) != Some(epoch);
+        if lost || (released && !waited_for) || self.closing.load(Ordering::Acquire) {
+            return self.drop_slot(address, ticket, Undeliverable::Failed);
+        }
+        self.tenures.begin(shard, epoch);
         if history.finished {
-            return self.drop_slot(address, Undeliverable::Finished);
+            return self.drop_slot(address, ticket, Undeliverable::Finished);
         }
         if history.count == 0 && !self.wanted_new(address) {
-            return self.drop_slot(address, Undeliverable::Unknown);
+            return self.drop_slot(address, ticket, Undeliverable::Unknown);
         }
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let generation = self.ticket();
         let admission = Admission::new(self.options.permits, self.metrics.depth.clone());
         self.metrics.activate(if history.count == 0 { "new" } else { "journal" });
         let built = catch_unwind(AssertUnwindSafe(|| {
@@ -97,12 +126,13 @@ impl<B: Behaviour> Inner<B> {
             failure.map_or(Ok(actor), Err)
         }));
         match built {
-            Ok(Ok(actor)) => self.publish(address, actor, admission, generation),
-            Ok(Err(why)) => self.give_up(address, &Lost::History(why), Undeliverable::Failed),
+            Ok(Ok(actor)) => self.publish(address, ticket, actor, admission, generation),
+            Ok(Err(why)) => self.give_up(address, ticket, &Lost::History(why), Undeliverable::Failed),
             Err(_) => {
                 self.metrics.panics.inc();
                 self.give_up(
                     address,
+                    ticket,
                     &Lost::History("panic while it was rebuilt".to_owned()),
                     Undeliverable::Failed,
                 );
@@ -150,13 +180,22 @@ impl<B: Behaviour> Inner<B> {
     fn publish(
         &self,
         address: &Arc<EntityAddress>,
+        ticket: u64,
         actor: actix::Addr<Entity<B>>,
         admission: Arc<Admission>,
         generation: u64,
     ) {
         let mut slots = self.registry.stripe(address);
-        let Some(slot @ Slot::Starting(_)) = slots.get_mut(&**address) else { return };
-        let running = Slot::Running { actor: actor.clone(), admission: Arc::clone(&admission), generation };
+        let holds = |slot: &&mut Slot<B>| matches!(slot, Slot::Starting(s) if s.ticket == ticket);
+        let Some(slot) = slots.get_mut(&**address).filter(holds) else {
+            // Another start took its place while it was rebuilt.
+            #[allow(clippy::disallowed_methods)]
+            actor.do_send(Discard);
+            return;
+        };
+        let epoch = slot.epoch();
+        let running =
+            Slot::Running { actor: actor.clone(), admission: Arc::clone(&admission), generation, epoch };
         let Slot::Starting(starting) = std::mem::replace(slot, running) else { return };
         for (message, _) in starting.waiting {
             // As many as there are permits waited at most.
@@ -169,18 +208,26 @@ impl<B: Behaviour> Inner<B> {
         }
     }
 
-    fn give_up(&self, address: &EntityAddress, lost: &Lost, why: Undeliverable) {
+    fn give_up(&self, address: &EntityAddress, ticket: u64, lost: &Lost, why: Undeliverable) {
         tracing::error!(entity = %address, %lost, "entity cannot be started");
         self.metrics.lose(lost.reason());
         if let Some(told) = &self.on_lost {
             told(address, lost);
         }
-        self.drop_slot(address, why);
+        self.drop_slot(address, ticket, why);
     }
 
-    /// Forgets the entity and answers what waited for it.
-    fn drop_slot(&self, address: &EntityAddress, why: Undeliverable) {
-        let removed = self.registry.remove(&mut self.registry.stripe(address), address);
+    /// Forgets the entity, unless another start has taken its place, and answers what waited for it.
+    fn drop_slot(&self, address: &EntityAddress, ticket: u64, why: Undeliverable) {
+        let removed = {
+            let mut slots = self.registry.stripe(address);
+            match slots.get(address) {
+                Some(Slot::Starting(starting)) if starting.ticket == ticket => {
+                    self.registry.remove(&mut slots, address)
+                }
+                _ => None,
+            }
+        };
         let Some(Slot::Starting(starting)) = removed else { return };
         for (message, _) in starting.waiting {
             self.metrics.undeliverable(match why {
@@ -251,20 +298,24 @@ impl<B: Behaviour> Inner<B> {
                 if !matches!(slot, Slot::Running { generation: held, .. } if *held == generation) {
                     return;
                 }
-                if fenced.is_some() || self.closing.load(Ordering::Acquire) {
+                let epoch = slot.epoch();
+                let ours = self.admitted(address.shard()) == Some(epoch);
+                if fenced.is_some() || !ours || self.closing.load(Ordering::Acquire) {
                     self.registry.remove(&mut slots, address);
                     return;
                 }
-                *slot = Slot::Starting(Starting::default());
+                let ticket = self.ticket();
+                *slot = Slot::Starting(Starting::new(epoch, ticket));
                 drop(slots);
-                self.activate(Arc::clone(address), attempt, flights);
+                self.activate(Arc::clone(address), ticket, attempt, flights);
             }
             // It was lost in its first step, before it was published.
-            Some(Slot::Starting(_)) => {
+            Some(Slot::Starting(starting)) => {
+                let ticket = starting.ticket;
                 drop(slots);
                 match fenced {
-                    Some(_) => self.drop_slot(address, Undeliverable::Failed),
-                    None => self.activate(Arc::clone(address), attempt, flights),
+                    Some(_) => self.drop_slot(address, ticket, Undeliverable::Failed),
+                    None => self.activate(Arc::clone(address), ticket, attempt, flights),
                 }
             }
             None => {}

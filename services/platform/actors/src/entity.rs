@@ -105,6 +105,11 @@ impl<B: Behaviour> Entity<B> {
         if self.dead {
             return;
         }
+        if self.outlived() {
+            self.effects.clear();
+            self.flights.clear();
+            return self.stop(context);
+        }
         let at = now();
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             self.from.core.advance(at, &mut self.outbox);
@@ -116,6 +121,15 @@ impl<B: Behaviour> Entity<B> {
             Ok(Err(lost)) => self.lose(context, lost),
             Err(panic) => self.lose(context, panicked(&*panic)),
         }
+    }
+
+    /// Whether the shard has been sealed anew, so that this activation is one of a former epoch.
+    fn outlived(&self) -> bool {
+        self.from
+            .host
+            .placement
+            .sealed(self.from.address.shard())
+            .is_some_and(|epoch| epoch > self.from.epoch)
     }
 
     /// Sorts the outbox into an append and waiting effects.
@@ -281,6 +295,21 @@ impl<B: Behaviour> Handler<Close> for Entity<B> {
     }
 }
 
+/// Ends the actor at once: its shard was sealed anew, and another activation has taken its place.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Discard;
+
+impl<B: Behaviour> Handler<Discard> for Entity<B> {
+    type Result = ();
+
+    fn handle(&mut self, _: Discard, context: &mut Self::Context) {
+        self.effects.clear();
+        self.flights.clear();
+        self.stop(context);
+    }
+}
+
 /// A look at the core.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -338,6 +367,10 @@ impl<B: Behaviour> ActorFuture<Entity<B>> for Pump {
             }
             if entity.dead {
                 return Poll::Ready(());
+            }
+            if entity.closing {
+                // It decides nothing more; deadlines are the next owner's.
+                return Poll::Pending;
             }
             if !self.arm(entity.from.core.next_deadline(), least) {
                 return Poll::Pending;

@@ -9,17 +9,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
 use trunkline_cluster::Placement;
 use trunkline_journal::{AppendError, EntityHistory, Journal, JournalError};
-use trunkline_types::{EntityAddress, EntityKind, ShardId};
+use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId};
 
 use crate::{
     ActorMetrics, Arbiters, Behaviour, Handle, Refused,
-    entity::{Close, Inspect},
+    entity::{Discard, Inspect},
     handle::Admitted,
     metrics::KindMetrics,
-    registry::{Registry, Slot, Starting},
+    registry::{Registry, Slot, Starting, Target},
+    tenure::Tenures,
 };
 
 /// What may happen when a message is for an entity that is not active.
@@ -93,6 +97,40 @@ impl HostOptions {
     }
 }
 
+impl<B: Behaviour> Inner<B> {
+    /// The epoch at which this host may act on a shard: it is this node's, and was not let go.
+    pub(crate) fn admitted(&self, shard: ShardId) -> Option<Epoch> {
+        self.placement.sealed(shard).filter(|epoch| !self.tenures.is_released(shard, *epoch))
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts the next life of an entity into the slot of one of a former epoch, which is discarded: whatever it appended
+    /// and was not committed before the seal is refused. What waited for it waits for the new one.
+    pub(crate) fn restart<'a>(
+        &self,
+        slot: &'a mut Slot<B>,
+        epoch: Epoch,
+    ) -> (u64, &'a mut Starting<B::Message>) {
+        let ticket = self.ticket();
+        let former = std::mem::replace(slot, Slot::Starting(Starting::new(epoch, ticket)));
+        let Slot::Starting(starting) = slot else { unreachable!("put there just now") };
+        match former {
+            Slot::Running { actor, .. } => {
+                // One message to an actor that ends by it.
+                #[allow(clippy::disallowed_methods)]
+                actor.do_send(Discard);
+            }
+            Slot::Starting(former) => {
+                (starting.waiting, starting.watchers) = (former.waiting, former.watchers);
+            }
+        }
+        (ticket, starting)
+    }
+}
+
 type Factory<B> =
     dyn Fn(&EntityAddress, Handle<<B as Behaviour>::Message>) -> (<B as Behaviour>::Core, B) + Send + Sync;
 type OnLost = dyn Fn(&EntityAddress, &Lost) + Send + Sync;
@@ -111,11 +149,12 @@ pub(crate) struct Inner<B: Behaviour> {
     pub(crate) on_undeliverable: Option<Box<OnUndeliverable<B::Message>>>,
     pub(crate) activating: Semaphore,
     pub(crate) generations: AtomicU64,
+    pub(crate) tenures: Tenures,
     pub(crate) closing: AtomicBool,
 }
 
 /// Hosts the active entities of one kind. Cheap to clone.
-pub struct Host<B: Behaviour>(Arc<Inner<B>>);
+pub struct Host<B: Behaviour>(pub(crate) Arc<Inner<B>>);
 
 impl<B: Behaviour> Clone for Host<B> {
     fn clone(&self) -> Self {
@@ -191,6 +230,7 @@ impl<B: Behaviour> Host<B> {
             on_lost: None,
             on_undeliverable: None,
             generations: AtomicU64::new(0),
+            tenures: Tenures::new(),
             closing: AtomicBool::new(false),
         })
     }
@@ -223,8 +263,16 @@ impl<B: Behaviour> Host<B> {
             return Err(Refused::Closing);
         }
         debug_assert_eq!(address.kind, inner.options.kind);
+        let epoch = inner.admitted(address.shard()).ok_or(Refused::NotOwner)?;
         let mut slots = inner.registry.stripe(address);
         match slots.get_mut(address) {
+            Some(slot) if slot.epoch() < epoch => {
+                let (ticket, starting) = inner.restart(slot, epoch);
+                starting.waiting.push_back((message, activation));
+                drop(slots);
+                inner.activate(Arc::new(address.clone()), ticket, 0, Vec::new());
+                Ok(())
+            }
             Some(Slot::Running { actor, admission, .. }) => {
                 let permit = admission.admit().ok_or(Refused::Full)?;
                 // The permit is the bound, see `Handle`.
@@ -240,21 +288,21 @@ impl<B: Behaviour> Host<B> {
                 Ok(())
             }
             None => {
-                inner.placement.held(address.shard()).ok_or(Refused::NotOwner)?;
                 if activation != Activation::OnlyExisting
                     && inner.registry.count() >= inner.options.max_entities
                 {
                     return Err(Refused::Crowded);
                 }
                 let address = Arc::new(address.clone());
-                let mut starting = Starting::default();
+                let ticket = inner.ticket();
+                let mut starting = Starting::new(epoch, ticket);
                 starting.waiting.push_back((message, activation));
                 inner.registry.insert(&mut slots, Arc::clone(&address), Slot::Starting(starting));
                 drop(slots);
                 if activation == Activation::CreateNew {
-                    inner.start_on_arbiter(address, EntityHistory::default(), 0);
+                    inner.start_on_arbiter(address, ticket, EntityHistory::default(), 0);
                 } else {
-                    inner.activate(address, 0, Vec::new());
+                    inner.activate(address, ticket, 0, Vec::new());
                 }
                 Ok(())
             }
@@ -267,7 +315,8 @@ impl<B: Behaviour> Host<B> {
     }
 
     /// Starts every unfinished entity of these shards from the journal, and waits until all are up. Gives how many came
-    /// up; the others were logged.
+    /// up; the others were logged. To be called when this node has sealed the shards, and again each time it has: actors
+    /// of a former epoch are discarded. Shards that are not this node's are left out.
     ///
     /// # Errors
     /// When the journal cannot tell which there are.
@@ -275,17 +324,26 @@ impl<B: Behaviour> Host<B> {
         let live = self.0.journal.live_entities(self.0.options.kind, shards).await?;
         let mut watched = Vec::with_capacity(live.len());
         for address in live {
+            let Some(epoch) = self.0.admitted(address.shard()) else { continue };
             let mut slots = self.0.registry.stripe(&address);
             let (told, watcher) = oneshot::channel();
             match slots.get_mut(&address) {
+                Some(slot) if slot.epoch() < epoch => {
+                    let (ticket, starting) = self.0.restart(slot, epoch);
+                    starting.watchers.push(told);
+                    drop(slots);
+                    self.0.activate(Arc::new(address), ticket, 0, Vec::new());
+                }
                 Some(Slot::Running { .. }) => _ = told.send(true),
                 Some(Slot::Starting(starting)) => starting.watchers.push(told),
                 None => {
                     let address = Arc::new(address);
-                    let starting = Starting { watchers: vec![told], ..Starting::default() };
+                    let ticket = self.0.ticket();
+                    let mut starting = Starting::new(epoch, ticket);
+                    starting.watchers.push(told);
                     self.0.registry.insert(&mut slots, Arc::clone(&address), Slot::Starting(starting));
                     drop(slots);
-                    self.0.activate(address, 0, Vec::new());
+                    self.0.activate(address, ticket, 0, Vec::new());
                 }
             }
             watched.push(watcher);
@@ -319,17 +377,16 @@ impl<B: Behaviour> Host<B> {
         self.0.closing.store(true, Ordering::Release);
         let ended = async {
             loop {
-                let empty = self.0.registry.empty.notified();
-                for actor in self.0.registry.running() {
-                    // At most one for each round and actor.
-                    #[allow(clippy::disallowed_methods)]
-                    actor.do_send(Close);
+                let left = self.0.registry.collect(|_, _| true);
+                left.iter().for_each(Target::close);
+                let look = Instant::now() + Duration::from_millis(50);
+                while self.count() > 0 && Instant::now() < look {
+                    let _ = tokio::time::timeout_at(look, self.0.registry.removed.notified()).await;
                 }
+                // Those that were being started came up meanwhile.
                 if self.count() == 0 {
                     return;
                 }
-                // Those that were being started come up meanwhile.
-                let _ = tokio::time::timeout(Duration::from_millis(50), empty).await;
             }
         };
         tokio::time::timeout(patience, ended).await.is_ok()

@@ -13,6 +13,9 @@
 //! - **Bounded.** Each entity admits a limited number of messages (waiting ones and those whose commit is under way); more
 //!   are [`Refused`], for the caller to answer 503. actix's own mailbox capacity is no bound: each clone of an address has
 //!   one guaranteed slot, and `do_send` ignores the capacity, which is why senders pass through our permits.
+//! - **One epoch an activation.** An actor acts at the epoch at which its shard was sealed when it was started. When the
+//!   shard is let go ([`Host::release`]) it commits what is under way and ends; when the shard comes back at a higher
+//!   epoch, whatever is left of a former one is discarded.
 //! - **Deadline order.** actix drains a mailbox before it runs timers, so each message first advances the core to now:
 //!   decisions are in the order of their deadlines even when the timer itself was late.
 //!
@@ -27,6 +30,8 @@ mod handle;
 mod host;
 mod metrics;
 mod registry;
+mod release;
+mod tenure;
 
 pub use arbiters::{ArbiterError, Arbiters};
 pub use behaviour::{Behaviour, CommitClass, DecodeError};

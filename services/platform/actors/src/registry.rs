@@ -13,7 +13,7 @@ use actix::Addr;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, oneshot};
-use trunkline_types::EntityAddress;
+use trunkline_types::{EntityAddress, Epoch};
 
 use crate::{Activation, Behaviour, entity::Entity, handle::Admission};
 
@@ -24,20 +24,30 @@ pub(crate) enum Slot<B: Behaviour> {
     /// Being rebuilt; messages wait here.
     Starting(Starting<B::Message>),
     /// Active.
-    Running { actor: Addr<Entity<B>>, admission: Arc<Admission>, generation: u64 },
+    Running { actor: Addr<Entity<B>>, admission: Arc<Admission>, generation: u64, epoch: Epoch },
 }
 
 /// What waits for an entity to be rebuilt.
 pub(crate) struct Starting<M> {
+    /// The epoch at which it will act.
+    pub(crate) epoch: Epoch,
+    /// Tells this start from others of the same entity.
+    pub(crate) ticket: u64,
     pub(crate) waiting: VecDeque<(M, Activation)>,
     /// Told whether it came up.
     pub(crate) watchers: Vec<oneshot::Sender<bool>>,
 }
 
-impl<M> Default for Starting<M> {
-    fn default() -> Self {
-        Self { waiting: VecDeque::new(), watchers: Vec::new() }
+impl<M> Starting<M> {
+    pub(crate) fn new(epoch: Epoch, ticket: u64) -> Self {
+        Self { epoch, ticket, waiting: VecDeque::new(), watchers: Vec::new() }
     }
+}
+
+/// An entity that was active, or was being started (`actor` is `None`).
+pub(crate) struct Target<B: Behaviour> {
+    pub(crate) address: Arc<EntityAddress>,
+    pub(crate) actor: Option<(Addr<Entity<B>>, Arc<Admission>)>,
 }
 
 type Slots<B> = HashMap<Arc<EntityAddress>, Slot<B>>;
@@ -47,8 +57,8 @@ pub(crate) struct Registry<B: Behaviour> {
     hasher: std::hash::RandomState,
     count: AtomicUsize,
     gauge: Gauge,
-    /// Told when the last one goes.
-    pub(crate) empty: Notify,
+    /// Told when one goes.
+    pub(crate) removed: Notify,
 }
 
 impl<B: Behaviour> Registry<B> {
@@ -58,7 +68,7 @@ impl<B: Behaviour> Registry<B> {
             hasher: std::hash::RandomState::new(),
             count: AtomicUsize::new(0),
             gauge,
-            empty: Notify::new(),
+            removed: Notify::new(),
         }
     }
 
@@ -81,20 +91,21 @@ impl<B: Behaviour> Registry<B> {
     pub(crate) fn remove(&self, slots: &mut Slots<B>, address: &EntityAddress) -> Option<Slot<B>> {
         let removed = slots.remove(address)?;
         self.gauge.dec();
-        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.empty.notify_waiters();
-        }
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.removed.notify_waiters();
         Some(removed)
     }
 
-    /// The actors that run at present.
-    pub(crate) fn running(&self) -> Vec<Addr<Entity<B>>> {
-        let mut found = Vec::with_capacity(self.count());
+    /// The entities that `wanted` names, as they are at present.
+    pub(crate) fn collect(&self, wanted: impl Fn(&EntityAddress, &Slot<B>) -> bool) -> Vec<Target<B>> {
+        let mut found = Vec::new();
         for stripe in &self.stripes {
-            for slot in stripe.lock().values() {
-                if let Slot::Running { actor, .. } = slot {
-                    found.push(actor.clone());
-                }
+            for (address, slot) in stripe.lock().iter().filter(|(address, slot)| wanted(address, slot)) {
+                let actor = match slot {
+                    Slot::Running { actor, admission, .. } => Some((actor.clone(), Arc::clone(admission))),
+                    Slot::Starting(_) => None,
+                };
+                found.push(Target { address: Arc::clone(address), actor });
             }
         }
         found

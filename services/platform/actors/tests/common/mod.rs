@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,7 +19,7 @@ use trunkline_actors::{
     ActorMetrics, Arbiters, Behaviour, CommitClass, DecodeError, EffectId, Handle, Host, HostOptions, Lost,
     Undeliverable,
 };
-use trunkline_cluster::{EmbeddedPlacement, Incarnation};
+use trunkline_cluster::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Placement};
 use trunkline_journal::{
     Append, Document, DocumentKey, EntityHistory, Journal, JournalError, NewEvent, Pending, Seal, Snapshot,
     SqliteJournal, SqliteOptions, StoredEvent,
@@ -314,11 +315,70 @@ impl Journal for Held {
     }
 }
 
+/// A placement in which the test seals and loses shards.
+pub struct Movable {
+    epochs: Mutex<HashMap<ShardId, Epoch>>,
+    revision: watch::Sender<MapRevision>,
+}
+
+impl Movable {
+    /// All shards are this node's.
+    async fn start(journal: &dyn Journal) -> Self {
+        let made = Self { epochs: Mutex::default(), revision: watch::Sender::new(MapRevision(1)) };
+        made.seal(journal, &ShardId::all().collect::<Vec<_>>()).await;
+        made
+    }
+
+    pub async fn seal(&self, journal: &dyn Journal, shards: &[ShardId]) {
+        let sealed = journal.seal(shards, "node-1/1").await.unwrap();
+        self.epochs.lock().extend(sealed);
+    }
+
+    pub fn epoch(&self, entity: &EntityAddress) -> Epoch {
+        self.held(entity.shard()).unwrap()
+    }
+
+    pub fn lose(&self, shard: ShardId) {
+        self.epochs.lock().remove(&shard);
+    }
+}
+
+impl Placement for Movable {
+    fn local(&self) -> NodeIdentity {
+        NodeIdentity { id: "node-1".parse().unwrap(), incarnation: Incarnation(1) }
+    }
+    fn owner(&self, shard: ShardId) -> Option<Owner> {
+        let (local, epoch) = (self.local(), self.held(shard)?);
+        Some(Owner { node: local.id, incarnation: local.incarnation, epoch, active: true })
+    }
+    fn held(&self, shard: ShardId) -> Option<Epoch> {
+        self.epochs.lock().get(&shard).copied()
+    }
+    fn opening(&self, _: ShardId) -> Option<Epoch> {
+        None
+    }
+    fn held_shards(&self) -> Vec<ShardId> {
+        ShardId::all().filter(|shard| self.held(*shard).is_some()).collect()
+    }
+    fn revision(&self) -> MapRevision {
+        *self.revision.borrow()
+    }
+    fn changes(&self) -> watch::Receiver<MapRevision> {
+        self.revision.subscribe()
+    }
+    fn nodes(&self) -> Arc<[Arc<NodeInfo>]> {
+        Arc::new([])
+    }
+    fn fenced(&self, shard: ShardId, current: Epoch) {
+        self.epochs.lock().retain(|held, epoch| *held != shard || *epoch >= current);
+    }
+}
+
 type Answers = Arc<Mutex<Vec<(String, Undeliverable)>>>;
 
 pub struct Fixture {
     pub journal: Arc<Held>,
-    pub placement: Arc<EmbeddedPlacement>,
+    pub placement: Arc<Movable>,
     pub arbiters: Arbiters,
     pub host: Host<TallyShell>,
     pub effects: Arc<Effects>,
@@ -350,10 +410,7 @@ impl Fixture {
     }
 
     async fn over(journal: Arc<Held>, options: HostOptions) -> Self {
-        let placement = EmbeddedPlacement::start(journal.as_ref(), "node-1".parse().unwrap(), Incarnation(1))
-            .await
-            .unwrap();
-        let placement = Arc::new(placement);
+        let placement = Arc::new(Movable::start(journal.as_ref()).await);
         let arbiters = Arbiters::start(2).unwrap();
         let effects = Arc::new(Effects::default());
         let (lost, answers, handles) =
