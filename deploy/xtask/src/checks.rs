@@ -4,9 +4,9 @@ use std::thread;
 
 use anyhow::{Result, bail};
 
-use crate::{fresh, packages, process::Step, recogniser, root, target, web};
+use crate::{faults, fresh, packages, process::Step, recogniser, root, target, web};
 
-const STAGES: &[&str] = &["lint", "unit", "web", "system", "fresh"];
+const STAGES: &[&str] = &["lint", "unit", "web", "system", "faults", "fresh"];
 
 /// Runs the stages (all when `only` is empty) in an order in which cheap failures come first.
 pub fn test(only: &[String]) -> Result<()> {
@@ -32,6 +32,9 @@ pub fn test(only: &[String]) -> Result<()> {
     if wanted("system") {
         recogniser::set_up()?;
         system()?;
+    }
+    if wanted("faults") {
+        faults::stage()?;
     }
     if wanted("fresh") {
         fresh::run()?;
@@ -76,7 +79,15 @@ fn build() -> Result<()> {
 /// Everything that needs no peer: unit tests, contract suites, simulation, tidy.
 fn unit() -> Result<()> {
     Step::cargo("unit tests, contract suites, simulation")
-        .args(["test", "--workspace", "--quiet", "--exclude", "trunkline-system-tests"])
+        .args([
+            "test",
+            "--workspace",
+            "--quiet",
+            "--exclude",
+            "trunkline-system-tests",
+            "--exclude",
+            "trunkline-faults",
+        ])
         .run()
 }
 

@@ -7,6 +7,7 @@
 
 mod checks;
 mod dev;
+mod faults;
 mod fresh;
 mod packages;
 mod process;
@@ -38,7 +39,7 @@ enum Command {
     },
     /// Run all checks and tests; installs what they need when it may.
     Test {
-        /// Only these stages, separated by commas: lint, unit, web, system, fresh.
+        /// Only these stages, separated by commas: lint, unit, web, system, faults, fresh.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
@@ -52,6 +53,8 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:9300")]
         listen: String,
     },
+    /// Inject faults into a real cluster of many nodes and check that it keeps its promises (needs root).
+    Faults(faults::Options),
     /// Clone the working tree's HEAD into an empty folder and run the README's first command there.
     Fresh,
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Lint => checks::lint(),
         Command::Web => web::build(),
         Command::Recogniser { listen } => recogniser::run(&listen),
+        Command::Faults(options) => faults::run(&options),
         Command::Fresh => fresh::run(),
     };
     match result {

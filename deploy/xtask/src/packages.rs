@@ -1,6 +1,6 @@
 //! Debian packages that the tests need, installed when this may be done.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{Step, is_here};
 
@@ -14,7 +14,17 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("cmake", "cmake"),
     ("ip", "iproute2"),
     ("promtool", "prometheus"),
+    ("etcd", "etcd-server"),
+    ("nft", "nftables"),
+    ("faketime", "faketime"),
+    (POSTGRES, "postgresql-15"),
 ];
+
+/// Debian keeps the server's programs out of the path.
+const POSTGRES: &str = "/usr/lib/postgresql/15/bin/postgres";
+/// Read when the package is installed: the tests make clusters of their own.
+const NO_MAIN_CLUSTER: (&str, &str) =
+    ("/etc/postgresql-common/createcluster.d/trunkline.conf", "create_main_cluster = false\n");
 
 /// Makes sure that every program that the tests start is here.
 pub fn for_tests() -> Result<()> {
@@ -31,11 +41,16 @@ pub fn for_tests() -> Result<()> {
             names.join(" ")
         );
     }
+    if missing.iter().any(|(program, _)| *program == POSTGRES) {
+        no_main_cluster()?;
+    }
     Step::new("package lists", "apt-get").args(["update", "-qq"]).run()?;
     Step::new(format!("packages {}", names.join(", ")), "apt-get")
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(&names)
         .env("DEBIAN_FRONTEND", "noninteractive")
+        // No service of a package is started: as in single-user mode.
+        .env("RUNLEVEL", "1")
         .run()?;
     let still: Vec<&str> = missing.iter().filter(|(p, _)| !is_here(p)).map(|(p, _)| *p).collect();
     if still.is_empty() {
@@ -43,6 +58,15 @@ pub fn for_tests() -> Result<()> {
     } else {
         bail!("still missing after the installation: {}", still.join(", "))
     }
+}
+
+fn no_main_cluster() -> Result<()> {
+    let (path, text) = NO_MAIN_CLUSTER;
+    let path = std::path::Path::new(path);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
+    std::fs::write(path, text).with_context(|| format!("{}", path.display()))
 }
 
 /// Node with npm builds the web clients.

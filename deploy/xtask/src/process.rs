@@ -63,7 +63,7 @@ impl Step {
     }
 }
 
-/// True when `program` is on the path.
+/// True when `program` is on the path, or there when it is a path itself.
 pub fn is_here(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(program).is_file()))

@@ -47,6 +47,10 @@ struct Cli {
     #[arg(long, value_name = "DIR", default_value = "target/faults")]
     out: PathBuf,
 
+    /// The binary of the version before this one, to run beside it
+    #[arg(long, value_name = "PATH")]
+    previous: Option<PathBuf>,
+
     /// Tell the scenarios and end
     #[arg(long)]
     list: bool,
@@ -127,7 +131,7 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
                 note(&format!("the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64()));
             }
             let Some(mut running) = world.take() else { continue };
-            let outcome = one(scenario, seed, size, &mut running, &folder).await;
+            let outcome = one(scenario, seed, (size, cli.previous.clone()), &mut running, &folder).await;
             say(scenario, &outcome);
             let passed = outcome.passed();
             outcomes.push(outcome);
@@ -145,11 +149,17 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
     }
 }
 
-async fn one(scenario: &Scenario, seed: u64, size: Size, world: &mut World, folder: &Path) -> Outcome {
+async fn one(
+    scenario: &Scenario,
+    seed: u64,
+    (size, previous): (Size, Option<PathBuf>),
+    world: &mut World,
+    folder: &Path,
+) -> Outcome {
     note(&format!("── {} (seed {seed}): {}", scenario.name, scenario.fault));
     let begun = Instant::now();
     let random = StdRng::seed_from_u64(seed);
-    let mut run = Run { world, random, size, folder: folder.to_owned() };
+    let mut run = Run { world, random, size, folder: folder.to_owned(), previous };
     let limit = Duration::from_secs(300) + (size.outage + size.trouble) * 4;
     let ended = tokio::time::timeout(limit, (scenario.run)(&mut run)).await;
     let (verdict, error) = match ended {

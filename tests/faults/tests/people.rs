@@ -1,7 +1,7 @@
 //! Proves that callers and agents of the fault suite work as real ones do, against one process without any fault: they
 //! hear each other, are served in order, come back after a lost connection, and the checker finds nothing to complain of.
 
-use std::{path::PathBuf, process::Command, thread};
+use std::{path::Path, process::Command, thread};
 
 use anyhow::{Context, Result, ensure};
 use trunkline_faults::{
@@ -13,7 +13,7 @@ use trunkline_system_tests::{process::Program, s, system::binary, until};
 const CLIENTS: &str = "clients";
 const SERVER: &str = "server";
 
-fn dev(network: &Network, folder: &PathBuf, agents: usize) -> Result<(Program, Place)> {
+fn dev(network: &Network, folder: &Path, agents: usize) -> Result<(Program, Place)> {
     let (address, bind) = (network.address(SERVER)?, network.address(CLIENTS)?.into());
     let config = folder.join("dev.yaml");
     let text = format!(

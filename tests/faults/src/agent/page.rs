@@ -57,6 +57,8 @@ pub(super) struct Page {
     phone: Option<(Phone, Instant)>,
     /// Keeps talking until the new connection stands, when media moves as planned.
     former: Option<(Phone, Instant)>,
+    /// Media moved: whoever has no real audio answers as well.
+    remake: bool,
     /// Offer and count of the last move of media that was followed.
     moved: (String, u64),
     /// What is asked for in the present state, and when it may be asked for again.
@@ -90,6 +92,7 @@ impl Page {
             answered: String::new(),
             phone: None,
             former: None,
+            remake: false,
             moved: (String::new(), 0),
             asked: None,
             state_since: Instant::now(),
@@ -258,7 +261,7 @@ impl Page {
         }
         let error = data["error"].as_str().unwrap_or("unknown").to_owned();
         if kind == "media_resume" {
-            self.phone = None;
+            (self.phone, self.remake) = (None, true);
         }
         self.asked = Some((kind.clone(), Instant::now() + AGAIN));
         self.history.add(What::CommandRefused { agent: self.name.clone(), command: kind, error });
@@ -271,6 +274,7 @@ impl Page {
         if moved.0 != self.moved.0 || moved.1 > self.moved.1 {
             self.moved = moved;
             self.former = self.phone.take();
+            self.remake = true;
             self.asked = None;
         }
     }
@@ -290,6 +294,7 @@ impl Page {
         if changed {
             self.asked = None;
             self.state_since = Instant::now();
+            self.remake = false;
         }
         self.told = Some((state.clone(), call.clone()));
         self.show(Some(state.clone()));
@@ -379,11 +384,19 @@ impl Page {
         if self.phone.as_ref().is_some_and(|(_, since)| since.elapsed() > AUDIO_WITHIN) {
             self.former = None;
         }
+        // The notice may have been lost with a connection; the state says so too.
+        let view = &self.state["call"];
+        let news = json!({ "offer_id": view["offer_id"], "generation": view["media_generation"] });
+        if news["generation"].as_u64() > Some(0) {
+            self.media_moved(&news);
+        }
         let broken = self.phone.as_ref().is_none_or(|(phone, since)| {
             phone.is_broken() && since.elapsed() > Duration::from_millis(500)
                 || !phone.has_answer() && since.elapsed() > AUDIO_WITHIN
         });
-        if self.shift.tones.is_some() && broken && self.may_ask("media_resume") {
+        let broken = self.shift.tones.is_some() && broken;
+        if (self.remake || broken) && self.may_ask("media_resume") {
+            self.remake = false;
             let sdp = self.offer().await?;
             return self.command(socket, "media_resume", json!({ "sdp": sdp, "take_over": false })).await;
         }

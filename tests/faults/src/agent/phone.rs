@@ -81,7 +81,7 @@ impl Phone {
         };
         let task = tokio::spawn(async move {
             // Nobody asks why: the page sees that it broke, and makes another.
-            let _ = line.run(pending, answers).await;
+            let _ = Box::pin(line.run(pending, answers)).await;
             broke.send_replace(true);
         });
         Ok(Self { offer: offer.to_sdp_string(), answer: Some(answer), broken, task })

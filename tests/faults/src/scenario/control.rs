@@ -101,7 +101,7 @@ pub async fn calls(run: &mut Run<'_>) -> Result<Verdict> {
 /// SIGSTOP of an owner until others have taken over, then SIGCONT.
 pub async fn paused(run: &mut Run<'_>) -> Result<Verdict> {
     let all = run.size.calls;
-    let mut stage = Stage::open(run, all, false).await?;
+    let mut stage = Stage::open(run, all, true).await?;
     let talking = all / 2;
     stage.talk(talking, s(30)).await?;
     // Some wait, so that the owner has timers and offers under way when it stops.

@@ -11,7 +11,7 @@ use crate::{
     report::{at_least, count, seconds},
 };
 
-const MOVES: &str = "*_moves_total";
+const MOVES: &str = "trunkline_cluster_moves_total";
 /// Some shards may move when leases come back one after the other; a mass move is more than this.
 const FEW: usize = 4_096 / 20;
 

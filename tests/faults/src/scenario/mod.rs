@@ -9,6 +9,7 @@ mod network;
 mod rolling;
 mod stage;
 mod traffic;
+mod versions;
 
 use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 
@@ -72,6 +73,8 @@ pub struct Run<'a> {
     pub size: Size,
     /// Where the history goes.
     pub folder: PathBuf,
+    /// The binary of the version before.
+    pub previous: Option<PathBuf>,
 }
 
 type Future_<'a> = Pin<Box<dyn Future<Output = Result<Verdict>> + 'a>>;
@@ -127,6 +130,8 @@ scenarios! {
         "leases, timers, durations sane", clocks::wrong;
     "rolling-restart", "rolling restart of all nodes under traffic",
         "0 failed calls", rolling::restart;
+    "two-versions", "the previous version and this one side by side, forth and back under traffic",
+        "0 failed calls", versions::side_by_side;
 }
 
 /// Those whose name contains a text.

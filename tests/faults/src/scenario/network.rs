@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Shards that changed hands, as the coordinators counted.
-const MOVES: &str = "*_moves_total";
+const MOVES: &str = "trunkline_cluster_moves_total";
 
 /// One control node is cut off from everything but callers and agents.
 pub async fn minority(run: &mut Run<'_>) -> Result<Verdict> {

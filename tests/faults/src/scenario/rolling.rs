@@ -35,7 +35,8 @@ pub async fn restart(run: &mut Run<'_>) -> Result<Verdict> {
     stage.close().await
 }
 
-async fn one(world: &mut World, name: &str) -> Result<()> {
+/// One node, without a call noticing.
+pub(super) async fn one(world: &mut World, name: &str) -> Result<()> {
     let edges = world.names("edge");
     if edges.iter().any(|edge| edge == name) {
         // As a load balancer: before the old one stops answering, another has the address.

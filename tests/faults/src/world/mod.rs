@@ -217,7 +217,7 @@ impl World {
         loop {
             let held = self.metric("trunkline_cluster_shards_held", "").await;
             let opening = self.metric("trunkline_cluster_shards_opening", "").await;
-            if opening == 0.0 && (held == SHARDS || held == 0.0) && held == last {
+            if opening == 0.0 && held == SHARDS && held == last {
                 return Ok(());
             }
             last = held;
