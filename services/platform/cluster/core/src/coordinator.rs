@@ -107,8 +107,7 @@ impl Coordinator {
 
     /// Which nodes have to be probed: owners that are missing, and suspects.
     fn watch(&mut self, now: Duration, map: &Map) {
-        let missing =
-            map.owners().into_iter().filter(|owner| **owner != self.me && self.missing(map, owner).is_some());
+        let missing = map.owners().filter(|owner| **owner != self.me && self.missing(map, owner).is_some());
         let gone = map.members.gone().map(|(identity, _, _)| identity);
         let suspects = map.suspected().map(|(suspect, _)| suspect).filter(|suspect| **suspect != self.me);
         let watched: BTreeSet<_> = missing.chain(gone).chain(suspects).cloned().collect();
@@ -224,8 +223,7 @@ impl Coordinator {
 
     /// Whether too many are missing together to be trusted.
     pub fn mass(&self, map: &Map) -> bool {
-        let owners = map.owners();
-        let missing = owners.iter().filter(|owner| self.missing(map, owner).is_some()).map(|owner| &owner.id);
+        let missing = map.owners().filter(|owner| self.missing(map, owner).is_some()).map(|owner| &owner.id);
         let gone =
             map.members.gone().filter(|(_, record, _)| !record.evicted).map(|(identity, _, _)| &identity.id);
         let lost = missing.chain(gone).collect::<BTreeSet<&NodeId>>().len();
@@ -236,7 +234,6 @@ impl Coordinator {
         let mass = self.mass(map);
         let standings: BTreeMap<&NodeIdentity, Standing> = map
             .owners()
-            .into_iter()
             .chain(map.members.present().map(|(identity, _)| identity))
             .map(|identity| (identity, self.standing(now, map, identity, mass)))
             .collect();

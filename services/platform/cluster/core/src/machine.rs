@@ -320,8 +320,7 @@ impl Machine {
         self.check_registration(now, effects);
         self.check_election(now);
         self.moves.look(now, &self.map);
-        let owners: BTreeSet<NodeIdentity> = self.map.owners().into_iter().cloned().collect();
-        self.map.members.forget(now, &self.policy, |node| owners.contains(node));
+        self.map.forget(now, &self.policy);
         let may = self.may(now);
         self.holder.look(may, &self.map, shards, effects);
         self.coordinator.look_soon(now);

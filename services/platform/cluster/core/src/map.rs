@@ -8,7 +8,7 @@ use std::{
 use trunkline_types::{Epoch, NodeId, SHARD_COUNT, ShardId};
 
 use crate::{
-    Members, NodeIdentity, NodeRecord, Owner, Presence,
+    Members, NodeIdentity, NodeRecord, Owner, Policy, Presence,
     table::{Assignment, BLOCKS, Block, Holdings, block_of, place_of},
 };
 
@@ -46,6 +46,8 @@ pub struct Map {
     /// The coordinator, and the revision at which it was elected.
     pub leader: Option<(NodeIdentity, u64)>,
     blocks: Vec<(u64, Block)>,
+    /// Lives that the table names as owners, and for how many shards.
+    owners: BTreeMap<NodeIdentity, u32>,
     held: BTreeMap<NodeIdentity, Holdings>,
     suspicions: BTreeMap<NodeIdentity, BTreeSet<NodeId>>,
 }
@@ -57,6 +59,7 @@ impl Default for Map {
             members: Members::default(),
             leader: None,
             blocks: vec![(0, Block::default()); BLOCKS],
+            owners: BTreeMap::new(),
             held: BTreeMap::new(),
             suspicions: BTreeMap::new(),
         }
@@ -85,16 +88,31 @@ impl Map {
                 }
             }
             Seen::Block(index, revision, block) => {
-                let slot = self.blocks.get_mut(index)?;
                 // A read and the watch may cross.
-                if revision < slot.0 && revision != 0 {
+                if revision < self.blocks.get(index)?.0 && revision != 0 {
                     return None;
                 }
-                *slot = (revision, block);
+                self.set_block(index, revision, block);
                 return Some(index);
             }
         }
         None
+    }
+
+    fn set_block(&mut self, index: usize, revision: u64, block: Block) {
+        for owner in block.0.iter().filter_map(|entry| entry.owner.as_ref()) {
+            match self.owners.get_mut(owner) {
+                Some(count) => *count += 1,
+                None => _ = self.owners.insert(owner.clone(), 1),
+            }
+        }
+        let (_, before) = std::mem::replace(&mut self.blocks[index], (revision, block));
+        for owner in before.0.iter().filter_map(|entry| entry.owner.as_ref()) {
+            if let Some(count) = self.owners.get_mut(owner) {
+                *count -= 1;
+            }
+        }
+        self.owners.retain(|_, count| *count > 0);
     }
 
     /// Takes a complete reading in: what is not in it is gone. Gives the blocks that changed.
@@ -115,7 +133,7 @@ impl Map {
         }
         self.members.keep_only(now, |identity| nodes.contains(identity));
         for index in (0..BLOCKS).filter(|index| !blocks.contains(index)) {
-            self.blocks[index] = (0, Block::default());
+            self.set_block(index, 0, Block::default());
         }
         all.into_iter().for_each(|seen| _ = self.apply(now, seen));
         (0..BLOCKS).collect()
@@ -166,9 +184,14 @@ impl Map {
     }
 
     /// Every life that the table names as an owner.
-    pub fn owners(&self) -> BTreeSet<&NodeIdentity> {
-        let entries = self.blocks.iter().flat_map(|(_, block)| &block.0);
-        entries.filter_map(|entry| entry.owner.as_ref()).collect()
+    pub fn owners(&self) -> impl Iterator<Item = &NodeIdentity> {
+        self.owners.keys()
+    }
+
+    /// Forgets lives that ended long ago and own nothing.
+    pub fn forget(&mut self, now: Duration, policy: &Policy) {
+        let owners = &self.owners;
+        self.members.forget(now, policy, |node| owners.contains_key(node));
     }
 
     /// Who is suspected, and by which present members other than itself.

@@ -420,6 +420,12 @@ impl Engine {
         });
     }
 
+    /// Keeps no lease alive any more.
+    pub fn stop(&self) {
+        let leases = std::mem::take(&mut *self.leases.lock());
+        [leases.election, leases.node].into_iter().flatten().for_each(|lease| lease.keeper.abort());
+    }
+
     /// Gives both leases back, so that the others need not wait for their end.
     pub async fn resign(&self) {
         let leases = std::mem::take(&mut *self.leases.lock());

@@ -225,7 +225,7 @@ impl EtcdPlacement {
     pub async fn leave(&self, patience: Duration) -> bool {
         self.drain(true).await;
         let until = Instant::now() + patience;
-        let handed = self.wait(until, || self.is_empty() || !self.has_heirs()).await && self.is_empty();
+        let handed = self.wait(until, || self.is_empty() || self.has_no_heirs()).await && self.is_empty();
         self.engine.inputs.tell(Input::Quit).await;
         let idle = || self.engine.machine.lock().is_idle();
         if !self.wait(Instant::now() + LAST, idle).await {
@@ -240,16 +240,13 @@ impl EtcdPlacement {
         machine.is_idle() && machine.map().assigned(&self.engine.shared.me).is_empty()
     }
 
-    /// Whether others could take what this node has.
-    fn has_heirs(&self) -> bool {
-        let nodes = self.nodes();
-        let others: Vec<_> =
-            nodes.iter().filter(|node| node.identity.id != self.engine.shared.me.id).collect();
-        ShardGroup::ALL.into_iter().any(|group| {
-            let owns =
-                group.shards().any(|shard| self.owner(shard).is_some_and(|o| o.is(&self.engine.shared.me)));
-            owns && others.iter().any(|node| node.may_own(group) && !node.draining)
-        })
+    /// Whether this node still has shards and nobody else could take any of them.
+    fn has_no_heirs(&self) -> bool {
+        let (nodes, me) = (self.nodes(), &self.engine.shared.me);
+        let owned: BTreeSet<ShardGroup> =
+            ShardId::all().filter(|shard| self.owner(*shard).is_some_and(|o| o.is(me))).map(ShardId::group).collect();
+        let heir = |group| nodes.iter().any(|n| n.identity.id != me.id && n.may_own(group) && !n.draining);
+        !owned.is_empty() && !owned.into_iter().any(heir)
     }
 
     /// What is wrong with the coordination, in a sentence; `None` = nothing.
@@ -279,6 +276,7 @@ impl EtcdPlacement {
 impl Drop for EtcdPlacement {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.engine.stop();
     }
 }
 
