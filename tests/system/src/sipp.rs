@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -22,6 +22,7 @@ pub struct Sipp {
     calls: u32,
     rate: u32,
     tcp: bool,
+    local: IpAddr,
     keys: Vec<(String, String)>,
     limit: Duration,
     more: Vec<String>,
@@ -48,6 +49,7 @@ impl Sipp {
             calls: 1,
             rate: 10,
             tcp: false,
+            local: Ipv4Addr::LOCALHOST.into(),
             keys: Vec::new(),
             limit: s(60),
             more: Vec::new(),
@@ -76,6 +78,12 @@ impl Sipp {
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
         self.name.push_str("-tcp");
+        self
+    }
+
+    /// From another address than 127.0.0.1.
+    pub fn from_address(mut self, local: IpAddr) -> Self {
+        self.local = local;
         self
     }
 
@@ -108,7 +116,14 @@ impl Sipp {
             .current_dir(&folder)
             .env("TERM", "dumb")
             .args(&self.scenario)
-            .args(["-i", "127.0.0.1", "-p", &signalling.port().to_string(), "-mp", &media.port().to_string()])
+            .args([
+                "-i",
+                &self.local.to_string(),
+                "-p",
+                &signalling.port().to_string(),
+                "-mp",
+                &media.port().to_string(),
+            ])
             .args(["-s", &self.service, "-m", &self.calls.to_string(), "-r", &self.rate.to_string()])
             .args(["-l", &self.calls.to_string()])
             .args(["-t", if self.tcp { "t1" } else { "u1" }])

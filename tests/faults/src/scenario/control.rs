@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::Rng;
 use trunkline_system_tests::s;
 
@@ -13,6 +13,8 @@ use crate::{
 };
 
 const DEPTH: &str = "trunkline_acd_queue_depth";
+/// Callers of another make beside ours.
+const SIPP: u32 = 5;
 const CALLS: &str = "trunkline_call_active";
 /// Debug builds on a busy machine lose some packets' punctuality: a pause below this is no break.
 const UNBROKEN: Duration = Duration::from_millis(500);
@@ -21,6 +23,7 @@ const UNBROKEN: Duration = Duration::from_millis(500);
 pub async fn queued(run: &mut Run<'_>) -> Result<Verdict> {
     let mut stage = Stage::open(run, run.size.calls, false).await?;
     let who = stage.crowd.wait(run.size.queued, 20.0, s(60)).await?;
+    let strangers = stage.sipp(SIPP)?;
     // Everybody hears music before it is judged whether it stops.
     trunkline_system_tests::until("every caller hears music", s(20), || {
         let all = who.clone().all(|caller| stage.crowd.heard(caller).packets > 25);
@@ -41,7 +44,9 @@ pub async fn queued(run: &mut Run<'_>) -> Result<Verdict> {
     stage.measure(seconds("longest gap in the music", gap, Some(s(2))));
     run.world.start_nodes(std::slice::from_ref(&victim)).await?;
     stage.healed_within = s(90);
-    stage.close().await
+    let verdict = stage.close().await;
+    strangers.succeed().await.context("sipp's callers hear 200 and, once served, BYE")?;
+    verdict
 }
 
 /// kill -9 of a control node while calls ring and talk.

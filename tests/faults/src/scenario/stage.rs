@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 use trunkline_loadtest::callers::index_of;
-use trunkline_system_tests::s;
+use trunkline_system_tests::{
+    s,
+    sipp::{Calling, Sipp},
+};
 
 use super::Run;
 use crate::{
@@ -26,6 +29,10 @@ use crate::{
 
 /// Everything has to be healed so long after the last fault.
 const HEALED_WITHIN: Duration = s(30);
+/// Callers with these numbers and above are sipp's: what happens to them, sipp says.
+const STRANGERS: usize = 9_000_000;
+/// What all their numbers begin with; sipp adds the number of the call, 1 to 9.
+const SIPP_DIGITS: &str = "+1212900000";
 const SIGNED_IN_WITHIN: Duration = s(60);
 
 /// What a scenario found.
@@ -56,7 +63,8 @@ pub struct Stage {
     pub crowd: Crowd,
     /// Agents.
     pub desk: Desk,
-    consoles: Vec<SocketAddr>,
+    place: Place,
+    folder: PathBuf,
     /// What is allowed.
     pub rules: Rules,
     /// What was measured.
@@ -79,19 +87,29 @@ impl Stage {
     /// The same, for a system that is no [`crate::world::World`].
     pub async fn build(place: Place, folder: &Path, agents: usize, audio: bool) -> Result<Self> {
         let history = History::new(&folder.join("history.jsonl"))?;
-        let Place { bind, sip, consoles } = place;
+        let Place { bind, sip, consoles } = place.clone();
         let crowd = Crowd::start(bind, sip, audio, &history).await?;
         let tones = audio.then_some(Tones { says: AGENTS_SAY, hears: CALLERS_SAY });
-        let shift = Shift { consoles: consoles.clone(), agents, bind, tones };
+        let shift = Shift { consoles, agents, bind, tones };
         let desk = Desk::start(&shift, &history);
         let rules = Rules { begun_unix_ms: history.begun_unix_ms(), ..Rules::default() };
-        let (measured, healed_within) = (Vec::new(), HEALED_WITHIN);
-        let stage = Self { history, crowd, desk, consoles, rules, measured, healed_within };
+        let (measured, healed_within, folder) = (Vec::new(), HEALED_WITHIN, folder.to_owned());
+        let stage = Self { history, crowd, desk, place, folder, rules, measured, healed_within };
         stage
             .desk
             .until("all agents are signed in", SIGNED_IN_WITHIN, &["not_ready", "ready"], agents)
             .await?;
         Ok(stage)
+    }
+
+    /// Callers of another make (at most 9): sipp, which knows nothing of this suite. They wait until an agent hangs up.
+    pub fn sipp(&self, calls: u32) -> Result<Calling> {
+        Sipp::own("wait", self.place.sip)
+            .from_address(self.place.bind)
+            .key("caller", SIPP_DIGITS)
+            .calls(calls, 10)
+            .limit(s(180))
+            .start(&self.folder)
     }
 
     /// So many callers talk to agents, and nobody else is there.
@@ -176,7 +194,7 @@ impl Stage {
         loop {
             // Whichever console answers: the one that was asked last may be the one that is gone.
             let asked = async {
-                let api = supervisor(&self.consoles).await?;
+                let api = supervisor(&self.place.consoles).await?;
                 anyhow::Ok((api.contacts("").await?, api.live().await?))
             };
             if let Ok(Ok((contacts, live))) = tokio::time::timeout(s(10), asked).await {
@@ -206,7 +224,8 @@ fn ours(contacts: &[Value], first: usize) -> Vec<What> {
         let text = |name: &str| contact[name].as_str().unwrap_or_default().to_owned();
         let ms = |name: &str| contact[name].as_i64().unwrap_or_default();
         let caller = index_of(contact["caller_number"].as_str().unwrap_or_default());
-        (caller.is_none() || caller >= Some(first)).then(|| What::Record {
+        let counts = caller.is_none_or(|caller| (first..STRANGERS).contains(&caller));
+        counts.then(|| What::Record {
             call_id: text("call_id"),
             caller,
             outcome: text("outcome"),

@@ -189,6 +189,10 @@ impl Node {
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut program) = self.program.take() {
             program.kill()?;
+            // What libfaketime cannot remove itself when it is killed.
+            for name in ["faketime_shm_", "sem.faketime_sem_"] {
+                let _ = fs::remove_file(format!("/dev/shm/{name}{}", program.pid()));
+            }
         }
         Ok(())
     }

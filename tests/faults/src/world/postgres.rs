@@ -73,6 +73,8 @@ impl Postgres {
             let mut command = as_postgres(command, &self.bin.join("postgres"));
             command.args(["-c", "listen_addresses=*", "-c", &format!("port={PORT}")]);
             command.args(["-c", "max_connections=300", "-c", "fsync=on"]);
+            // Nothing of it is left in /dev/shm after a kill.
+            command.args(["-c", "dynamic_shared_memory_type=mmap"]);
             command.arg("-c").arg(format!("unix_socket_directories={}", self.data.display()));
             command.arg("-D").arg(&self.data);
             self.program = Some(Program::start(&name, &self.logs, &mut command)?);
@@ -99,6 +101,19 @@ impl Postgres {
         let mut command = network.command(HOST, self.bin.join("psql"))?;
         command.args(["-q", "-h", &self.address.to_string(), "-p", &PORT.to_string(), "-U", "trunkline"]);
         run(command.args(["-d", database, "-c", statement]))
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGQUIT: it ends at once, and gives back what it has of the kernel, which SIGKILL would leave behind.
+        if let Some(program) = &mut self.program {
+            let _ = program.signal("-QUIT");
+            let deadline = std::time::Instant::now() + s(3);
+            while std::time::Instant::now() < deadline && matches!(program.poll(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 }
 
