@@ -17,10 +17,8 @@ use std::{path::Path, sync::Arc};
 
 use object_store::ObjectStore;
 use tokio::task::JoinHandle;
-use tonic::transport::{Server, server::Router};
 use trunkline_journal::Journal;
 use trunkline_proto::records::v1::records_server::RecordsServer;
-use trunkline_rpc::server_span;
 use trunkline_types::{AgentId, QueueId, TenantId, Timestamp};
 
 pub use crate::{metrics::RecordsMetrics, store::StoreError};
@@ -101,9 +99,9 @@ impl Records {
         })
     }
 
-    /// A gRPC server with the service in it; once.
-    pub fn router(&mut self) -> Option<Router> {
-        self.service.take().map(|service| Server::builder().trace_fn(server_span).add_service(service))
+    /// The gRPC service, for the node's server; once.
+    pub fn service(&mut self) -> Option<RecordsServer<impl trunkline_proto::records::v1::records_server::Records>> {
+        self.service.take()
     }
 
     /// Stops following the journal and closes the database.

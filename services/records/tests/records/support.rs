@@ -12,7 +12,7 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Server};
 use trunkline_journal::{
     Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, Pending, Seal,
     Snapshot, StoredEvent,
@@ -191,7 +191,7 @@ impl Place {
             now: || Timestamp::from_micros(END),
         };
         let mut records = Records::start(&self.file(), parts).await.unwrap();
-        let server = serve_in_process(records.router().unwrap());
+        let server = serve_in_process(Server::builder().add_service(records.service().unwrap()));
         Running { client: RecordsClient::new(server.channel.clone()), records, server, registry }
     }
 }
