@@ -1,6 +1,6 @@
 //! The calls' end of the bus, and the answers for calls that are not there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use trunkline_actors::{Activation, Host, Refused as HostRefused, Undeliverable};
 use trunkline_call_core::{
@@ -8,6 +8,7 @@ use trunkline_call_core::{
     MediaEvent, QueueRequest, QueueSignal,
 };
 use trunkline_cluster::{EpochGuard, Placement};
+use trunkline_journal::Journal;
 use trunkline_proto::{
     call::v1::{CallMessage, administrative, call_message::Message},
     common::v1::{Address, Envelope, Role, address::Target, envelope::Payload},
@@ -25,12 +26,16 @@ use crate::{
     shell::{CallShell, Mail},
 };
 
+/// While the journal is this far behind, no new call is begun: its caller would hear nothing for as long.
+const MAX_DELAY: Duration = Duration::from_secs(2);
+
 /// Takes envelopes for calls.
 pub(crate) struct CallEnd {
     host: Host<CallShell>,
     library: Arc<dyn Library>,
     bus: Bus,
     placement: Arc<dyn Placement>,
+    journal: Arc<dyn Journal>,
     epochs: EpochGuard,
     metrics: CallMetrics,
 }
@@ -42,6 +47,7 @@ impl CallEnd {
             library,
             bus: parts.bus.clone(),
             placement: parts.placement.clone(),
+            journal: parts.journal.clone(),
             epochs: EpochGuard::new(),
             metrics: parts.metrics.clone(),
         }
@@ -91,17 +97,20 @@ impl CallEnd {
         })
     }
 
-    /// An edge on another node does not hear what the bus says here: it gets a response.
-    fn refuse_remotely(&self, address: &EntityAddress, mail: Option<&Mail>) {
-        let Some(Input::Request(incoming)) = mail.map(|mail| &mail.input) else { return };
-        if incoming.route.edge == *self.bus.node() {
-            return;
+    /// The INVITE of an edge on another node, which does not hear what the bus says here.
+    fn from_afar(&self, mail: &Mail) -> Option<Incoming> {
+        match &mail.input {
+            Input::Request(incoming) if incoming.route.edge != *self.bus.node() => Some((**incoming).clone()),
+            _ => None,
         }
-        let Ok(call) = address.id.parse::<CallId>() else { return };
+    }
+
+    fn refuse_remotely(&self, address: &EntityAddress, request: Option<Incoming>) {
+        let (Some(incoming), Ok(call)) = (request, address.id.parse::<CallId>()) else { return };
         let tag = token::tag(call.minted_at().as_micros().unsigned_abs());
         let response = Box::new(Response::to(&incoming.request, 503).with_to_tag(&tag));
-        let transaction = incoming.transaction.clone();
-        let command = EdgeCommand::Respond { transaction, response, retransmission: false };
+        let command =
+            EdgeCommand::Respond { transaction: incoming.transaction, response, retransmission: false };
         let command = convert::to_edge(&address.tenant, call, &incoming.route, command);
         let sender = Sender::new(self.bus.clone(), self.placement.clone(), address.clone());
         sender.to_node(&incoming.route.edge, Role::Edge, Payload::Edge(command), None);
@@ -137,15 +146,16 @@ impl Deliver for CallEnd {
             Some(_) => Activation::CreateIfMissing,
             None => Activation::OnlyExisting,
         };
-        let request = matches!(mail.input, Input::Request(_)).then(|| mail.clone()).filter(|_| new.is_some());
-        if new == Some(0) && self.no_media(call, &mail) {
-            self.refuse_remotely(&address, request.as_ref());
+        // Only an edge on another node is answered besides: kept for that.
+        let request = new.and_then(|_| self.from_afar(&mail));
+        if new == Some(0) && (self.no_media(call, &mail) || self.journal.delay() > MAX_DELAY) {
+            self.refuse_remotely(&address, request);
             return Err(Refused::Full);
         }
         self.host.deliver(&address, mail, activation).map_err(|refused_by_host| {
             let refused = refused(refused_by_host);
             if refused == Refused::Full {
-                self.refuse_remotely(&address, request.as_ref());
+                self.refuse_remotely(&address, request);
             }
             refused
         })

@@ -111,6 +111,12 @@ impl Calls {
         self.host.recover_all(shards).await
     }
 
+    /// Lets shards go: takes nothing more for their calls, lets what is under way be committed, ends the actors. The calls
+    /// go on with the shards' next owner, and on their media nodes meanwhile. True when all was committed in time.
+    pub async fn release(&self, shards: &[ShardId], patience: Duration) -> bool {
+        self.host.release(shards, patience).await
+    }
+
     /// A media node is no member any more, or came back as another incarnation: the calls of this node that were on it
     /// move to other media nodes at once. Returns without waiting for them.
     pub fn media_lost(&self, node: &NodeId) {

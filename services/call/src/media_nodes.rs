@@ -132,3 +132,118 @@ impl Library for Outside {
         self.media.pick(call, near, avoid, &|node| self.used.count(node))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::sync::watch;
+    use trunkline_cluster::{Incarnation, MapRevision, NodeIdentity, Owner};
+    use trunkline_types::{Epoch, ShardId, Timestamp};
+
+    use super::*;
+
+    /// Members that the test names.
+    pub(crate) struct Members(Mutex<Arc<[Arc<NodeInfo>]>>, watch::Sender<MapRevision>);
+
+    impl Members {
+        pub(crate) fn new(nodes: &[(&str, &[Role], &str)]) -> Arc<Self> {
+            let members = Self(Mutex::new(Arc::from([])), watch::Sender::new(MapRevision(1)));
+            members.set(nodes);
+            Arc::new(members)
+        }
+
+        /// Name, roles and zone of each; a name that begins with `-` drains.
+        pub(crate) fn set(&self, nodes: &[(&str, &[Role], &str)]) {
+            let infos = nodes.iter().map(|(name, roles, zone)| {
+                let id = name.trim_start_matches('-').parse().unwrap();
+                Arc::new(NodeInfo {
+                    identity: NodeIdentity { id, incarnation: Incarnation(1) },
+                    address: String::new(),
+                    roles: roles.iter().copied().collect(),
+                    zone: Some((*zone).to_owned()),
+                    version: String::new(),
+                    draining: name.starts_with('-'),
+                    public: BTreeMap::new(),
+                })
+            });
+            let mut infos: Vec<_> = infos.collect();
+            infos.sort_by(|a, b| a.identity.id.cmp(&b.identity.id));
+            *self.0.lock() = infos.into();
+        }
+    }
+
+    impl Placement for Members {
+        fn local(&self) -> NodeIdentity {
+            NodeIdentity { id: "n1".parse().unwrap(), incarnation: Incarnation(1) }
+        }
+        fn owner(&self, _: ShardId) -> Option<Owner> {
+            None
+        }
+        fn held(&self, _: ShardId) -> Option<Epoch> {
+            Some(Epoch(1))
+        }
+        fn opening(&self, _: ShardId) -> Option<Epoch> {
+            None
+        }
+        fn held_shards(&self) -> Vec<ShardId> {
+            Vec::new()
+        }
+        fn revision(&self) -> MapRevision {
+            MapRevision(1)
+        }
+        fn changes(&self) -> watch::Receiver<MapRevision> {
+            self.1.subscribe()
+        }
+        fn nodes(&self) -> Arc<[Arc<NodeInfo>]> {
+            self.0.lock().clone()
+        }
+        fn fenced(&self, _: ShardId, _: Epoch) {}
+    }
+
+    fn call(n: u128) -> CallId {
+        CallId::mint(ShardId::new(2_000).unwrap(), Timestamp::from_millis(1_795_000_000_000), n)
+    }
+
+    #[test]
+    fn a_call_goes_near_its_edge_then_where_few_are_and_never_to_a_node_that_drains_or_failed() {
+        use Role::{Edge, Media};
+        let placement = Members::new(&[
+            ("e1", &[Edge], "a"),
+            ("m1", &[Media], "a"),
+            ("m2", &[Media], "a"),
+            ("-m3", &[Media], "a"),
+            ("m4", &[Media], "b"),
+        ]);
+        let nodes = MediaMembers::new(placement.clone());
+        let edge: NodeId = "e1".parse().unwrap();
+        let [m1, m2, m4] = ["m1", "m2", "m4"].map(|name| name.parse::<NodeId>().unwrap());
+        let pick =
+            |n, avoid: &[NodeId], used: &dyn Fn(&NodeId) -> usize| nodes.pick(call(n), &edge, avoid, used);
+        let few = |node: &NodeId| usize::from(*node == m1);
+        assert_eq!(pick(1, &[], &few), Some(m2.clone()), "fewer calls");
+        assert_eq!(pick(1, std::slice::from_ref(&m2), &few), Some(m1.clone()));
+        assert_eq!(
+            pick(1, &[m1.clone(), m2.clone()], &few),
+            Some(m4.clone()),
+            "another zone rather than none"
+        );
+        assert_eq!(pick(1, &[m1.clone(), m2, m4], &few), None);
+        let on_m1 = (0..200).filter(|n| pick(*n, &[], &|_| 0) == Some(m1.clone())).count();
+        assert!((70..130).contains(&on_m1), "a burst spreads: {on_m1} of 200");
+    }
+
+    #[test]
+    fn who_is_where_follows_the_calls() {
+        let used = MediaUse::default();
+        let [m1, m2] = ["m1", "m2"].map(|name| name.parse::<NodeId>().unwrap());
+        let address = |n| EntityAddress::call(&"default".parse().unwrap(), call(n));
+        used.moved(&address(1), None, Some(&m1));
+        used.moved(&address(2), None, Some(&m1));
+        used.moved(&address(1), Some(&m1), Some(&m2));
+        assert_eq!((used.count(&m1), used.on(&m2)), (1, vec![address(1)]));
+        used.moved(&address(1), Some(&m2), None);
+        used.moved(&address(2), Some(&m1), None);
+        assert!(used.0.lock().is_empty());
+    }
+}

@@ -83,3 +83,38 @@ impl Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trunkline_cluster::Role::{Edge, Media};
+    use trunkline_rpc::BusMetrics;
+    use trunkline_types::{ShardId, Timestamp};
+
+    use super::*;
+    use crate::media_nodes::tests::Members;
+
+    #[test]
+    fn in_place_of_an_edge_that_is_gone_speaks_always_the_same_other_one() {
+        let members = Members::new(&[("e1", &[Edge], "a"), ("e2", &[Edge], "a"), ("m1", &[Media], "a")]);
+        let bus = Bus::new("n1".parse().unwrap(), BusMetrics::default(), || Timestamp::ZERO);
+        let edge = |n, wanted: &str| {
+            let call = CallId::mint(ShardId::new(2_000).unwrap(), Timestamp::ZERO, n);
+            let from = EntityAddress::call(&"default".parse().unwrap(), call);
+            let sender = Sender::new(bus.clone(), members.clone(), from);
+            sender.edge(&wanted.parse().unwrap()).to_string()
+        };
+        assert_eq!(edge(1, "e2"), "e2");
+        members.set(&[
+            ("e1", &[Edge], "a"),
+            ("e3", &[Edge], "a"),
+            ("-e4", &[Edge], "a"),
+            ("e2", &[Media], "a"),
+        ]);
+        let others: Vec<String> = (0..100).map(|n| edge(n, "e2")).collect();
+        assert_eq!(others, (0..100).map(|n| edge(n, "e2")).collect::<Vec<_>>());
+        let on_e1 = others.iter().filter(|edge| *edge == "e1").count();
+        assert!((30..70).contains(&on_e1) && others.iter().all(|edge| edge != "e4"), "{others:?}");
+        members.set(&[("m1", &[Media], "a")]);
+        assert_eq!(edge(1, "e2"), "e2", "nobody else can");
+    }
+}

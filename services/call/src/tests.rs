@@ -257,7 +257,25 @@ impl Node {
         })
     }
 
+    fn tell_from_media(&self, call: CallId, message: call_message::Message) {
+        let envelope = Envelope {
+            to: Some(entity(&EntityAddress::call(&tenant(), call))),
+            from: Some(self.bus.own(common::Role::Media)),
+            payload: Some(Payload::Call(pb::CallMessage { message: Some(message) })),
+            ..Envelope::default()
+        };
+        self.bus.send(envelope).unwrap();
+    }
+
     fn request(&self, call: CallId, method: &str, cseq: u32, tag: &str, new: bool) {
+        self.attempt(call, method, cseq, tag, new, 0);
+    }
+
+    fn request_again(&self, call: CallId, attempt: u32) {
+        self.attempt(call, "INVITE", 1, "", true, attempt);
+    }
+
+    fn attempt(&self, call: CallId, method: &str, cseq: u32, tag: &str, new: bool, attempt: u32) {
         let new_call = new.then(|| edge::NewCall {
             tenant: "default".into(),
             dialled: "support".into(),
@@ -272,6 +290,7 @@ impl Node {
             source: "127.0.0.1:5070".into(),
             transport: "udp".into(),
             new_call,
+            attempt,
         };
         let event = edge::EdgeEvent {
             edge: "n1".into(),
@@ -290,6 +309,43 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("not heard by {who}: {:#?}", self.ears[who].0.lock().unwrap());
+    }
+
+    fn edge_says(&self, call: CallId, event: edge::edge_event::Event) {
+        let event = edge::EdgeEvent { edge: "n1".into(), received_us: 0, event: Some(event) };
+        self.tell(call, call_message::Message::Edge(event)).unwrap();
+    }
+
+    async fn our_request(&self, method: &str) -> edge::SendRequest {
+        self.heard("edge", |envelope| match &envelope.payload {
+            Some(Payload::Edge(edge::EdgeCommand {
+                command: Some(edge::edge_command::Command::Request(request)),
+                ..
+            })) if request.message.starts_with(method.as_bytes()) => Some(request.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Answers every media command until the call is gone.
+    async fn settle_media(&self, call: CallId, journal: &SqliteJournal) {
+        for _ in 0..5_000 {
+            let commands: Vec<_> = self.ears["media"].0.lock().unwrap().drain(..).collect();
+            for envelope in commands {
+                if let Some(Payload::Media(command)) = envelope.payload {
+                    let reply = media::MediaReply {
+                        call_id: call.to_string(),
+                        command_id: command.command_id,
+                        result: Some(media::media_reply::Result::Ok(answer())),
+                    };
+                    let _ = self.tell(call, call_message::Message::MediaReply(reply));
+                }
+            }
+            if journal.load_entity(&EntityAddress::call(&tenant(), call)).await.unwrap().finished {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     async fn response(&self, status: u16) -> Response {
@@ -353,8 +409,55 @@ fn entry_of(envelope: &Envelope) -> Option<acd::queue_message::Message> {
     }
 }
 
+/// A 200 to our INVITE, up to its body.
+fn answered(invite: &str) -> String {
+    let kept = ["From:", "To:", "Call-ID:", "CSeq:"];
+    let headers: Vec<&str> =
+        invite.lines().filter(|line| kept.iter().any(|name| line.starts_with(name))).collect();
+    format!(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKx\r\n{}\r\n\
+         Contact: <sip:ada@127.0.0.1:5070>\r\nContent-Type: application/sdp\r\nContent-Length: 5",
+        headers.join("\r\n")
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_over_the_bus_survives_a_restart_of_its_owner_and_is_marked_when_its_media_did_not() {
+async fn a_former_owner_of_a_queue_or_agent_is_not_heard() {
+    let journal = Arc::new(SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap());
+    let call = call_id();
+    let node = Node::start(journal.clone(), 1).await;
+    node.request(call, "INVITE", 1, "", true);
+    node.response(180).await;
+    let queue = EntityAddress::queue(&tenant(), &"support".parse().unwrap());
+    let say = |epoch: u64| {
+        let ask = pb::QueueToCall {
+            queue_id: "support".into(),
+            entry: 0,
+            event: Some(pb::queue_to_call::Event::Ask(true)),
+        };
+        node.bus.send(Envelope {
+            to: Some(entity(&EntityAddress::call(&tenant(), call))),
+            from: Some(entity(&queue)),
+            from_shard: Some(queue.shard().index().into()),
+            from_epoch: epoch,
+            payload: Some(Payload::Call(pb::CallMessage {
+                message: Some(call_message::Message::Queue(ask)),
+            })),
+            ..Envelope::default()
+        })
+    };
+    assert_eq!(say(7), Ok(()));
+    assert_eq!(say(7), Ok(()));
+    assert_eq!(say(6), Err(Refused::Unroutable));
+    assert_eq!(say(0), Err(Refused::Unroutable), "one that holds nothing any more");
+    assert_eq!(say(8), Ok(()));
+    node.calls.shutdown(Duration::from_secs(5)).await;
+    node.arbiters.shutdown().await.unwrap();
+    journal.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_over_the_bus_survives_a_restart_of_its_owner_and_the_loss_of_its_media() {
     use media::media_command::Command;
     let journal = Arc::new(SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap());
     let call = call_id();
@@ -365,64 +468,93 @@ async fn a_call_over_the_bus_survives_a_restart_of_its_owner_and_is_marked_when_
     assert_eq!(&node.response(200).await.body[..], b"v=0\r\n");
     node.request(call, "ACK", 1, &tag, false);
     let enqueue = node.heard("queue", entry_of).await;
-    assert!(matches!(enqueue, acd::queue_message::Message::Enqueue(e) if e.call_id == call.to_string()));
+    assert!(matches!(enqueue, acd::queue_message::Message::Enqueue(e)
+        if e.call_id == call.to_string() && e.entered_us == 0));
     node.media(call, |command| matches!(command, Command::SetProgram(_)), answer()).await;
     assert_eq!(node.calls.phase(&tenant(), call).await, Some(Phase::Queued));
+    assert_eq!(node.calls.on_media(&"n1".parse().unwrap()), 1);
     assert!(node.calls.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(node.calls.on_media(&"n1".parse().unwrap()), 0);
     node.arbiters.shutdown().await.unwrap();
 
     let node = Node::start(journal.clone(), 2).await;
     assert_eq!(node.calls.recover(&[call.shard()]).await.unwrap(), 1);
     node.media(call, |command| matches!(command, Command::ListSessions(_)), media::MediaOk::default()).await;
-    // The media are gone: BYE in the recovered dialog, the queue hears it, the journal says why.
-    let bye = node
+    // The media are gone: a new offer, which continues the old session, goes to the caller.
+    let offers = |command: &Command| matches!(command, Command::CreateRtp(e) if e.sdp.is_empty() && &e.former_sdp[..] == b"v=0\r\n");
+    node.media(call, offers, media::MediaOk { sdp: Bytes::from_static(b"v=1\r\n"), ..answer() }).await;
+    let invite = node.our_request("INVITE").await;
+    let text = String::from_utf8(invite.message.to_vec()).unwrap();
+    assert!(text.starts_with("INVITE sip:ada@127.0.0.1:5070 SIP/2.0\r\n"), "{text}");
+    assert!(text.contains("CSeq: 101 INVITE") && text.ends_with("\r\n\r\nv=1\r\n"), "{text}");
+    let ok = format!("{}\r\n\r\nv=2\r\n", answered(&text));
+    node.edge_says(
+        call,
+        edge::edge_event::Event::Response(edge::IncomingResponse {
+            client_transaction: invite.client_transaction.clone(),
+            message: ok.into(),
+        }),
+    );
+    let ack = node
         .heard("edge", |envelope| match &envelope.payload {
             Some(Payload::Edge(edge::EdgeCommand {
-                command: Some(edge::edge_command::Command::Request(request)),
+                command: Some(edge::edge_command::Command::Ack(ack)),
                 ..
-            })) => Some(request.clone()),
+            })) => Some(ack.clone()),
             _ => None,
         })
         .await;
-    let text = String::from_utf8(bye.message.to_vec()).unwrap();
-    assert!(
-        text.starts_with("BYE sip:ada@127.0.0.1:5070 SIP/2.0\r\n") && text.contains("CSeq: 101 BYE"),
-        "{text}"
-    );
+    assert_eq!(ack.client_transaction, invite.client_transaction);
+    let theirs = |command: &Command| matches!(command, Command::SetRemote(e) if &e.sdp[..] == b"v=2\r\n");
+    node.media(call, theirs, answer()).await;
+    for _ in 0..5_000 {
+        let history = journal.load_entity(&EntityAddress::call(&tenant(), call)).await.unwrap();
+        if history.events.iter().any(|event| event.kind == "call.leg_moved") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(node.calls.phase(&tenant(), call).await, Some(Phase::Queued), "with the place it had");
+
+    // The caller hangs up; what is owed is settled.
+    node.request(call, "BYE", 2, &tag, false);
     let leave = node
         .heard("queue", |envelope| match entry_of(envelope)? {
             acd::queue_message::Message::Leave(leave) => Some(leave),
             _ => None,
         })
         .await;
-    assert_eq!(leave.cause(), acd::LeaveCause::Lost);
+    assert_eq!(leave.cause(), acd::LeaveCause::Abandoned);
     let left = pb::QueueToCall {
         queue_id: "support".into(),
         entry: 0,
         event: Some(pb::queue_to_call::Event::Left(true)),
     };
     node.tell(call, call_message::Message::Queue(left)).unwrap();
-    node.media(call, |command| matches!(command, Command::CloseSession(_)), media::MediaOk::default()).await;
-    let failed = edge::TransactionFailed {
-        transaction: bye.client_transaction,
-        kind: edge::transaction_failed::Kind::Timeout.into(),
-    };
-    let event = edge::EdgeEvent {
-        edge: "n1".into(),
-        received_us: 0,
-        event: Some(edge::edge_event::Event::Failed(failed)),
-    };
-    node.tell(call, call_message::Message::Edge(event)).unwrap();
-    for _ in 0..5_000 {
-        if node.calls.count() == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    node.settle_media(call, &journal).await;
     let history = journal.load_entity(&EntityAddress::call(&tenant(), call)).await.unwrap();
     assert!(history.finished, "{:?}", history.events.iter().map(|event| &event.kind).collect::<Vec<_>>());
 
-    // Whoever still speaks to the call gets an answer.
+    // Whoever still speaks to the call gets an answer, a media node the word that it need not tell again.
+    let event = media::MediaEvent {
+        call_id: call.to_string(),
+        event_id: 77,
+        acknowledge: true,
+        event: Some(media::media_event::Event::RecordingStarted(media::RecordingStarted::default())),
+        ..Default::default()
+    };
+    node.tell_from_media(call, call_message::Message::MediaEvent(event));
+    node.heard("media", |envelope| match &envelope.payload {
+        Some(Payload::Media(media::MediaCommand {
+            command: Some(Command::AcknowledgeEvents(e)), ..
+        })) => (e.event_ids == [77]).then_some(()),
+        _ => None,
+    })
+    .await;
+    // The INVITE once more: the edge makes another call of it.
+    node.request_again(call, 3);
+    node.response(481).await;
+    node.ears["edge"].0.lock().unwrap().clear();
     node.request(call, "OPTIONS", 9, &tag, false);
     node.response(481).await;
     let connect = pb::AgentToCall {
