@@ -19,7 +19,7 @@ use crate::{
     lane::Lane,
     link::{LinkOptions, Origin},
     route::{
-        Remote, Way,
+        Pushed, Remote, Way,
         inbound::LinkService,
         router,
         shelves::{NoRoom, Waiting},
@@ -261,8 +261,9 @@ impl Bus {
             }
             Way::Peer(peer) if remote.settled() => {
                 match remote.push(&peer, envelope, Some(shard), origin)? {
-                    Ok(()) => return Ok(Sent::Linked),
-                    Err(back) => envelope = back,
+                    Pushed::Linked => return Ok(Sent::Linked),
+                    Pushed::Full(_) => return Err(Refused::Full),
+                    Pushed::Ended(back) => envelope = *back,
                 }
             }
             Way::Peer(_) | Way::Wait => {}

@@ -30,7 +30,7 @@ use crate::{lane::Lane, metrics::LaneMetrics};
 /// Limits and times of links and of the hold-back buffer.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
-    /// Envelopes that may wait on a link; more are refused as [`crate::Refused::Full`].
+    /// Envelopes that a link takes until they are acknowledged; more are refused as [`crate::Refused::Full`].
     pub queued: usize,
     /// And their bytes.
     pub queued_bytes: usize,

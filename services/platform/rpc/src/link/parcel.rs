@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 use trunkline_proto::common::v1::Envelope;
@@ -27,7 +29,7 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    /// Encodes `envelope`, which is worth sending until its deadline, or for `longest` when it has none.
+    /// Encodes `envelope`.
     pub(crate) fn new(envelope: &Envelope, shard: Option<ShardId>, until: Timestamp, origin: Origin) -> Self {
         Self { bytes: envelope.encode_to_vec().into(), shard, until, origin }
     }
@@ -38,11 +40,10 @@ impl Parcel {
     }
 }
 
-/// When an envelope is not worth anything any more.
-pub(crate) fn until(envelope: &Envelope, now: Timestamp, longest: std::time::Duration) -> Timestamp {
-    let longest = now.plus(longest);
+/// When an envelope is not worth anything any more: at its deadline, or after `longest` when it has none.
+pub(crate) fn until(envelope: &Envelope, now: Timestamp, longest: Duration) -> Timestamp {
     match envelope.deadline_us {
-        0 => longest,
-        deadline => longest.min(Timestamp::from_micros(deadline)),
+        0 => now.plus(longest),
+        deadline => Timestamp::from_micros(deadline),
     }
 }

@@ -51,9 +51,8 @@ impl Queue {
         if self.retired {
             return Err(NotTaken::Retired);
         }
-        if self.waiting.len() >= limits.queued
-            || self.waiting_bytes + parcel.bytes.len() > limits.queued_bytes
-        {
+        let bytes = self.sent_bytes + self.waiting_bytes + parcel.bytes.len();
+        if self.len() >= limits.queued || bytes > limits.queued_bytes {
             return Err(NotTaken::Full);
         }
         self.waiting_bytes += parcel.bytes.len();
@@ -313,10 +312,14 @@ mod tests {
         );
         assert_eq!(expired, 1);
         queue.push(parcel(5), &limits).unwrap();
+        assert!(
+            matches!(queue.push(parcel(6), &limits), Err(NotTaken::Full)),
+            "what is sent counts until it is taken"
+        );
         assert!(matches!(queue.next(connection, now, &limits, &mut 0, Waker::noop()), Next::Wait));
         let (n, waker) = queue.acknowledge(1);
         assert!(n == 1 && waker.is_some(), "there is room for more");
-        let bytes = LinkOptions { queued_bytes: 25, ..LinkOptions::default() };
+        let bytes = LinkOptions { queued_bytes: 35, ..LinkOptions::default() };
         assert!(queue.push(parcel(6), &bytes).is_ok());
         assert!(matches!(queue.push(parcel(7), &bytes), Err(NotTaken::Full)), "10 bytes each");
     }

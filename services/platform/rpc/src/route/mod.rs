@@ -51,6 +51,15 @@ pub(crate) enum Way {
     Wait,
 }
 
+/// What became of an envelope for a link.
+pub(crate) enum Pushed {
+    Linked,
+    /// The link has ended meanwhile.
+    Ended(Box<Envelope>),
+    /// The link has as much as it takes.
+    Full(Box<Envelope>),
+}
+
 /// The part of the bus that knows other nodes.
 pub(crate) struct Remote {
     pub(crate) node: NodeId,
@@ -151,14 +160,14 @@ impl Remote {
         Some(peer)
     }
 
-    /// Puts an envelope on the link to `peer`. When the link has ended meanwhile it comes back.
+    /// Puts an envelope on the link to `peer`.
     pub(crate) fn push(
         &self,
         peer: &Peer,
         mut envelope: Envelope,
         shard: Option<ShardId>,
         origin: Origin,
-    ) -> Result<Result<(), Envelope>, Refused> {
+    ) -> Result<Pushed, Refused> {
         let lane = match origin {
             Origin::Here => Lane::of(&envelope),
             Origin::Passed => Lane::HandOff,
@@ -182,9 +191,9 @@ impl Remote {
             return Err(Refused::Unroutable);
         }
         match self.link(peer, lane).push(parcel) {
-            Ok(()) => Ok(Ok(())),
-            Err(NotTaken::Full) => Err(Refused::Full),
-            Err(NotTaken::Retired) => Ok(Err(envelope)),
+            Ok(()) => Ok(Pushed::Linked),
+            Err(NotTaken::Full) => Ok(Pushed::Full(Box::new(envelope))),
+            Err(NotTaken::Retired) => Ok(Pushed::Ended(Box::new(envelope))),
         }
     }
 
@@ -195,8 +204,9 @@ impl Remote {
         for _ in 0..2 {
             let peer = self.peer(node, None).ok_or(Refused::Unroutable)?;
             match self.push(&peer, envelope, None, Origin::Here)? {
-                Ok(()) => return Ok(Sent::Linked),
-                Err(back) => envelope = back,
+                Pushed::Linked => return Ok(Sent::Linked),
+                Pushed::Full(_) => return Err(Refused::Full),
+                Pushed::Ended(back) => envelope = *back,
             }
         }
         Err(Refused::Unroutable)

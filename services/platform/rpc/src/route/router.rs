@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use trunkline_proto::common::v1::address::Target;
 use trunkline_types::{NodeId, ShardId};
 
-use super::{Peer, Remote, Way, shelves::Waiting};
+use super::{Peer, Pushed, Remote, Way, shelves::Waiting};
 use crate::{
     Bus, Refused, address,
     link::{Link, Origin, Parcel, until},
@@ -104,7 +104,7 @@ impl Remote {
                     let node: Option<NodeId> = node.node.parse().ok();
                     let peer = node.and_then(|node| self.peer(&node, None));
                     let sent = peer.map(|peer| self.push(&peer, envelope, None, Origin::Here));
-                    if !matches!(sent, Some(Ok(Ok(())))) {
+                    if !matches!(sent, Some(Ok(Pushed::Linked))) {
                         self.metrics.link(link.lane, "unroutable", 1);
                     }
                 }
@@ -141,9 +141,10 @@ impl Remote {
                 Way::Peer(peer) => {
                     let Waiting { entity, envelope, origin, until } = waiting;
                     match self.push(&peer, envelope, Some(shard), origin) {
-                        Ok(Ok(())) => self.metrics.released("linked", 1),
-                        Ok(Err(envelope)) => {
-                            // The peer has gone meanwhile: the next look finds another way.
+                        Ok(Pushed::Linked) => self.metrics.released("linked", 1),
+                        Ok(Pushed::Ended(envelope) | Pushed::Full(envelope)) => {
+                            // The next look finds another way, or room.
+                            let envelope = *envelope;
                             self.shelves.put_back(shard, Waiting { entity, envelope, origin, until });
                             return;
                         }
@@ -164,7 +165,8 @@ impl Waiting {
         origin: Origin,
         remote: &Remote,
     ) -> Self {
-        let until = until(&envelope, (remote.now)(), remote.options.hold);
+        let now = (remote.now)();
+        let until = until(&envelope, now, remote.options.hold).min(now.plus(remote.options.hold));
         Self { entity, envelope, origin, until }
     }
 }
