@@ -41,7 +41,10 @@ use trunkline_proto::console::v1::ConsoleMessage;
 pub use auth::{HashError, KeyError, SigningKeys, hash_password};
 pub use config::{ConfigError, ConsoleConfig, PasswordCost, Timings};
 pub use metrics::ConsoleMetrics;
-pub use ports::{Account, AgentEntry, AgentPort, Directory, Ports, QueueEntry, Readiness, Refused, Role};
+pub use ports::{
+    Account, AgentEntry, AgentPort, ClusterPort, ClusterRefused, Directory, Ports, QueueEntry, Readiness,
+    Refused, Role,
+};
 
 use crate::{
     auth::Auth,

@@ -48,6 +48,7 @@ fn candidates(path: &str) -> &'static [&'static str] {
         "" => &["signin.html", "index.html"],
         "agent" => &["agent.html", "index.html"],
         "wallboard" => &["wallboard.html", "supervisor.html", "index.html"],
+        "cluster" => &["cluster.html", "index.html"],
         "contacts" => &["contacts.html", "supervisor.html", "index.html"],
         _ => &[],
     }

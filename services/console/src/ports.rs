@@ -1,6 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use trunkline_proto::{acd::v1::AgentCommand, records::v1::records_client::RecordsClient};
+use async_trait::async_trait;
+use trunkline_proto::{
+    acd::v1::AgentCommand, cluster::v1::Overview, records::v1::records_client::RecordsClient,
+};
 use trunkline_rpc::Traced;
 use trunkline_types::{AgentId, NodeId, QueueId, TenantId};
 
@@ -126,6 +129,30 @@ pub trait Directory: Send + Sync + 'static {
     fn not_ready_reasons(&self, tenant: &TenantId) -> Vec<String>;
 }
 
+/// What the console shows of the cluster, and what it can ask of it. Each call is given up after
+/// [`crate::Timings::upstream`].
+#[async_trait]
+pub trait ClusterPort: Send + Sync + 'static {
+    /// The cluster as this node sees it.
+    async fn overview(&self) -> Result<Overview, ClusterRefused>;
+    /// Drains a node, or takes that back; done when it is on record, not when the node is empty. `by`: who asks, for the log.
+    async fn set_drain(&self, node: &NodeId, drain: bool, by: &str) -> Result<(), ClusterRefused>;
+}
+
+/// Why the cluster could not be seen or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterRefused {
+    /// No member has this name.
+    #[error("no such node")]
+    UnknownNode,
+    /// It can never be done so; one sentence that says why and what to do instead.
+    #[error("{0}")]
+    Impossible(String),
+    /// Not now; one sentence that says why.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
 /// Asked by `/readyz`: why this node does not serve yet, one sentence a reason; empty = it serves.
 pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
@@ -134,10 +161,14 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 pub struct Ports {
     /// This node; agents' actors send their answers to it.
     pub node: NodeId,
+    /// Which of its lives: agents' actors tell the sessions of a dead one from those of the next.
+    pub incarnation: u64,
     /// The agents' actors.
     pub agents: Arc<dyn AgentPort>,
     /// The records role.
     pub records: RecordsClient<Traced>,
+    /// The cluster's state.
+    pub cluster: Arc<dyn ClusterPort>,
     /// Accounts, queues, agents.
     pub directory: Arc<dyn Directory>,
     /// Keys of the session tokens.

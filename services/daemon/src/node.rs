@@ -31,6 +31,7 @@ use trunkline_telemetry::Metrics;
 use trunkline_types::{EntityKind, ReleaseCause, ShardId};
 
 use crate::{
+    alone::Alone,
     config::NodeConfig,
     documents::{self, Documents},
     metrics_server,
@@ -214,7 +215,8 @@ async fn start_records(
         now,
     };
     let mut records = Records::start(&dir.join("records.sqlite"), parts).await?;
-    let router = records.router().context("the records service is taken already")?;
+    let service = records.service().context("the records service is taken already")?;
+    let router = tonic::transport::Server::builder().trace_fn(trunkline_rpc::server_span).add_service(service);
     Ok((records, serve_in_process(router)))
 }
 
@@ -270,6 +272,8 @@ async fn start_console(
     };
     let ports = trunkline_console::Ports {
         node: config.node.name.clone(),
+        incarnation: ground.placement.local().incarnation.0,
+        cluster: Arc::new(Alone::new(ground.placement.clone())),
         agents: Arc::new(AgentCommands(ground.bus.clone())),
         records: RecordsClient::new(Traced::new(records.channel.clone())),
         directory: Arc::new(ground.documents.clone()),

@@ -53,8 +53,7 @@ impl TokenKey {
 
     /// The branch of a call's request; `None` when the request's name cannot stand in one.
     pub fn branch(&self, call: &EntityAddress, name: &str) -> Option<String> {
-        let fits =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(fits) {
             return None;
         }

@@ -14,7 +14,6 @@ use trunkline_types::{AgentId, TenantId};
 pub(crate) use csrf::{check_origin, same_host};
 pub use password::{HashError, hash_password};
 pub(crate) use rights::{Access, Right};
-pub(crate) use token::random_id;
 pub use token::{KeyError, SigningKeys};
 
 use self::{
@@ -63,6 +62,12 @@ impl Caller {
     }
 }
 
+/// Whose a session of an agent's page is.
+fn session_owner(caller: &Caller) -> String {
+    let agent = caller.agent.as_ref().map(AgentId::as_str).unwrap_or_default();
+    format!("{}\n{agent}\n{}", caller.tenant, caller.name)
+}
+
 /// A session just begun.
 pub(crate) struct SignedIn {
     pub(crate) account: Account,
@@ -99,6 +104,16 @@ impl Auth {
             secure: config.cookies_are_secure(),
             metrics,
         })
+    }
+
+    /// A new name for a session of an agent's page, marked for its account.
+    pub(crate) fn name_session(&self, caller: &Caller) -> String {
+        self.keys.name_session(&session_owner(caller))
+    }
+
+    /// Whether a node with these keys gave this name to a session of this account.
+    pub(crate) fn is_session_of(&self, caller: &Caller, name: &str) -> bool {
+        self.keys.is_session_of(&session_owner(caller), name)
     }
 
     /// Who sends these headers; `None` without a valid session. A bearer token that is there but wrong is not

@@ -21,6 +21,10 @@ pub(crate) enum Right {
     ListQueues,
     /// The list of agents.
     ListAgents,
+    /// To see the cluster: nodes, shards, moves.
+    ReadCluster,
+    /// To drain nodes.
+    DrainNodes,
 }
 
 /// The whole table of rights.
@@ -36,6 +40,8 @@ pub(crate) const RIGHTS: &[(Right, &[Role])] = {
         (Right::ReadIntervals, &[Supervisor, Admin]),
         (Right::ListQueues, &[Agent, Supervisor, Admin]),
         (Right::ListAgents, &[Supervisor, Admin]),
+        (Right::ReadCluster, &[Supervisor, Admin]),
+        (Right::DrainNodes, &[Admin]),
     ]
 };
 

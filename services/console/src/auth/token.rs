@@ -10,6 +10,8 @@ use crate::ports::Account;
 
 /// Form of the token; a new one gets a new number.
 const PREFIX: &str = "tl1";
+/// Of the MAC in the name of a session.
+const MARK_BYTES: usize = 11;
 /// Longer ones are not looked at.
 const MAX_TOKEN: usize = 1_024;
 /// Signed-out tokens remembered.
@@ -89,6 +91,22 @@ impl SigningKeys {
         (self.seal(&claims), expires_ms)
     }
 
+    /// A random name with a MAC over it and `owner`; 38 characters, URL-safe.
+    pub(super) fn name_session(&self, owner: &str) -> String {
+        let name = random_id();
+        let mark = self.0.first().map(|key| BASE64.encode(&key.mark(&name, owner)[..MARK_BYTES]));
+        format!("{name}.{}", mark.unwrap_or_default())
+    }
+
+    /// Whether one of the keys made this name for this owner.
+    pub(super) fn is_session_of(&self, owner: &str, name: &str) -> bool {
+        let parts = name.split_once('.').filter(|_| name.len() <= MAX_TOKEN);
+        let Some((name, Ok(mark))) = parts.map(|(name, mark)| (name, BASE64.decode(mark))) else {
+            return false;
+        };
+        mark.len() == MARK_BYTES && self.0.iter().any(|key| key.is_mark(&mark, name, owner))
+    }
+
     fn seal(&self, claims: &Claims) -> String {
         let Some(key) = self.0.first() else { return String::new() };
         let body = BASE64.encode(serde_json::to_vec(claims).unwrap_or_default());
@@ -113,8 +131,23 @@ impl SigningKeys {
     }
 }
 
+impl Key {
+    fn marking(&self, name: &str, owner: &str) -> Hmac<Sha256> {
+        // Tokens are never like this: they begin with their form.
+        self.mac.clone().chain_update(format!("session\n{name}\n{owner}"))
+    }
+
+    fn mark(&self, name: &str, owner: &str) -> Vec<u8> {
+        self.marking(name, owner).finalize().into_bytes().to_vec()
+    }
+
+    fn is_mark(&self, mark: &[u8], name: &str, owner: &str) -> bool {
+        self.marking(name, owner).verify_truncated_left(mark).is_ok()
+    }
+}
+
 /// 128 random bits, URL-safe.
-pub(crate) fn random_id() -> String {
+pub(super) fn random_id() -> String {
     BASE64.encode(rand::random::<[u8; 16]>())
 }
 

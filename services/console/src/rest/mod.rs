@@ -1,6 +1,7 @@
 //! The API over plain HTTP: one table of routes, from which the router, the checks of rights and the OpenAPI document
 //! are made.
 
+mod cluster;
 mod contacts;
 mod etag;
 mod extract;

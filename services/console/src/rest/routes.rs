@@ -9,10 +9,11 @@ use http::{HeaderMap, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
+    cluster,
     contacts::{self, ContactsQuery, IntervalsQuery},
     etag, lists, live, openapi, recordings,
     session::{self, Credentials, SessionBegun},
-    views::{Contact, ContactPage, Intervals, LiveSnapshot},
+    views::{ClusterOverview, Contact, ContactPage, Intervals, LiveSnapshot},
 };
 use crate::{
     auth::{Access, Right},
@@ -100,6 +101,7 @@ impl Route {
 pub(crate) fn routes() -> Vec<Route> {
     let mut table = people();
     table.extend(numbers());
+    table.extend(nodes());
     table.extend(documents());
     table
 }
@@ -226,6 +228,36 @@ fn numbers() -> Vec<Route> {
                 Answer::Json(schema::<lists::Agents>),
                 || get(lists::agents),
             )
+        },
+    ]
+}
+
+fn nodes() -> Vec<Route> {
+    use Access::With;
+    let order = |path, name, handler| Route {
+        method: Method::POST,
+        errors: &[400, 404, 409, 503, 504],
+        ..Route::get(path, With(Right::DrainNodes), name, Answer::Nothing, handler)
+    };
+    vec![
+        Route {
+            summary: "The cluster as this node sees it: members, owners of shards, moves, what it stands on.",
+            errors: &[503, 504],
+            ..Route::get(
+                "/cluster",
+                With(Right::ReadCluster),
+                "getCluster",
+                Answer::Json(schema::<ClusterOverview>),
+                || get(cluster::overview),
+            )
+        },
+        Route {
+            summary: "Drains a node: it takes no new calls, and its shards move to others. Audited.",
+            ..order("/cluster/nodes/{node}/drain", "drainNode", || post(cluster::drain))
+        },
+        Route {
+            summary: "Takes a drain back: the node serves again. Audited.",
+            ..order("/cluster/nodes/{node}/undrain", "undrainNode", || post(cluster::undrain))
         },
     ]
 }

@@ -19,6 +19,10 @@ pub(crate) struct Hello {
     /// Name and version of the client, for logs.
     #[schemars(length(max = 128))]
     pub(crate) client: String,
+    /// Counts this client's connections of the session, from 1, over all addresses: by it the newest one is known when
+    /// several nodes believe to have the session. 0 or absent = the client does not count.
+    #[serde(default)]
+    pub(crate) connection: u64,
 }
 
 /// Which session, and how far it was seen.
@@ -141,7 +145,9 @@ pub(crate) struct WrapUpExtend {
 pub(crate) struct Welcome {
     /// Name of the session, for `resume`.
     pub(crate) session: String,
-    /// True: the frames after `last_seq` follow. False: numbering begins at 1 with this frame, and a snapshot follows.
+    /// True: the frames after `last_seq` follow. False: numbering begins at 1 with this frame, and a snapshot follows. When
+    /// the name is that of before, the session goes on all the same (at another node): it keeps the microphone, and commands
+    /// without a result can be sent again with their ids, they are done once.
     pub(crate) resumed: bool,
     /// The server's clock, milliseconds since the Unix epoch.
     pub(crate) server_ms: i64,
@@ -235,8 +241,8 @@ pub(crate) struct CallView {
     pub(crate) on_hold: bool,
     /// The agent is muted.
     pub(crate) muted: bool,
-    /// A recording runs.
-    pub(crate) recording: bool,
+    /// Whether the call is recorded.
+    pub(crate) recording: RecordingState,
     /// The caller put the agent on hold.
     pub(crate) caller_held: bool,
     /// As saved.
@@ -245,6 +251,19 @@ pub(crate) struct CallView {
     pub(crate) disposition_required: bool,
     /// To choose from.
     pub(crate) dispositions: Vec<String>,
+    /// How often the call's media has moved to another node: an audio connection made before the last move is dead, or about
+    /// to be.
+    pub(crate) media_generation: u32,
+}
+
+/// Whether a call is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RecordingState {
+    Off,
+    On,
+    /// By the agent, who can resume it.
+    Paused,
 }
 
 /// What comes after the call.
@@ -292,6 +311,15 @@ pub(crate) struct Ring {
 pub(crate) struct MicrophoneLost {
     /// Who has it now.
     pub(crate) to_session: String,
+}
+
+/// Data of `media_moved`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct MediaMoved {
+    /// The call's offer.
+    pub(crate) offer_id: String,
+    /// How often the media has moved; a repeated one is no news.
+    pub(crate) generation: u32,
 }
 
 /// Data of `transcript`. Times are milliseconds since the beginning of the recording.

@@ -173,6 +173,9 @@ server_messages! {
     "ring" => RING(Ring),
     /// Another session has the microphone now: close the peer connection.
     "microphone_lost" => MICROPHONE_LOST(MicrophoneLost),
+    /// The call's audio is at another node now: make a new peer connection and send `media_resume` at once; keep the old
+    /// one until the new one is connected.
+    "media_moved" => MEDIA_MOVED(MediaMoved),
     /// A line of the live transcript. A line that is not final is replaced by the next one of the same channel and start.
     "transcript" => TRANSCRIPT(Transcript),
     /// Answer to `ping`.

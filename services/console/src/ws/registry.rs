@@ -19,7 +19,7 @@ use super::{
     session::{Close, Due, Link, Session, json},
 };
 use crate::{
-    auth::{Auth, Caller, Right, random_id},
+    auth::{Auth, Caller, Right},
     clock,
     config::Timings,
     metrics::ConsoleMetrics,
@@ -35,6 +35,7 @@ const KEEPALIVE_S: u32 = 10;
 /// All sessions of this node.
 pub(crate) struct Registry {
     node: NodeId,
+    incarnation: u64,
     agents: Arc<dyn AgentPort>,
     directory: Arc<dyn Directory>,
     auth: Arc<Auth>,
@@ -66,10 +67,15 @@ fn key(caller: &Caller) -> (String, String) {
     (caller.tenant.to_string(), caller.agent.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
+fn attach(connection: u64) -> Command {
+    Command::Attach(acd::Attach { connection })
+}
+
 impl Registry {
     pub(crate) fn new(ports: &crate::Ports, auth: Arc<Auth>, timings: Timings, max_sessions: usize) -> Self {
         Self {
             node: ports.node.clone(),
+            incarnation: ports.incarnation,
             agents: Arc::clone(&ports.agents),
             directory: Arc::clone(&ports.directory),
             auth,
@@ -98,7 +104,8 @@ impl Registry {
             }
             state.caller = caller.clone();
             let welcome = |resumed| self.welcome(&session.id, caller, resumed, id.clone());
-            let resumed = state.join(Arc::clone(link), Some(resume.last_seq), now, welcome);
+            let last_seq = Some(resume.last_seq);
+            let resumed = state.join(Arc::clone(link), last_seq, hello.connection, now, welcome);
             drop(state);
             tracing::debug!(resumed, client = hello.client, "agent session came back");
             Some(session)
@@ -106,21 +113,29 @@ impl Registry {
         let session = match resumed {
             Some(session) => session,
             None => {
-                let session = self.begin(caller, now)?;
+                let session = self.begin(caller, hello, now)?;
                 let welcome = |resumed| self.welcome(&session.id, caller, resumed, id.clone());
-                session.lock().join(Arc::clone(link), None, now, welcome);
-                tracing::debug!(client = hello.client, "agent session began");
+                session.lock().join(Arc::clone(link), None, hello.connection, now, welcome);
                 session
             }
         };
-        if let Err(refused) = self.send(caller, &session.id, "", Command::Attach(acd::Attach {})) {
+        let connection = session.lock().connection();
+        if let Err(refused) = self.send(caller, &session.id, "", attach(connection)) {
             tracing::info!(%refused, "attach is tried again");
         }
         Ok(session)
     }
 
-    fn begin(&self, caller: &Caller, now: Instant) -> Result<Arc<Session>, Close> {
-        let session = Arc::new(Session::new(random_id(), caller.clone(), self.metrics.clone(), now));
+    /// A session that this node does not have: one of another node (or of this node's former life), which goes on here under
+    /// its name, or a new one. Names are marked for their account, so that nobody takes a session that is not his.
+    fn begin(&self, caller: &Caller, hello: &Hello, now: Instant) -> Result<Arc<Session>, Close> {
+        let known = hello.resume.as_ref().map(|resume| resume.session.as_str());
+        let taken = known.filter(|name| self.auth.is_session_of(caller, name));
+        // In the registry still: it was refused above, or is another caller's.
+        let taken = taken.filter(|name| !self.inner.lock().sessions.contains_key(*name));
+        tracing::debug!(client = hello.client, moved = taken.is_some(), "agent session began");
+        let name = taken.map_or_else(|| self.auth.name_session(caller), str::to_owned);
+        let session = Arc::new(Session::new(name, caller.clone(), self.metrics.clone(), now));
         if let Some(replaced) = self.insert(&session, key(caller))? {
             let _ = self.send(caller, &replaced.id, "", Command::Detach(acd::Detach {}));
         }
@@ -132,6 +147,10 @@ impl Registry {
         let mut inner = self.inner.lock();
         if inner.sessions.len() >= self.max_sessions {
             return Err(Close::new(CloseCode::Draining, "this node has no room for more sessions"));
+        }
+        // Two connections bring the same session from another node at once: the later one tries again, and finds it.
+        if inner.sessions.contains_key(&session.id) {
+            return Err(Close::new(CloseCode::Draining, "this session is just arriving: connect again"));
         }
         let mut replaced = None;
         if let Some(list) = inner.by_agent.get(&key).filter(|list| list.len() >= MAX_PER_AGENT) {
@@ -146,6 +165,16 @@ impl Registry {
         inner.sessions.insert(session.id.clone(), Arc::clone(session));
         inner.by_agent.entry(key).or_default().push(Arc::clone(session));
         Ok(replaced)
+    }
+
+    /// The session's client is connected to another node. What it may still have here is a socket that nobody reads.
+    fn moved_away(&self, session: &Arc<Session>, key: &(String, String), node: &str) {
+        let mut state = session.lock();
+        state.gone = true;
+        state.close(Close::new(CloseCode::Draining, "this session goes on at another node"));
+        drop(state);
+        self.inner.lock().remove(session, key);
+        tracing::debug!(node, "agent session moved away");
     }
 
     fn welcome(&self, session: &str, caller: &Caller, resumed: bool, re: Option<Arc<str>>) -> Frame {
@@ -164,7 +193,7 @@ impl Registry {
     /// A socket is gone. The session waits for its client, unless the agent signed out.
     pub(super) fn part(&self, session: &Arc<Session>, link: &Arc<Link>) {
         let mut state = session.lock();
-        let over = state.part(link, Instant::now()) && state.is_signed_out();
+        let over = state.part(link, Instant::now()) && state.is_signed_out() && !state.gone;
         state.gone |= over;
         let caller = state.caller.clone();
         drop(state);
@@ -194,6 +223,7 @@ impl Registry {
         let command = AgentCommand {
             session: session.to_owned(),
             console: self.node.to_string(),
+            console_incarnation: self.incarnation,
             id: id.to_owned(),
             command: Some(command),
         };
@@ -216,9 +246,10 @@ impl Registry {
         let now = Instant::now();
         let message = match message {
             Message::Snapshot(snapshot) => {
+                let order = (snapshot.epoch, snapshot.version);
                 let view = serde_json::to_value(Snapshot::from(snapshot)).unwrap_or(Value::Null);
                 let view = Arc::new(view);
-                receivers.iter().for_each(|session| session.lock().show(&view));
+                receivers.iter().for_each(|session| session.lock().show(order, &view));
                 return self.metrics.delivery("ok");
             }
             other => other,
@@ -236,6 +267,12 @@ impl Registry {
                 Message::Ring(ring) => state.ring(ring),
                 Message::MicrophoneLostTo(to) => state.microphone_lost(to),
                 Message::Transcript(line) => state.transcript(line),
+                Message::MediaMoved(moved) => state.media_moved(moved),
+                Message::SupersededBy(node) => {
+                    drop(state);
+                    self.moved_away(&session, &key, node);
+                    continue;
+                }
             }
         }
         self.metrics.delivery("ok");
@@ -278,7 +315,7 @@ impl Registry {
             if due == Due::Nothing {
                 continue;
             }
-            let caller = state.caller.clone();
+            let (caller, connection) = (state.caller.clone(), state.connection());
             drop(state);
             let sent = match due {
                 Due::Nothing => Ok(()),
@@ -294,7 +331,7 @@ impl Registry {
                     }
                     sent
                 }
-                Due::Attach => self.send(&caller, &session.id, "", Command::Attach(acd::Attach {})),
+                Due::Attach => self.send(&caller, &session.id, "", attach(connection)),
                 Due::Keepalive => self.send(&caller, &session.id, "", Command::Keepalive(acd::Keepalive {})),
             };
             if let Err(refused) = sent {

@@ -10,7 +10,7 @@ use super::{
     command_log::{Begin, CommandLog, Finished},
     merge_patch,
     outbox::{Frame, NeverSent, Outbox},
-    protocol::{CloseCode, CommandResult, MicrophoneLost, Ring, Transcript, kind},
+    protocol::{CloseCode, CommandResult, MediaMoved, MicrophoneLost, Ring, Transcript, kind},
 };
 use crate::{auth::Caller, config::Timings, metrics::ConsoleMetrics};
 
@@ -60,6 +60,10 @@ pub(super) struct State {
     outbox: Outbox,
     commands: CommandLog,
     view: Option<Arc<Value>>,
+    /// Epoch and version of the newest state that came.
+    newest: (u64, u64),
+    /// The client's count of its connections, for the agent's actor.
+    connection: u64,
     link: Option<Arc<Link>>,
     parted_at: Option<Instant>,
     /// Removed from the registry: cannot be resumed any more.
@@ -91,6 +95,8 @@ impl Session {
             outbox: Outbox::default(),
             commands: CommandLog::default(),
             view: None,
+            newest: (0, 0),
+            connection: 0,
             link: None,
             parted_at: Some(now),
             gone: false,
@@ -116,9 +122,11 @@ impl State {
         &mut self,
         link: Arc<Link>,
         last_seq: Option<u64>,
+        connection: u64,
         now: Instant,
         welcome: impl Fn(bool) -> Frame,
     ) -> bool {
+        self.connection = self.connection.max(connection);
         if let Some(old) = self.link.replace(link) {
             old.close(Close::new(CloseCode::Superseded, "another connection resumed this session"));
         }
@@ -249,9 +257,19 @@ impl State {
         notes.unwrap_or_default().to_owned()
     }
 
-    /// The agent's actor has a new state.
-    pub(super) fn show(&mut self, new: &Arc<Value>) {
+    /// The client's count of its connections.
+    pub(super) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// The agent's actor has a new state. One that was overtaken on its way by a newer one, perhaps of another node, is
+    /// nothing.
+    pub(super) fn show(&mut self, order: (u64, u64), new: &Arc<Value>) {
         self.waits_for_state = false;
+        if order < self.newest {
+            return;
+        }
+        self.newest = order;
         let Some(old) = &self.view else {
             self.view = Some(Arc::clone(new));
             self.push(kind::SNAPSHOT, None, new.to_string().into());
@@ -299,6 +317,11 @@ impl State {
 
     pub(super) fn microphone_lost(&mut self, to: &str) {
         self.push(kind::MICROPHONE_LOST, None, json(&MicrophoneLost { to_session: to.into() }));
+    }
+
+    pub(super) fn media_moved(&mut self, moved: &proto::MediaMoved) {
+        let moved = MediaMoved { offer_id: moved.offer_id.clone(), generation: moved.generation };
+        self.push(kind::MEDIA_MOVED, None, json(&moved));
     }
 
     pub(super) fn transcript(&mut self, line: &proto::TranscriptLine) {

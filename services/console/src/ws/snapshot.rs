@@ -2,7 +2,7 @@
 
 use trunkline_proto::console::v1 as proto;
 
-use super::protocol::{AgentState, CallView, NextView, Snapshot, Transcript};
+use super::protocol::{AgentState, CallView, NextView, RecordingState, Snapshot, Transcript};
 use crate::clock::{ms, ms_or_none};
 
 fn text_or_none(text: String) -> Option<String> {
@@ -58,11 +58,16 @@ impl From<proto::AgentCallView> for CallView {
             connected_ms: ms_or_none(from.connected_us),
             on_hold: from.on_hold,
             muted: from.muted,
-            recording: from.recording,
+            recording: match (from.recording, from.recording_paused) {
+                (true, _) => RecordingState::On,
+                (false, true) => RecordingState::Paused,
+                (false, false) => RecordingState::Off,
+            },
             caller_held: from.caller_held,
             notes: from.notes,
             disposition_required: from.disposition_required,
             dispositions: from.dispositions,
+            media_generation: from.media_generation,
         }
     }
 }

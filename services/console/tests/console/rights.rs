@@ -23,6 +23,9 @@ async fn every_role_gets_what_is_its_own_and_nothing_else() {
         ),
         ("listQueues", "/api/v1/queues".into(), [401, 403, 200, 200, 200]),
         ("listAgents", "/api/v1/agents".into(), [401, 403, 403, 200, 200]),
+        ("getCluster", "/api/v1/cluster".into(), [401, 403, 403, 200, 200]),
+        ("drainNode", "/api/v1/cluster/nodes/node-1/drain".into(), [401, 403, 403, 403, 204]),
+        ("undrainNode", "/api/v1/cluster/nodes/node-1/undrain".into(), [401, 403, 403, 403, 204]),
         // Not an upgrade: 400 for whoever got past the guard.
         ("agentSocket", "/api/v1/agent/ws".into(), [400, 403, 400, 403, 403]),
         ("getAgentProtocolSchema", "/api/v1/agent/protocol.json".into(), [200; 5]),
@@ -38,11 +41,10 @@ async fn every_role_gets_what_is_its_own_and_nothing_else() {
             if expected[column] == 0 {
                 continue;
             }
-            let answer = if name.is_empty() {
-                world.send("GET", path, &[], "").await
-            } else {
-                world.get(path, &token).await
-            };
+            let method = if operation.ends_with("Node") { "POST" } else { "GET" };
+            let bearer = format!("Bearer {token}");
+            let headers = if name.is_empty() { vec![] } else { vec![("authorization", bearer.as_str())] };
+            let answer = world.send(method, path, &headers, "").await;
             assert_eq!(answer.status, expected[column], "{name:?} {operation}: {}", answer.text());
             if answer.status >= 400 {
                 assert_eq!(answer.header("content-type"), "application/problem+json");

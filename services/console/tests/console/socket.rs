@@ -394,6 +394,7 @@ async fn the_documented_session_works() {
     let token = world.token("alice").await;
     let mut client = world.socket(&token).await;
     let (mut session, mut seen) = (String::new(), 0);
+    let mut answered = std::collections::BTreeSet::new();
     for line in include_str!("../../src/ws/example-session.txt").lines() {
         let (direction, text) = line.split_at(2);
         if direction == "# " {
@@ -414,7 +415,8 @@ async fn the_documented_session_works() {
                 let written = &frame["data"];
                 let id = frame["re"].as_str().unwrap();
                 // Not sent on: what is wrong in itself, and what comes a second time.
-                let sent_on = kind == "result" && written["error"] != "invalid" && frame["seq"] != 24;
+                let first = kind == "result" && answered.insert(id.to_owned());
+                let sent_on = first && written["error"] != "invalid";
                 if sent_on {
                     while world.command().await.1 != id {}
                     let text = |name: &str| written[name].as_str().unwrap_or_default().to_owned();

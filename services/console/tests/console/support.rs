@@ -29,12 +29,13 @@ use tokio_tungstenite::{
 };
 use tonic::{Request, Response, Status};
 use trunkline_console::{
-    Account, AgentEntry, AgentPort, Console, ConsoleConfig, ConsoleMetrics, Directory, PasswordCost, Ports,
-    QueueEntry, Refused, Role, SigningKeys, hash_password,
+    Account, AgentEntry, AgentPort, ClusterPort, ClusterRefused, Console, ConsoleConfig, ConsoleMetrics,
+    Directory, PasswordCost, Ports, QueueEntry, Refused, Role, SigningKeys, hash_password,
 };
 use trunkline_proto::{
     acd::v1::{AgentCommand, agent_command::Command},
     call::v1::Span,
+    cluster::v1 as cluster,
     console::v1::{self as console, ConsoleMessage, console_message::Message as ToSession},
     records::v1::{
         self as proto,
@@ -42,7 +43,7 @@ use trunkline_proto::{
         records_server::{Records, RecordsServer},
     },
 };
-use trunkline_types::{AgentId, CallId, RecordingId, ShardId, TenantId, Timestamp};
+use trunkline_types::{AgentId, CallId, NodeId, RecordingId, ShardId, TenantId, Timestamp};
 
 pub const COST: PasswordCost = PasswordCost { memory_kib: 8, passes: 1 };
 /// Text that would be markup if anybody let it.
@@ -297,15 +298,71 @@ pub fn live(calls_active: u64) -> proto::LiveSnapshot {
     proto::LiveSnapshot { at_us: 1_000_000, calls_active, queues: vec![queue], ..Default::default() }
 }
 
+// ------------------------------------------------------------------------------------------------ the cluster
+
+#[derive(Default)]
+pub struct FakeCluster {
+    /// Node, whether to drain, who asked.
+    pub orders: Mutex<Vec<(String, bool, String)>>,
+    pub refuse: Mutex<Option<ClusterRefused>>,
+}
+
+#[async_trait::async_trait]
+impl ClusterPort for FakeCluster {
+    async fn overview(&self) -> Result<cluster::Overview, ClusterRefused> {
+        if let Some(refused) = self.refuse.lock().clone() {
+            return Err(refused);
+        }
+        let member = cluster::Member {
+            node: "node-1".into(),
+            incarnation: u64::MAX,
+            roles: vec![2, 3],
+            state: "serving".into(),
+            since_us: 1_000_000,
+            shards_active: 4_096,
+            ..Default::default()
+        };
+        let shards = cluster::ShardRange {
+            last: 4_095,
+            owner: "node-1".into(),
+            phase: "active".into(),
+            epoch: 3,
+            ..Default::default()
+        };
+        let moved = cluster::Move { shard: 9, to: "node-1".into(), started_us: 1_000, ..Default::default() };
+        Ok(cluster::Overview {
+            node: "node-1".into(),
+            at_us: 2_000_000,
+            coordination: "etcd".into(),
+            coordination_problem: "no quorum".into(),
+            journal: "postgres".into(),
+            members: vec![member],
+            shards: vec![shards],
+            moves: vec![moved],
+            ..Default::default()
+        })
+    }
+
+    async fn set_drain(&self, node: &NodeId, drain: bool, by: &str) -> Result<(), ClusterRefused> {
+        if let Some(refused) = self.refuse.lock().clone() {
+            return Err(refused);
+        }
+        self.orders.lock().push((node.to_string(), drain, by.to_owned()));
+        Ok(())
+    }
+}
+
 // ------------------------------------------------------------------------------------------------ the world
 
 pub struct World {
     pub console: Console,
     pub address: SocketAddr,
+    pub node: String,
     pub directory: Arc<FakeDirectory>,
     pub agents: Arc<FakeAgents>,
     pub commands: mpsc::Receiver<(TenantId, AgentId, AgentCommand)>,
     pub records: Arc<FakeRecords>,
+    pub cluster: Arc<FakeCluster>,
     pub reasons: Arc<Mutex<Vec<String>>>,
 }
 
@@ -315,6 +372,11 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut ConsoleConfig)) -> Self {
+        Self::at("node-1", change).await
+    }
+
+    /// The console of this node; all have the same keys.
+    pub async fn at(node: &str, change: impl FnOnce(&mut ConsoleConfig)) -> Self {
         let mut config = ConsoleConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             password_cost: COST,
@@ -333,9 +395,12 @@ impl World {
         let (sent, commands) = mpsc::channel(4_096);
         let agents = Arc::new(FakeAgents { sent, refuse: Mutex::new(None) });
         let reasons = Arc::new(Mutex::new(Vec::new()));
+        let cluster = Arc::<FakeCluster>::default();
         let told = Arc::clone(&reasons);
         let ports = Ports {
-            node: "node-1".parse().unwrap(),
+            node: node.parse().unwrap(),
+            incarnation: 7,
+            cluster: Arc::clone(&cluster) as Arc<dyn ClusterPort>,
             agents: Arc::clone(&agents) as Arc<dyn AgentPort>,
             records: serve_records(Arc::clone(&records)).await,
             directory: Arc::clone(&directory) as Arc<dyn Directory>,
@@ -345,7 +410,8 @@ impl World {
         };
         let console = Console::start(config, ports).await.unwrap();
         let address = console.local_addr();
-        Self { console, address, directory, agents, commands, records, reasons }
+        let node = node.to_owned();
+        Self { console, address, node, directory, agents, commands, records, cluster, reasons }
     }
 
     /// Sends one request on its own connection.
@@ -373,7 +439,8 @@ impl World {
     pub async fn command(&mut self) -> (String, String, Command) {
         loop {
             let (tenant, _, command) = within(self.commands.recv()).await.unwrap();
-            assert_eq!((tenant.as_str(), command.console.as_str()), ("default", "node-1"));
+            assert_eq!((tenant.as_str(), command.console.as_str()), ("default", self.node.as_str()));
+            assert_eq!(command.console_incarnation, 7);
             match command.command.unwrap() {
                 Command::Keepalive(_) => {}
                 other => return (command.session, command.id, other),

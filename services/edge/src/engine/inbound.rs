@@ -229,7 +229,8 @@ impl Engine {
     /// The id of a new call names one that is over: a peer uses its identifiers again. True: the INVITE goes on under
     /// another id.
     pub(super) fn mint_again(&mut self, id: TransactionId) -> bool {
-        let Some((event, tries)) = self.calls.waits.new_call(&id).filter(|(_, n)| *n < mint::MAX_TRIES) else {
+        let Some((event, tries)) = self.calls.waits.new_call(&id).filter(|(_, n)| *n < mint::MAX_TRIES)
+        else {
             return false;
         };
         let (Ok(Message::Request(request)), Some(new_call)) =

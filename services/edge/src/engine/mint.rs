@@ -49,9 +49,8 @@ pub(super) fn call_id(
             &tries.to_be_bytes(),
         ],
     );
-    let word = |n: usize| {
-        digest[4 * n..4 * n + 4].iter().fold(0_u32, |value, byte| (value << 8) | u32::from(*byte))
-    };
+    let word =
+        |n: usize| digest[4 * n..4 * n + 4].iter().fold(0_u32, |value, byte| (value << 8) | u32::from(*byte));
     let entropy = (0..4).fold(0_u128, |value, n| (value << 32) | u128::from(word(n)));
     let shard = call_shard(placement, word(4) >> 1)?;
     Some(CallId::mint(shard, window(at, word(5)), entropy))

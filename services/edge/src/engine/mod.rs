@@ -163,7 +163,8 @@ impl Engine {
 
     fn advance(&mut self) {
         let now = now();
-        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.waits.next_due()).min() else {
+        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.waits.next_due()).min()
+        else {
             return;
         };
         if due > now {

@@ -103,7 +103,8 @@ impl Engine {
         };
         match self.calls.server_id(&command.transaction) {
             // The INVITE has gone on under another id meanwhile.
-            Some(id) if !matches!(self.calls.owner(&id), Some(Owner::Server { call: own, .. }) if own == call) => {
+            Some(id) if !matches!(self.calls.owner(&id), Some(Owner::Server { call: own, .. }) if own == call) =>
+            {
                 self.parts.metrics.drop("foreign_answer");
             }
             // Outside a dialog a call says so only when it is over.

@@ -228,7 +228,12 @@ impl Waits {
     }
 
     /// The new call has another id.
-    pub fn renewed(&mut self, id: &TransactionId, contact_uri: &str, at: Timestamp) -> Option<IncomingRequest> {
+    pub fn renewed(
+        &mut self,
+        id: &TransactionId,
+        contact_uri: &str,
+        at: Timestamp,
+    ) -> Option<IncomingRequest> {
         self.change(id, |waiting, patience| {
             waiting.tries += 1;
             waiting.event.attempt = 0;
@@ -340,7 +345,9 @@ mod tests {
         waits.answered(&id, 180, Timestamp::ZERO);
         waits.cancelled(&id, "SIP;cause=200", Timestamp::from_millis(1_000));
         match waits.due(Timestamp::from_millis(1_500)).unwrap() {
-            Due::Again(_, again) => assert!(matches!(*again, Again::Cancelled(reason) if reason == "SIP;cause=200")),
+            Due::Again(_, again) => {
+                assert!(matches!(*again, Again::Cancelled(reason) if reason == "SIP;cause=200"))
+            }
             Due::Over(_) => panic!("too early"),
         }
         waits.answered(&id, 180, Timestamp::from_millis(2_000));

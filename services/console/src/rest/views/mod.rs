@@ -1,8 +1,10 @@
 //! What the API answers, as types; made from the records role's messages.
 
+mod cluster;
 mod contact;
 mod live;
 
+pub(super) use cluster::ClusterOverview;
 pub(super) use contact::{Contact, ContactPage};
 pub(super) use live::{Intervals, LiveSnapshot};
 
