@@ -59,8 +59,8 @@ pub enum Input {
     LeaseLost,
     /// This node was elected at this revision; `None` = another one was, or the store did not answer.
     Campaigned(Option<u64>),
-    /// The election's lease is lost.
-    ElectionLost,
+    /// The lease of the election at this revision is lost.
+    ElectionLost(u64),
     /// The blocks were written, at these revisions.
     Assigned(Result<Vec<(usize, u64)>, ()>),
     /// What is held was written, or was not.
@@ -252,7 +252,11 @@ impl Machine {
                     None => {}
                 }
             }
-            Input::ElectionLost => self.coordinator.end(),
+            Input::ElectionLost(revision) => {
+                if self.coordinator.elected() == Some(revision) {
+                    self.coordinator.end();
+                }
+            }
             Input::Assigned(result) => self.coordinator.wrote(now, result),
             Input::Published(ok) => self.holder.was_published(now, ok),
             Input::NotEvicted(node) => self.coordinator.not_evicted(&node),
@@ -386,8 +390,14 @@ impl Machine {
         {
             self.coordinator.end();
         }
-        match self.map.leader {
-            Some(_) => self.leaderless = None,
+        match &self.map.leader {
+            Some((node, revision)) => {
+                self.leaderless = None;
+                // Elected without having heard the answer: the key decides, and every write compares it.
+                if *node == self.me && self.coordinator.elected().is_none() && !self.campaigning {
+                    self.coordinator.begin(now, *revision);
+                }
+            }
             None => _ = self.leaderless.get_or_insert(now),
         }
     }

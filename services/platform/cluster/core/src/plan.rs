@@ -96,6 +96,8 @@ struct Book<'a> {
     load: Vec<usize>,
     cap: Vec<usize>,
     floor: Vec<usize>,
+    /// Shards beyond everybody's floor.
+    extras: usize,
     open: Vec<bool>,
 }
 
@@ -177,13 +179,18 @@ impl<'a> Book<'a> {
             cap[at] = exact.div_ceil(weights) as usize;
             floor[at] = (exact / weights) as usize;
         }
-        Self { candidates, load: vec![0; candidates.len()], cap, floor, open }
+        let extras = total - floor.iter().sum::<usize>();
+        Self { candidates, load: vec![0; candidates.len()], cap, floor, extras, open }
     }
 
     /// The node that rendezvous hashing prefers among those with room.
     fn place(&mut self, shard: ShardId, reason: Reason) -> Option<Change> {
+        // So many may have one more than the floor.
+        let spare =
+            self.extras > self.each_open(|book, at| book.load[at].saturating_sub(book.floor[at])).sum();
         let best = self
-            .best(shard, |book, at| book.load[at] < book.cap[at])
+            .best(shard, |book, at| book.load[at] < book.floor[at] || spare && book.load[at] < book.cap[at])
+            .or_else(|| self.best(shard, |book, at| book.load[at] < book.cap[at]))
             .or_else(|| self.best(shard, |_, _| true))?;
         self.load[best] += 1;
         Some(Change { shard, to: self.candidates[best].identity.clone(), reason })

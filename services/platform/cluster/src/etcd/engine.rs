@@ -169,7 +169,7 @@ impl Engine {
 
     fn count(&self, input: &Input) {
         match input {
-            Input::LeaseLost | Input::ElectionLost => _ = self.link.metrics.leases_lost.inc(),
+            Input::LeaseLost | Input::ElectionLost(_) => _ = self.link.metrics.leases_lost.inc(),
             Input::Fenced(..) => _ = self.link.metrics.fenced.inc(),
             _ => {}
         }
@@ -311,7 +311,7 @@ impl Engine {
                 let keeper = tokio::spawn(async move {
                     keep_alive(Arc::clone(&this.link), id, this.ttl, |_| {}).await;
                     this.leases.lock().election.take_if(|lease| lease.id == id);
-                    this.inputs.tell(Input::ElectionLost).await;
+                    this.inputs.tell(Input::ElectionLost(revision)).await;
                 });
                 let lease = Lease { id, until: asked + self.ttl, keeper: keeper.abort_handle() };
                 self.leases.lock().election = Some(lease);

@@ -243,8 +243,10 @@ impl EtcdPlacement {
     /// Whether this node still has shards and nobody else could take any of them.
     fn has_no_heirs(&self) -> bool {
         let (nodes, me) = (self.nodes(), &self.engine.shared.me);
-        let owned: BTreeSet<ShardGroup> =
-            ShardId::all().filter(|shard| self.owner(*shard).is_some_and(|o| o.is(me))).map(ShardId::group).collect();
+        let owned: BTreeSet<ShardGroup> = ShardId::all()
+            .filter(|shard| self.owner(*shard).is_some_and(|o| o.is(me)))
+            .map(ShardId::group)
+            .collect();
         let heir = |group| nodes.iter().any(|n| n.identity.id != me.id && n.may_own(group) && !n.draining);
         !owned.is_empty() && !owned.into_iter().any(heir)
     }
