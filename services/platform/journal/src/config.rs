@@ -23,7 +23,7 @@ pub struct JournalConfig {
 pub struct PostgresConfig {
     /// `postgres://USER:PASSWORD@HOST:5432/DATABASE`, with `?sslmode=verify-full&sslrootcert=FILE` beyond a trusted network.
     pub url: Secret,
-    /// Connections for reads, seals and documents; two more are held for writing and listening. 8 unless told.
+    /// Connections for reads, seals and documents; three more are held for writing and following. 8 unless told.
     #[serde(default)]
     pub connections: Option<u32>,
     /// How long a decision waits for a server that is away before it is refused. `90s` unless told.

@@ -105,12 +105,18 @@ pub enum OpenError {
         known: i64,
     },
     /// SQLite failed otherwise.
-    #[error("cannot open {path}: {source}")]
+    #[error("cannot open {path}: {reason}")]
     Database {
         /// The file.
         path: PathBuf,
         /// What SQLite says.
-        source: sqlx::Error,
+        reason: String,
+    },
+    /// The system gives no thread for the writer.
+    #[error("cannot start the journal's thread: {source}: allow this process more threads")]
+    Thread {
+        /// What it says.
+        source: std::io::Error,
     },
     /// The configuration names no store, or two.
     #[error("journal: {0}")]

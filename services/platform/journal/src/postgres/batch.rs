@@ -133,10 +133,11 @@ mod tests {
         let events = (0..events).map(|_| NewEvent::new("q.e", 1, Timestamp::ZERO, vec![1])).collect();
         let mut made = None;
         let append = Append { entity, epoch: Epoch(epoch), after, events };
-        let _ = Gate::new(JournalMetrics::new()).append(append, |queued| {
+        let pending = Gate::new(JournalMetrics::new()).append(append, |queued| {
             made = Some(queued);
             Ok(())
         });
+        drop(pending);
         made.unwrap()
     }
 

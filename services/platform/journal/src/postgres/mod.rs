@@ -25,7 +25,7 @@ use tokio::{
 use trunkline_types::{EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardId, TenantId};
 
 use crate::{
-    Append, AppendError, Document, DocumentKey, EntityHistory, Fault, Journal, JournalError, JournalMetrics,
+    Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, JournalMetrics,
     OpenError, Pending, Seal, Snapshot, StoredEvent,
     event::written_at,
     gate::{Gate, QUEUE},
@@ -71,8 +71,8 @@ impl PostgresOptions {
         })
     }
 
-    /// How many connections reads, seals and documents may use: 8 unless told. The writer and the listener have one each
-    /// besides.
+    /// How many connections reads, seals and documents may use: 8 unless told. Three more are held for writing and for
+    /// following what others write.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections.max(1);
@@ -151,8 +151,8 @@ impl PostgresJournal {
         }
         let unreachable = |source| OpenError::Unreachable { server: server.name.clone(), source };
         let connection = server.writer().await.map_err(unreachable)?;
-        // One is the listener's for good.
-        let pool = server.pool(connections + 1);
+        // One is the listener's for good, one its who looks for commits.
+        let pool = server.pool(connections + 2);
         let unreadable = |error: JournalError| OpenError::Server {
             server: server.name.clone(),
             reason: error.to_string(),
@@ -177,7 +177,7 @@ impl PostgresJournal {
 
     /// Makes the next transaction fail.
     #[cfg(feature = "contract")]
-    pub async fn inject(&self, fault: Fault) {
+    pub async fn inject(&self, fault: crate::Fault) {
         let _ = self.0.commands.send(Command::Fault(fault)).await;
     }
 

@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgExecutor, PgPool, Row, postgres::PgRow};
 use tokio::time::timeout;
 use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Timestamp};
 
@@ -96,7 +96,7 @@ fn rows_for(events: usize) -> i64 {
 }
 
 /// The last position before the horizon; see `horizon_v1`.
-pub(super) async fn position(pool: &PgPool) -> Result<u64, JournalError> {
+pub(super) async fn position(pool: impl PgExecutor<'_>) -> Result<u64, JournalError> {
     const SQL: &str = "SELECT position FROM trunkline.event WHERE position < trunkline.horizon_v1() \
                        ORDER BY position DESC LIMIT 1";
     let row = bounded(sqlx::query(SQL).fetch_optional(pool)).await?;

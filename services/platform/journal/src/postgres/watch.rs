@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgPool, Row, postgres::PgListener};
+use sqlx::{PgPool, Postgres, Row, pool::PoolConnection, postgres::PgListener};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -50,7 +50,9 @@ impl Committed {
     /// This node has committed something at that position.
     pub(super) fn written(&self, position: u64) {
         self.own.fetch_max(position, Ordering::Relaxed);
-        self.look.notify_one();
+        if self.position.receiver_count() > 0 {
+            self.look.notify_one();
+        }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -63,20 +65,19 @@ impl Committed {
         let mut changed = Instant::now();
         let mut behind: Option<Instant> = None;
         let mut told = false;
+        // Kept, so that a look is one round trip.
+        let mut connection = None;
         loop {
-            match read::position(&pool).await {
+            match look(&pool, &mut connection).await {
                 Ok(position) => {
-                    let rose = |known: &mut u64| {
-                        position > *known && {
-                            *known = position;
-                            true
-                        }
-                    };
-                    if self.position.send_if_modified(rose) {
+                    if raise(&self.position, position) {
                         changed = Instant::now();
                     }
                 }
-                Err(error) => tracing::debug!(%error, "the journal's position cannot be read"),
+                Err(error) => {
+                    tracing::debug!(%error, "the journal's position cannot be read");
+                    connection = None;
+                }
             }
             let held = self.own.load(Ordering::Relaxed) > *self.position.borrow();
             behind = held.then(|| behind.unwrap_or_else(Instant::now));
@@ -110,14 +111,22 @@ pub(super) async fn follow_documents(pool: PgPool, revision: Arc<watch::Sender<u
     }
 }
 
+async fn look(pool: &PgPool, connection: &mut Option<PoolConnection<Postgres>>) -> Result<u64, JournalError> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(pool.acquire().await?),
+    };
+    read::position(&mut **connection).await
+}
+
 /// Raises what is known.
-pub(super) fn raise(known: &watch::Sender<u64>, revision: u64) {
+pub(super) fn raise(known: &watch::Sender<u64>, revision: u64) -> bool {
     known.send_if_modified(|known| {
         revision > *known && {
             *known = revision;
             true
         }
-    });
+    })
 }
 
 async fn listen(pool: &PgPool, revision: &watch::Sender<u64>) -> Result<(), JournalError> {

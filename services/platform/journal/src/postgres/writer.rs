@@ -103,7 +103,7 @@ impl Writer {
     fn gather(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             self.note(command);
-            if matches!(self.store.fault, Some(_)) {
+            if self.store.fault.is_some() {
                 // A fault hits what comes after it, by itself.
                 break;
             }

@@ -1,42 +1,33 @@
 //! The embedded journal: one SQLite file, one writer, a few readers.
 
-mod insert;
+mod checkpoint;
+mod known;
+mod migrate;
 mod plan;
 mod read;
 mod schema;
 mod store;
 mod writer;
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{SqlitePool, sqlite::SqlitePoolOptions};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId};
 
-use crate::event::written_at;
 use crate::{
-    Append, AppendError, Document, DocumentKey, EntityHistory, Fault, Journal, JournalError, JournalMetrics,
+    Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, JournalMetrics,
     OpenError, Pending, Seal, Snapshot, StoredEvent,
+    event::written_at,
+    gate::{Gate, QUEUE},
+    pace::Pace,
 };
+use checkpoint::Checkpoints;
 use schema::{DirLock, Target};
-use writer::{Checkpoints, Command, Queued, Reply, Writer};
+use store::Store;
+use writer::{Command, Reply, Writer};
 
-/// Appends that may wait.
-const QUEUE: usize = 16_384;
-/// Bytes of appends that may wait.
-const QUEUE_BYTES: usize = 64 << 20;
 const READERS: u32 = 4;
 /// See [`SqliteOptions::spacing`].
 const SPACING: Duration = Duration::from_millis(5);
@@ -94,11 +85,10 @@ pub struct SqliteJournal(Arc<Inner>);
 
 struct Inner {
     commands: mpsc::Sender<Command>,
-    waiting_bytes: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
     readers: SqlitePool,
     committed: watch::Receiver<u64>,
     documents: watch::Receiver<u64>,
-    metrics: JournalMetrics,
     path: PathBuf,
 }
 
@@ -109,45 +99,45 @@ impl fmt::Debug for SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// Opens (or makes) the journal. The writer runs on the tokio runtime of the caller.
+    /// Opens (or makes) the journal, and starts the thread that writes it.
     ///
     /// # Errors
     /// When another process holds the directory, it cannot be used, or the file is damaged or newer than this program.
     pub async fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let opened = tokio::task::spawn_blocking(move || Self::start(options)).await;
+        opened.unwrap_or_else(|error| Err(OpenError::Config(format!("opening the journal failed: {error}"))))
+    }
+
+    fn start(options: SqliteOptions) -> Result<Self, OpenError> {
         let lock = DirLock::take(&options.dir)?;
         let path = options.dir.join("journal.db");
         let target = Target { path: path.clone(), synced: options.temporary.is_none() };
-        let mut connection = target.open().await?;
-        let state = read::state(&mut connection).await.map_err(|error| unreadable(&path, error))?;
+        let (store, position, revision) = Store::open(target.clone())?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(target.reader());
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let (committed, committed_receiver) = watch::channel(state.position);
-        let (documents, documents_receiver) = watch::channel(state.revision);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let (committed, committed_receiver) = watch::channel(position);
+        let (documents, documents_receiver) = watch::channel(revision);
+        let gate = Gate::new(options.metrics);
+        let thread = |source| OpenError::Thread { source };
         let writer = Writer {
-            store: store::Store::new(target, connection, state),
+            store,
             commands: receiver,
-            waiting_bytes: Arc::clone(&waiting_bytes),
+            gate: Arc::clone(&gate),
             committed,
             documents,
-            metrics: options.metrics.clone(),
-            checkpoints: Checkpoints::new(readers.clone()),
-            spacing: options.spacing,
+            checkpoints: Checkpoints::start(target).map_err(thread)?,
+            pace: Pace::new(options.spacing),
             dir: (lock, options.temporary),
         };
-        tokio::spawn(writer.run());
-        Ok(Self(Arc::new(Inner {
-            commands,
-            waiting_bytes,
-            readers,
-            committed: committed_receiver,
-            documents: documents_receiver,
-            metrics: options.metrics,
-            path,
-        })))
+        std::thread::Builder::new()
+            .name("journal-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(thread)?;
+        let (committed, documents) = (committed_receiver, documents_receiver);
+        Ok(Self(Arc::new(Inner { commands, gate, readers, committed, documents, path })))
     }
 
     /// The data directory.
@@ -157,7 +147,7 @@ impl SqliteJournal {
 
     /// Makes the next transaction fail.
     #[cfg(feature = "contract")]
-    pub async fn inject(&self, fault: Fault) {
+    pub async fn inject(&self, fault: crate::Fault) {
         let _ = self.0.commands.send(Command::Fault(fault)).await;
     }
 
@@ -169,41 +159,17 @@ impl SqliteJournal {
     }
 }
 
-fn unreadable(path: &std::path::Path, error: JournalError) -> OpenError {
-    OpenError::Corrupt { path: path.to_owned(), reason: error.to_string() }
-}
-
 #[async_trait]
 impl Journal for SqliteJournal {
     fn append(&self, append: Append) -> Pending {
-        let refuse = |error: AppendError| {
-            self.0.metrics.refuse(&error);
-            Pending::decided(Err(error))
-        };
-        if let Some(defect) = append.defect() {
-            return refuse(AppendError::Invalid(defect));
-        }
-        let weight = append.weight();
-        if self.0.waiting_bytes.fetch_add(weight, Ordering::Relaxed) + weight > QUEUE_BYTES {
-            self.0.waiting_bytes.fetch_sub(weight, Ordering::Relaxed);
-            return refuse(AppendError::Overloaded);
-        }
-        let (reply, answer) = oneshot::channel();
-        // Counted before it is sent, so that the writer's subtraction cannot come first.
-        self.0.metrics.queue_depth.inc();
-        match self.0.commands.try_send(Command::Append(Queued { append, reply, since: Instant::now() })) {
-            Ok(()) => Pending::waiting(answer),
-            Err(error) => {
-                self.0.metrics.queue_depth.dec();
-                self.0.waiting_bytes.fetch_sub(weight, Ordering::Relaxed);
-                refuse(match error {
-                    mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
-                    mpsc::error::TrySendError::Closed(_) => {
-                        AppendError::Unavailable("the journal is closed".to_owned())
-                    }
-                })
-            }
-        }
+        self.0.gate.append(append, |queued| {
+            self.0.commands.try_send(Command::Append(queued)).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => {
+                    AppendError::Unavailable("the journal is closed".to_owned())
+                }
+            })
+        })
     }
 
     async fn seal(&self, shards: &[ShardId], owner: &str) -> Result<Vec<(ShardId, Epoch)>, JournalError> {
@@ -287,6 +253,10 @@ impl Journal for SqliteJournal {
 
     fn documents_revision(&self) -> watch::Receiver<u64> {
         self.0.documents.clone()
+    }
+
+    fn delay(&self) -> Duration {
+        self.0.gate.delay()
     }
 
     async fn close(&self) {

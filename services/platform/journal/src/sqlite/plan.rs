@@ -92,11 +92,10 @@ impl State {
     }
 }
 
-/// One event's place; its content stays in the append.
+/// One append's place, that of its last event; its content stays in the append.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct EventRow {
+pub(super) struct EntryRow {
     pub(super) append: usize,
-    pub(super) index: usize,
     pub(super) position: u64,
     pub(super) shard: u16,
     pub(super) seq: u64,
@@ -107,7 +106,7 @@ pub(super) struct EventRow {
 /// A transaction to be.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    pub(super) events: Vec<EventRow>,
+    pub(super) entries: Vec<EntryRow>,
     /// Entities that are new: the append that brings each, and its row.
     pub(super) entities: Vec<(usize, i64)>,
     /// Rows of entities to be marked as finished, or (rarely) as live again.
@@ -150,25 +149,15 @@ impl Plan {
                 state.entity
             }
         };
-        let first_seq = state.head(shard).seq + 1;
-        for (i, _) in append.events.iter().enumerate() {
-            state.position += 1;
-            state.head(shard).seq += 1;
-            let (position, seq) = (state.position, state.head(shard).seq);
-            let nth = append.after + 1 + i as u64;
-            self.events.push(EventRow {
-                append: index,
-                index: i,
-                position,
-                shard: shard.index(),
-                seq,
-                entity,
-                nth,
-            });
-        }
+        let events = append.events.len() as u64;
+        state.position += events;
+        let (position, head) = (state.position, state.head(shard));
+        head.seq += events;
+        let (seq, nth) = (head.seq, append.after + events);
+        self.entries.push(EntryRow { append: index, position, shard: shard.index(), seq, entity, nth });
         state.dirty.insert(shard.index());
         self.note_end(state, append, entity, known.is_some_and(|known| known.finished));
-        Ok(Appended { first_seq, last_seq: state.head(shard).seq, position: state.position })
+        Ok(Appended { first_seq: seq + 1 - events, last_seq: seq, position })
     }
 
     fn note_end(&mut self, state: &mut State, append: &Append, entity: i64, was_finished: bool) {
@@ -190,6 +179,6 @@ impl Plan {
 
     /// True when there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.entries.is_empty()
     }
 }

@@ -1,13 +1,12 @@
 //! Reads, on connections of their own. In WAL mode each sees a snapshot, and the one writer commits in the order of
 //! positions: whoever sees a position sees all lower ones.
 
-use std::borrow::Cow;
-
-use sqlx::{Executor, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Timestamp};
 
-use super::plan::{Head, Known, Recent, State};
-use crate::{Document, DocumentKey, EntityHistory, JournalError, Seal, Snapshot, StoredEvent};
+use crate::{
+    Document, DocumentKey, EntityHistory, JournalError, Seal, Snapshot, StoredEvent, body::Row as AppendRow,
+};
 
 fn corrupt(what: &'static str, value: impl std::fmt::Debug) -> JournalError {
     JournalError::Corrupt(format!("{what} {value:?}"))
@@ -30,25 +29,41 @@ fn address(kind: &str, tenant: &str, name: String) -> Result<EntityAddress, Jour
     })
 }
 
-fn event(row: &SqliteRow, entity: EntityAddress) -> Result<StoredEvent, JournalError> {
-    let version = number(row, 6)?;
-    Ok(StoredEvent {
+/// Columns of an append, in the order of [`append_row`].
+macro_rules! append_columns {
+    () => {
+        "v.position, v.shard, v.seq, v.epoch, v.nth, v.events, v.body"
+    };
+}
+
+fn append_row(row: &SqliteRow) -> Result<AppendRow, JournalError> {
+    Ok(AppendRow {
         position: number(row, 0)?,
         shard: shard(number(row, 1)?)?,
         seq: number(row, 2)?,
         epoch: Epoch(number(row, 3)?),
-        entity,
         nth: number(row, 4)?,
-        kind: Cow::Owned(row.try_get(5)?),
-        version: u16::try_from(version).map_err(|_| corrupt("version", version))?,
-        at: Timestamp::from_micros(row.try_get(7)?),
-        last: row.try_get::<i64, _>(8)? != 0,
-        payload: row.try_get::<Vec<u8>, _>(9)?.into(),
+        events: number(row, 5)?,
+        body: row.try_get::<Vec<u8>, _>(6)?.into(),
     })
 }
 
-fn event_and_entity(row: &SqliteRow) -> Result<StoredEvent, JournalError> {
-    event(row, address(row.try_get(10)?, row.try_get(11)?, row.try_get(12)?)?)
+/// Takes rows with their entities apart, `most` events at most.
+fn expand(
+    rows: &[SqliteRow],
+    most: usize,
+    wanted: impl Fn(&StoredEvent) -> bool,
+) -> Result<Vec<StoredEvent>, JournalError> {
+    let mut events = Vec::new();
+    for row in rows {
+        if events.len() >= most {
+            break;
+        }
+        let entity = address(row.try_get(7)?, row.try_get(8)?, row.try_get(9)?)?;
+        append_row(row)?.expand(&entity, &mut events, &wanted)?;
+    }
+    events.truncate(most);
+    Ok(events)
 }
 
 fn limit(limit: usize) -> i64 {
@@ -64,11 +79,15 @@ pub(super) async fn tail(
     after: u64,
     most: usize,
 ) -> Result<Vec<StoredEvent>, JournalError> {
-    const SQL: &str = "SELECT v.position, v.shard, v.seq, v.epoch, v.nth, v.kind, v.version, v.at, v.last, v.payload, \
-                       e.kind, e.tenant, e.name FROM event v JOIN entity e ON e.id = v.entity \
-                       WHERE v.position > ? ORDER BY v.position LIMIT ?";
-    let rows = sqlx::query(SQL).bind(signed(after)).bind(limit(most)).fetch_all(pool).await?;
-    rows.iter().map(event_and_entity).collect()
+    const SQL: &str = concat!(
+        "SELECT ",
+        append_columns!(),
+        ", e.kind, e.tenant, e.name FROM entry v JOIN entity e ON e.id = v.entity \
+         WHERE v.position > ? ORDER BY v.position LIMIT ?"
+    );
+    // An append has two events or so.
+    let rows = sqlx::query(SQL).bind(signed(after)).bind(limit(most.div_ceil(2))).fetch_all(pool).await?;
+    expand(&rows, most, |event| event.position > after)
 }
 
 /// Embedded, the recovery of a shard goes entity by entity; this serves tools and hand-over, and pays for its rarity by
@@ -79,11 +98,14 @@ pub(super) async fn replay_shard(
     after_seq: u64,
     most: usize,
 ) -> Result<Vec<StoredEvent>, JournalError> {
-    const SQL: &str = "SELECT v.position, v.shard, v.seq, v.epoch, v.nth, v.kind, v.version, v.at, v.last, v.payload, \
-                       e.kind, e.tenant, e.name FROM event v JOIN entity e ON e.id = v.entity \
-                       WHERE v.shard = ? AND v.seq > ? ORDER BY v.position LIMIT ?";
+    const SQL: &str = concat!(
+        "SELECT ",
+        append_columns!(),
+        ", e.kind, e.tenant, e.name FROM entry v JOIN entity e ON e.id = v.entity \
+         WHERE v.shard = ? AND v.seq > ? ORDER BY v.position LIMIT ?"
+    );
     let query = sqlx::query(SQL).bind(i64::from(of.index())).bind(signed(after_seq)).bind(limit(most));
-    query.fetch_all(pool).await?.iter().map(event_and_entity).collect()
+    expand(&query.fetch_all(pool).await?, most, |event| event.seq > after_seq)
 }
 
 pub(super) async fn load_entity(
@@ -92,8 +114,11 @@ pub(super) async fn load_entity(
 ) -> Result<EntityHistory, JournalError> {
     const SNAPSHOT: &str = "SELECT e.id, e.finished, coalesce(s.nth, 0), s.version, s.body FROM entity e \
                             LEFT JOIN snapshot s ON s.entity = e.id WHERE e.name = ? AND e.tenant = ? AND e.kind = ?";
-    const EVENTS: &str = "SELECT position, shard, seq, epoch, nth, kind, version, at, last, payload FROM event \
-                          WHERE entity = ? AND nth >= ? ORDER BY nth";
+    const EVENTS: &str = concat!(
+        "SELECT ",
+        append_columns!(),
+        " FROM entry v WHERE v.entity = ? AND v.nth >= ? ORDER BY v.nth"
+    );
     let found = sqlx::query(SNAPSHOT)
         .bind(entity.id.as_str())
         .bind(entity.tenant.as_str())
@@ -109,8 +134,12 @@ pub(super) async fn load_entity(
         history.snapshot = Some(Snapshot { nth, version, body: body.into() });
     }
     // The snapshot's own last event is read too: it carries the place in the shard.
-    for row in sqlx::query(EVENTS).bind(id).bind(signed(nth)).fetch_all(pool).await? {
-        let event = event(&row, entity.clone())?;
+    let rows = sqlx::query(EVENTS).bind(id).bind(signed(nth)).fetch_all(pool).await?;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in &rows {
+        append_row(row)?.expand(entity, &mut events, |event| event.nth >= nth)?;
+    }
+    for event in events {
         history.last_seq = event.seq;
         if event.nth <= nth {
             continue;
@@ -130,7 +159,7 @@ pub(super) async fn live_entities(
     shards: &[ShardId],
 ) -> Result<Vec<EntityAddress>, JournalError> {
     const SQL: &str =
-        "SELECT kind, tenant, name, shard FROM entity WHERE kind = ? AND finished = 0 ORDER BY id";
+        "SELECT kind, tenant, name, shard FROM entity WHERE finished = 0 AND kind = ? ORDER BY id";
     let mut wanted = vec![false; usize::from(trunkline_types::SHARD_COUNT)];
     shards.iter().for_each(|shard| wanted[usize::from(shard.index())] = true);
     let mut found = Vec::new();
@@ -151,55 +180,6 @@ pub(super) async fn epochs(pool: &SqlitePool) -> Result<Vec<Seal>, JournalError>
         .collect()
 }
 
-/// What the writer starts from.
-pub(super) async fn state(connection: &mut sqlx::SqliteConnection) -> Result<State, JournalError> {
-    let mut state = State::empty();
-    for row in sqlx::query("SELECT id, epoch, seq FROM shard").fetch_all(&mut *connection).await? {
-        *state.head(shard(number(&row, 0)?)?) = Head { epoch: number(&row, 1)?, seq: number(&row, 2)? };
-    }
-    let row = sqlx::query(
-        "SELECT (SELECT coalesce(max(position), 0) FROM event), (SELECT coalesce(max(id), 0) FROM entity), \
-         (SELECT coalesce(max(revision), 0) FROM document), \
-         (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'heads_at')",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    state.position = number(&row, 0)?;
-    state.entity = row.try_get(1)?;
-    (state.revision, state.heads_at) = (number(&row, 2)?, number(&row, 3)?);
-    // The shards' rows are written now and then; what was committed since is folded in.
-    let newer = sqlx::query("SELECT shard, max(seq) FROM event WHERE position > ? GROUP BY shard")
-        .bind(signed(state.heads_at))
-        .fetch_all(connection)
-        .await?;
-    for row in newer {
-        let of = shard(number(&row, 0)?)?;
-        state.head(of).seq = number(&row, 1)?;
-        state.dirty.insert(of.index());
-    }
-    state.recent = Recent::default();
-    Ok(state)
-}
-
-/// An entity's row and how many events it has; `None` when it is unknown.
-pub(super) async fn known(
-    connection: &mut sqlx::SqliteConnection,
-    entity: &EntityAddress,
-) -> Result<Option<Known>, sqlx::Error> {
-    const SQL: &str = "SELECT id, finished, (SELECT coalesce(max(nth), 0) FROM event WHERE entity = entity.id) \
-                       FROM entity WHERE name = ? AND tenant = ? AND kind = ?";
-    let query =
-        sqlx::query(SQL).bind(entity.id.as_str()).bind(entity.tenant.as_str()).bind(entity.kind.as_str());
-    query
-        .fetch_optional(connection)
-        .await?
-        .map(|row| {
-            let (id, finished, count): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            Ok(Known { id, count: u64::try_from(count).unwrap_or(0), finished: finished != 0 })
-        })
-        .transpose()
-}
-
 fn document(row: &SqliteRow, key: DocumentKey) -> Result<Option<Document>, JournalError> {
     let Some(body) = row.try_get::<Option<&str>, _>(2)? else { return Ok(None) };
     let body = serde_json::from_str(body).map_err(|error| corrupt("document", error))?;
@@ -208,7 +188,7 @@ fn document(row: &SqliteRow, key: DocumentKey) -> Result<Option<Document>, Journ
 
 /// The version in force at `revision`; `None` when there is none or it was deleted.
 pub(super) async fn document_at(
-    pool: impl Executor<'_, Database = Sqlite>,
+    pool: &SqlitePool,
     key: &DocumentKey,
     revision: u64,
 ) -> Result<Option<Document>, JournalError> {

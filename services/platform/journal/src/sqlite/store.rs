@@ -1,14 +1,13 @@
 //! The writer's connection: runs planned transactions, and finds out what became of one whose end it did not see.
 
-use sqlx::{Connection, SqliteConnection};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::{
-    insert,
+    known::{self, signed},
     plan::{Plan, State},
-    read,
     schema::Target,
 };
-use crate::{Append, Fault, JournalError};
+use crate::{Append, Fault, JournalError, body};
 
 /// The shards' rows are brought up to date after this many events, so that opening folds no more than that.
 const HEADS_EVERY: u64 = 20_000;
@@ -30,26 +29,36 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Store {
     target: Target,
-    connection: Option<SqliteConnection>,
+    connection: Option<Connection>,
     state: Option<State>,
     pub(super) fault: Option<Fault>,
 }
 
 impl Store {
-    pub(super) fn new(target: Target, connection: SqliteConnection, state: State) -> Self {
-        Self { target, connection: Some(connection), state: Some(state), fault: None }
+    /// Opens the file; gives its highest position and newest document revision too.
+    pub(super) fn open(target: Target) -> Result<(Self, u64, u64), crate::OpenError> {
+        let connection = target.open()?;
+        let state = known::state(&connection).map_err(|error| crate::OpenError::Corrupt {
+            path: target.path.clone(),
+            reason: error.to_string(),
+        })?;
+        let (position, revision) = (state.position, state.revision);
+        Ok((
+            Self { target, connection: Some(connection), state: Some(state), fault: None },
+            position,
+            revision,
+        ))
     }
 
     /// The connection and the state, opened and read anew if need be.
-    pub(super) async fn ready(&mut self) -> Result<(&mut SqliteConnection, &mut State), JournalError> {
+    pub(super) fn ready(&mut self) -> Result<(&mut Connection, &mut State), JournalError> {
         if self.connection.is_none() {
-            let opened =
-                self.target.open().await.map_err(|error| JournalError::Unavailable(error.to_string()))?;
+            let opened = self.target.open().map_err(|error| JournalError::Unavailable(error.to_string()))?;
             self.connection = Some(opened);
         }
         let Some(connection) = self.connection.as_mut() else { return Err(closed()) };
         if self.state.is_none() {
-            self.state = Some(read::state(connection).await?);
+            self.state = Some(known::state(connection)?);
         }
         self.state.as_mut().map(|state| (connection, state)).ok_or_else(closed)
     }
@@ -68,12 +77,12 @@ impl Store {
 
     /// Learns about the entities that the appends build on and that are not remembered; `all` = also about those that
     /// the appends take for new.
-    pub(super) async fn look_up(&mut self, appends: &[&Append], all: bool) -> Result<(), JournalError> {
-        let (connection, state) = self.ready().await?;
+    pub(super) fn look_up(&mut self, appends: &[&Append], all: bool) -> Result<(), JournalError> {
+        let (connection, state) = self.ready()?;
         for append in appends {
             if (append.after > 0 || all)
                 && state.recent.get(&append.entity).is_none()
-                && let Some(known) = read::known(connection, &append.entity).await?
+                && let Some(known) = known::entity(connection, &append.entity)?
             {
                 state.recent.put(&append.entity, known);
             }
@@ -82,32 +91,32 @@ impl Store {
     }
 
     /// Plans the appends on the present state.
-    pub(super) async fn plan(&mut self, appends: &[&Append]) -> Result<Plan, JournalError> {
-        let (_, state) = self.ready().await?;
+    pub(super) fn plan(&mut self, appends: &[&Append]) -> Result<Plan, JournalError> {
+        let (_, state) = self.ready()?;
         Ok(Plan::make(state, appends.iter().copied()))
     }
 
     /// Runs a planned transaction.
-    pub(super) async fn commit(&mut self, plan: &Plan, appends: &[&Append]) -> Outcome {
+    pub(super) fn commit(&mut self, plan: &Plan, appends: &[&Append]) -> Outcome {
         let fault = self.fault.take();
         let (Some(connection), Some(state)) = (self.connection.as_mut(), self.state.as_mut()) else {
             return Outcome::Failed("the store is closed".to_owned());
         };
         let heads_due = state.position - state.heads_at >= HEADS_EVERY;
-        let whole = if fault.is_none() && !heads_due { insert::transaction(plan, appends) } else { None };
-        let done = match whole {
-            Some(transaction) => transaction.execute(&mut *connection).await.map(|_| ()),
-            None => match fill(connection, state, plan, appends, fault).await {
-                Ok(()) if fault == Some(Fault::LoseBeforeCommit) => return self.lose().await,
-                Ok(()) => sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| ()),
-                Err(error) => Err(error),
-            },
+        let filled = match fault {
+            Some(Fault::Refuse) => return self.undo(plan, &refused()),
+            _ => fill(connection, state, plan, appends, heads_due),
+        };
+        let done = match filled {
+            Ok(()) if fault == Some(Fault::LoseBeforeCommit) => return self.lose(),
+            Ok(()) => run(connection, "COMMIT"),
+            Err(error) => Err(error),
         };
         if let Err(error) = done {
-            return self.undo(plan, error).await;
+            return self.undo(plan, &error);
         }
         if fault == Some(Fault::LoseAfterCommit) {
-            return self.lose().await;
+            return self.lose();
         }
         if heads_due {
             state.heads_at = state.position;
@@ -123,26 +132,28 @@ impl Store {
 
     /// The transaction failed somewhere. If it can be rolled back, it was not committed; if there is nothing to roll back,
     /// the failure may have been the commit's own.
-    async fn undo(&mut self, plan: &Plan, error: sqlx::Error) -> Outcome {
+    fn undo(&mut self, plan: &Plan, error: &rusqlite::Error) -> Outcome {
         self.state = None;
+        let open = self.connection.as_ref().is_some_and(|connection| !connection.is_autocommit());
         let undone = match self.connection.as_mut() {
-            Some(connection) => sqlx::query("ROLLBACK").execute(connection).await.is_ok(),
-            None => false,
+            Some(connection) if open => run(connection, "ROLLBACK").is_ok(),
+            // It failed before it began.
+            _ => error.sqlite_error_code().is_none(),
         };
         if !undone {
-            return self.resolve(plan, error).await;
+            return self.resolve(plan, error);
         }
-        match error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
-            true => Outcome::Stale,
-            false => Outcome::Failed(error.to_string()),
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => Outcome::Stale,
+            _ => Outcome::Failed(error.to_string()),
         }
     }
 
     /// Whether the commit took place is read from the file by a new connection.
-    async fn resolve(&mut self, plan: &Plan, error: sqlx::Error) -> Outcome {
+    fn resolve(&mut self, plan: &Plan, error: &rusqlite::Error) -> Outcome {
         (self.state, self.connection) = (None, None);
-        let last = plan.events.last().map_or(0, |event| event.position);
-        match self.ready().await {
+        let last = plan.entries.last().map_or(0, |entry| entry.position);
+        match self.ready() {
             Ok((_, state)) if state.position >= last => Outcome::Committed,
             Ok(_) => Outcome::Failed(error.to_string()),
             Err(again) => Outcome::Ambiguous(format!("{error}; and then {again}")),
@@ -150,26 +161,31 @@ impl Store {
     }
 
     /// A test's lost connection.
-    async fn lose(&mut self) -> Outcome {
-        self.state = None;
-        if let Some(connection) = self.connection.take() {
-            // The next connection must not meet this one's open transaction.
-            let _ = connection.close().await;
-        }
+    fn lose(&mut self) -> Outcome {
+        // Closed with its open transaction, which the next connection must not meet.
+        (self.state, self.connection) = (None, None);
         Outcome::Ambiguous("the connection was lost".to_owned())
     }
 
+    /// Seals shards for an owner: their new epochs are in `heads`.
+    pub(super) fn seal(&mut self, heads: &[(u16, u64, u64)], owner: &str) -> Result<(), JournalError> {
+        let (connection, _) = self.ready()?;
+        let transaction = connection.transaction()?;
+        write_heads(&transaction, heads, Some(owner))?;
+        Ok(transaction.commit()?)
+    }
+
     /// Writes what `open` would have to fold, and lets the file be one file again.
-    pub(super) async fn close(mut self) -> Result<(), JournalError> {
-        let (connection, state) = self.ready().await?;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        heads(connection, state).await?;
-        sqlx::query("COMMIT").execute(&mut *connection).await?;
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await?;
-        if let Some(connection) = self.connection.take() {
-            connection.close().await?;
+    pub(super) fn close(mut self) -> Result<(), JournalError> {
+        let (connection, state) = self.ready()?;
+        let transaction = connection.transaction()?;
+        bring_up_heads(&transaction, state)?;
+        transaction.commit()?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        match self.connection.take().map(Connection::close) {
+            Some(Err((_, error))) => Err(error.into()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -177,37 +193,88 @@ fn closed() -> JournalError {
     JournalError::Unavailable("the journal is closed".to_owned())
 }
 
+/// What a test's refusal says.
+fn refused() -> rusqlite::Error {
+    rusqlite::Error::InvalidParameterName("refused by a test".to_owned())
+}
+
+fn run(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
 /// Everything of a transaction but its end.
-async fn fill(
-    connection: &mut SqliteConnection,
+fn fill(
+    connection: &Connection,
     state: &State,
     plan: &Plan,
     appends: &[&Append],
-    fault: Option<Fault>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    if fault == Some(Fault::Refuse) {
-        return Err(sqlx::Error::Io(std::io::Error::other("refused by a test")));
+    heads_due: bool,
+) -> Result<(), rusqlite::Error> {
+    run(connection, "BEGIN IMMEDIATE")?;
+    if !plan.entities.is_empty() {
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO entity (id, kind, tenant, name, shard, finished) VALUES (?, ?, ?, ?, ?, 0)",
+        )?;
+        for (append, id) in &plan.entities {
+            let entity = &appends[*append].entity;
+            let shard = entity.shard().index();
+            insert.execute(params![id, entity.kind.as_str(), entity.tenant.as_str(), entity.id, shard])?;
+        }
     }
-    for statement in insert::statements(plan, appends) {
-        statement.execute(&mut *connection).await?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO entry (position, shard, seq, epoch, entity, nth, events, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    for row in &plan.entries {
+        let append = appends[row.append];
+        insert.execute(params![
+            signed(row.position),
+            row.shard,
+            signed(row.seq),
+            signed(append.epoch.0),
+            row.entity,
+            signed(row.nth),
+            append.events.len(),
+            body::encode(append)
+        ])?;
     }
-    if state.position - state.heads_at >= HEADS_EVERY {
-        heads(connection, state).await?;
+    for (ids, finished) in [(&plan.finished, true), (&plan.revived, false)] {
+        for id in ids {
+            let sql = "UPDATE entity SET finished = ? WHERE id = ?";
+            connection.prepare_cached(sql)?.execute(params![finished, id])?;
+        }
     }
-    Ok(())
+    if heads_due { bring_up_heads(connection, state) } else { Ok(()) }
 }
 
-async fn heads(connection: &mut SqliteConnection, state: &State) -> Result<(), sqlx::Error> {
+fn bring_up_heads(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
     let row = |shard: &u16| {
         let head = state.heads[usize::from(*shard)];
         (*shard, head.epoch, head.seq)
     };
     let rows: Vec<_> = state.dirty.iter().map(row).collect();
-    insert::write_heads(connection, &rows, None).await?;
-    sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('heads_at', ?)")
-        .bind(i64::try_from(state.position).unwrap_or(i64::MAX))
-        .execute(connection)
-        .await?;
+    write_heads(connection, &rows, None)?;
+    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('heads_at', ?)";
+    connection.prepare_cached(sql)?.execute([signed(state.position)]).map(|_| ())
+}
+
+/// Brings the shards' rows up to date; with `owner`, because they were sealed for it.
+fn write_heads(
+    connection: &Connection,
+    heads: &[(u16, u64, u64)],
+    owner: Option<&str>,
+) -> Result<(), rusqlite::Error> {
+    let mut write = connection.prepare_cached(match owner {
+        None => {
+            "INSERT INTO shard (id, epoch, seq, owner) VALUES (?, ?, ?, ?) \
+             ON CONFLICT (id) DO UPDATE SET seq = excluded.seq"
+        }
+        Some(_) => {
+            "INSERT INTO shard (id, epoch, seq, owner) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+             SET seq = excluded.seq, epoch = excluded.epoch, owner = excluded.owner"
+        }
+    })?;
+    for (shard, epoch, seq) in heads {
+        write.execute(params![shard, signed(*epoch), signed(*seq), owner.unwrap_or_default()])?;
+    }
     Ok(())
 }
