@@ -59,11 +59,12 @@ impl Leg {
     }
 }
 
-/// Of the worker and of the writer of recordings.
+/// Of the worker, of the writer of recordings, and of the runtime that copies them to the store.
 fn media_cpu() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|t| t.path());
     let ours = |p: &std::path::PathBuf| {
-        std::fs::read_to_string(p.join("comm")).is_ok_and(|c| matches!(c.trim(), "media-0" | "media-writer"))
+        std::fs::read_to_string(p.join("comm"))
+            .is_ok_and(|c| matches!(c.trim(), "media-0" | "media-writer" | "media-runtime"))
     };
     let spent = |p: std::path::PathBuf| {
         let text = std::fs::read_to_string(p.join("schedstat")).unwrap();
@@ -103,8 +104,13 @@ async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() {
+fn main() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).thread_name("media-runtime").enable_all().build().unwrap();
+    runtime.block_on(bench());
+}
+
+async fn bench() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         workers: 1,
@@ -112,6 +118,7 @@ async fn main() {
         recording: RecordingConfig {
             spool: folder.path().join("spool"),
             store: StoreConfig::Folder { path: folder.path().join("recordings") },
+            ..RecordingConfig::default()
         },
         ..Config::default()
     };

@@ -31,7 +31,8 @@ pub struct Config {
     pub webrtc_stun_timeout_ms: u64,
     /// A browser whose RTP pauses for this long (while STUN goes on) is reported paused. Default 1,500.
     pub webrtc_rtp_pause_ms: u64,
-    /// A session without command and audio for this long is ended. Default 1,800,000.
+    /// A session without command and audio for this long is ended. Its call is asked before, at half of it. Default
+    /// 300,000.
     pub orphan_timeout_ms: u64,
     /// Folder with `music/*.wav` and `prompts/*.wav` (8 kHz, mono, 16 bit) beside the built-in ones, which they replace
     /// when they have the same name.
@@ -60,6 +61,9 @@ pub struct RecordingConfig {
     pub spool: PathBuf,
     /// Where finished ones go.
     pub store: StoreConfig,
+    /// What is being recorded is copied to the store in parts of this length, so that the loss of this node and its disk
+    /// costs two seconds of a recording. In S3 each part is a request. 0: not before the end. Default 1,000.
+    pub segment_ms: u64,
 }
 
 /// An object store.
@@ -146,7 +150,8 @@ fn default_attempts() -> u32 {
 
 impl Default for RecordingConfig {
     fn default() -> Self {
-        Self { spool: "data/spool".into(), store: StoreConfig::Folder { path: "data/recordings".into() } }
+        let store = StoreConfig::Folder { path: "data/recordings".into() };
+        Self { spool: "data/spool".into(), store, segment_ms: 1_000 }
     }
 }
 
@@ -163,7 +168,7 @@ impl Default for Config {
             no_rtp_timeout_ms: 20_000,
             webrtc_stun_timeout_ms: 8_000,
             webrtc_rtp_pause_ms: 1_500,
-            orphan_timeout_ms: 1_800_000,
+            orphan_timeout_ms: 300_000,
             sounds: None,
             recording: RecordingConfig::default(),
             transcription: None,
@@ -284,6 +289,14 @@ impl Config {
                     "use at least a second (STUN three, pause 200 ms), at most a day",
                 );
             }
+        }
+        let segment = self.recording.segment_ms;
+        if segment != 0 && !(200..=60_000).contains(&segment) {
+            return wrong(
+                "media.recording.segment_ms",
+                format!("{segment} ms"),
+                "use 200 to 60000 (1000 keeps the loss of a node below two seconds), or 0 for no copies",
+            );
         }
         self.validate_transcription()
     }

@@ -1,5 +1,6 @@
 //! Why a command was not executed, on its way into a `MediaFailure`.
 
+use trunkline_cluster::StaleEpoch;
 use trunkline_media_core::{dtmf::DigitsError, sdp::SdpError};
 use trunkline_proto::media::v1::{self as pb, media_failure::Kind, media_reply};
 
@@ -40,6 +41,12 @@ impl From<SdpError> for Failure {
 impl From<DigitsError> for Failure {
     fn from(error: DigitsError) -> Self {
         Self::new(if error == DigitsError::Full { Kind::Overload } else { Kind::Invalid }, error.to_string())
+    }
+}
+
+impl From<StaleEpoch> for Failure {
+    fn from(stale: StaleEpoch) -> Self {
+        Self::new(Kind::StaleEpoch, format!("{stale}: another owner has the shard"))
     }
 }
 

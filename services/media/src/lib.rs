@@ -2,13 +2,14 @@
 //!
 //! Owns the media sockets and the threads that serve them, the sessions on this node, the recordings until they are
 //! stored and the streams to the recogniser. Sessions outlive the control node that set them up: nothing here ends
-//! because its owner vanished, only by command, or when nobody has commanded or spoken for the orphan time.
+//! because its owner vanished, only by command, or when nobody has commanded or spoken for the orphan time. What happened
+//! while no owner was there is told again until one acknowledges it.
 //!
 //! Refuses: decisions about calls (it is told what each party hears), SRTP by SDES, codecs other than G.711, commands of
 //! an owner whose epoch is not the highest seen for the shard.
 //!
-//! Called by the daemon ([`MediaNode::start`]), which carries `trunkline.media.v1` commands to
-//! [`MediaNode::command`] and the events away.
+//! Called by the daemon ([`MediaNode::start`]); [`MediaPort`] carries `trunkline.media.v1` commands from the bus to
+//! [`MediaNode::command`], and replies and events to the calls.
 //!
 //! # Threads
 //!
@@ -16,6 +17,14 @@
 //! it through a bounded queue with an eventfd. For each packet nothing is allocated, locked, logged or awaited on plain
 //! RTP; on a browser's leg str0m allocates inside. Recordings and transcriptions leave a worker through wait-free
 //! single-producer rings: a ring that is full becomes a marked gap, never a wait. One writer thread serves all files.
+//!
+//! # Recordings
+//!
+//! A recording is written to the spool, a local disk, and copied to the store in parts of a second while it is made; at its
+//! end it goes there whole and the parts are removed. A node that comes back after a crash repairs and stores what its spool
+//! has; of a node that does not, any other makes a recording of the parts by `SalvageRecording`. A full disk makes a gap, a
+//! store that refuses makes parts longer and uploads later; neither is felt in the talk. What the disk or the store refuse
+//! shows in `trunkline_media_recording_failing`.
 //!
 //! # Protocols
 //!
@@ -35,6 +44,8 @@ mod events;
 mod failure;
 mod metrics;
 mod node;
+mod owners;
+mod port;
 mod recording;
 mod slab;
 mod tap;
@@ -46,3 +57,4 @@ pub use config::{
 };
 pub use metrics::Metrics;
 pub use node::{MediaNode, StartError};
+pub use port::MediaPort;

@@ -59,11 +59,37 @@ pub struct OutcomeLabel {
     pub outcome: Outcome,
 }
 
+/// Where recordings may fail.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stage {
+    /// The node's own disk.
+    Spool,
+    /// The object store.
+    Store,
+}
+
+impl EncodeLabelValue for Stage {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Spool => "spool",
+            Self::Store => "store",
+        })
+    }
+}
+
+/// Label `stage`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct StageLabel {
+    /// Where.
+    pub stage: Stage,
+}
+
 /// Everything this room counts. Worker threads add what they counted by themselves once a second.
 #[derive(Debug)]
 pub struct Metrics {
     pub(crate) sessions: Gauge,
     pub(crate) sessions_capacity: Gauge,
+    pub(crate) draining: Gauge,
     pub(crate) endpoints: Family<KindLabel, Gauge>,
     pub(crate) packets_received: Counter,
     pub(crate) packets_sent: Counter,
@@ -76,9 +102,13 @@ pub struct Metrics {
     pub(crate) commands_refused: Counter,
     pub(crate) epochs_refused: Counter,
     pub(crate) events_dropped: Counter,
+    pub(crate) events_repeated: Counter,
+    pub(crate) events_waiting: Gauge,
     pub(crate) tick_late: Counter<f64, AtomicU64>,
     pub(crate) recordings: Family<OutcomeLabel, Counter>,
     pub(crate) recordings_open: Gauge,
+    pub(crate) recording_failing: Family<StageLabel, Gauge>,
+    pub(crate) spool_free: Gauge,
     pub(crate) uploads_waiting: Gauge,
     pub(crate) upload_lag: Histogram,
     pub(crate) tap_gaps: Counter,
@@ -92,6 +122,7 @@ impl Metrics {
         let metrics = Self {
             sessions: Gauge::default(),
             sessions_capacity: Gauge::default(),
+            draining: Gauge::default(),
             endpoints: Family::default(),
             packets_received: Counter::default(),
             packets_sent: Counter::default(),
@@ -104,22 +135,37 @@ impl Metrics {
             commands_refused: Counter::default(),
             epochs_refused: Counter::default(),
             events_dropped: Counter::default(),
+            events_repeated: Counter::default(),
+            events_waiting: Gauge::default(),
             tick_late: Counter::default(),
             recordings: Family::default(),
             recordings_open: Gauge::default(),
+            recording_failing: Family::default(),
+            spool_free: Gauge::default(),
             uploads_waiting: Gauge::default(),
             upload_lag: Histogram::new([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0]),
             tap_gaps: Counter::default(),
             transcriptions_open: Gauge::default(),
             recogniser_failures: Counter::default(),
         };
+        for stage in [Stage::Spool, Stage::Store] {
+            // An alarm that has never fired is there, and 0.
+            metrics.failing(stage).set(0);
+        }
         metrics.publish(registry);
+        metrics.publish_recordings(registry);
         metrics
+    }
+
+    /// Recordings that cannot be written, or not be stored, at present.
+    pub(crate) fn failing(&self, stage: Stage) -> Gauge {
+        self.recording_failing.get_or_create(&StageLabel { stage }).clone()
     }
 
     fn publish(&self, r: &mut Registry) {
         r.register("sessions", "Calls that have media on this node", self.sessions.clone());
         r.register("sessions_capacity", "Most calls this node takes", self.sessions_capacity.clone());
+        r.register("draining", "1 while this node takes no new calls", self.draining.clone());
         r.register("endpoints", "Parties by kind of transport", self.endpoints.clone());
         r.register("packets_received", "RTP packets accepted from parties", self.packets_received.clone());
         r.register("packets_sent", "RTP packets sent to parties", self.packets_sent.clone());
@@ -157,12 +203,31 @@ impl Metrics {
         );
         r.register("events_dropped", "Events lost because nobody took them", self.events_dropped.clone());
         r.register(
+            "events_repeated",
+            "Events told again because nobody acknowledged them",
+            self.events_repeated.clone(),
+        );
+        r.register(
+            "events_waiting",
+            "Events kept until their calls acknowledge them",
+            self.events_waiting.clone(),
+        );
+        r.register(
             "tick_late_seconds",
             "Time by which frames were made too late, summed",
             self.tick_late.clone(),
         );
+    }
+
+    fn publish_recordings(&self, r: &mut Registry) {
         r.register("recordings", "Recordings by outcome", self.recordings.clone());
         r.register("recordings_open", "Recordings being written", self.recordings_open.clone());
+        r.register(
+            "recording_failing",
+            "Recordings that cannot be written to the spool, or that the store does not take, at present",
+            self.recording_failing.clone(),
+        );
+        r.register("spool_free_bytes", "Free space where recordings are written", self.spool_free.clone());
         r.register(
             "uploads_waiting",
             "Finished recordings that are not stored yet",

@@ -1,20 +1,21 @@
 //! The media node as the daemon sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 use trunkline_proto::media::v1::{self as pb, media_command::Command, media_failure::Kind};
-use trunkline_types::{CallId, SHARD_COUNT, ShardId};
+use trunkline_types::{CallId, Epoch, RecordingId, SHARD_COUNT, ShardId, TenantId};
 
 use crate::assets;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::events::Sink;
+use crate::events::{Acknowledged, Sink};
 use crate::failure::{Done, Failure, reply};
 use crate::metrics::Metrics;
+use crate::owners::Owners;
 use crate::recording::Recorder;
 use crate::transcription::Transcriber;
 use crate::worker::webrtc::{self, Prepared};
@@ -24,6 +25,10 @@ use crate::worker::{self, Control, Order, Shared, WorkerHandle};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long recordings may take to be stored at the shutdown.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long the last events may take to be acknowledged.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// Events named by one acknowledgement.
+const MAX_ACKNOWLEDGED: usize = 1_024;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +59,30 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct MediaNode {
     shared: Arc<Shared>,
-    workers: Vec<WorkerHandle>,
+    workers: Arc<Workers>,
+}
+
+/// The threads; dropped with the node, they end.
+#[derive(Debug)]
+struct Workers(Vec<WorkerHandle>);
+
+impl Workers {
+    /// The one that serves a call.
+    fn of(&self, call: CallId) -> Option<&WorkerHandle> {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(call);
+        self.0.get((hash % self.0.len().max(1) as u64) as usize)
+    }
+
+    fn stop(&self) -> Vec<std::thread::JoinHandle<()>> {
+        self.0.iter().filter_map(WorkerHandle::stop).collect()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl MediaNode {
@@ -75,9 +103,17 @@ impl MediaNode {
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::register(registry));
         metrics.sessions_capacity.set(i64::try_from(config.max_sessions).unwrap_or(i64::MAX));
-        let sink = Sink::start(&runtime, clock, metrics.clone(), events);
-        let recorder =
-            Recorder::start(&config.recording, clock, sink.clone(), metrics.clone(), runtime.clone())?;
+        let owners = Arc::new(Owners::new());
+        let (sink, Acknowledged { recordings, mut attended }) =
+            Sink::start(&runtime, clock, metrics.clone(), owners.clone(), events);
+        let recorder = Recorder::start(
+            &config.recording,
+            clock,
+            sink.clone(),
+            metrics.clone(),
+            runtime.clone(),
+            recordings,
+        )?;
         let transcription = config.transcription.clone();
         let transcriber =
             Transcriber::new(transcription, clock, sink.clone(), metrics.clone(), runtime.clone())?;
@@ -88,20 +124,30 @@ impl MediaNode {
             sink,
             metrics,
             library,
-            epochs: (0..SHARD_COUNT).map(|_| AtomicU64::new(0)).collect(),
+            owners,
             sessions: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             recorder,
             transcriber,
         });
-        let mut node = Self { shared: shared.clone(), workers: Vec::with_capacity(count) };
+        let mut workers = Workers(Vec::with_capacity(count));
         for index in 0..count {
-            // When one fails, dropping the node stops those before it.
+            // When one fails, those before it are stopped.
             let worker = worker::start(shared.clone(), index)
                 .map_err(|source| StartError::Worker { index, source })?;
-            node.workers.push(worker);
+            workers.0.push(worker);
         }
+        let workers = Arc::new(workers);
+        let attending = Arc::downgrade(&workers);
+        runtime.spawn(async move {
+            while let Some(call) = attended.recv().await {
+                let Some(workers) = attending.upgrade() else { return };
+                // A full queue: the call is asked again.
+                let _ = workers.of(call).map(|worker| worker.send(Control::Attend(call)));
+            }
+        });
         runtime.spawn_blocking(move || webrtc::warm_up(clock.now().instant));
-        Ok(node)
+        Ok(Self { shared, workers })
     }
 
     /// Executes a command and gives its reply; bounded by 5 s. May be called from any task, concurrently; commands of
@@ -125,17 +171,34 @@ impl MediaNode {
             if list.shard != command.shard {
                 return Err(Failure::invalid("list_sessions.shard is not the shard of the command"));
             }
+            self.shared.sink.new_owner(shard);
             let done = self.list(shard).await;
             return Ok(reply(&command.call_id, command.command_id, done));
         }
         let call: CallId = command.call_id.parse().map_err(|e| Failure::invalid(format!("call_id: {e}")))?;
-        let worker = self.worker(call)?;
+        if call.shard() != shard {
+            return Err(Failure::invalid(format!("shard {shard} is not that of call_id, {}", call.shard())));
+        }
+        match &inner {
+            Command::AcknowledgeEvents(c) => {
+                let ids = c.event_ids.iter().copied().take(MAX_ACKNOWLEDGED).collect();
+                self.shared.sink.acknowledge(call, ids);
+                return Ok(reply(&command.call_id, command.command_id, Ok(pb::MediaOk::default())));
+            }
+            Command::SalvageRecording(c) => {
+                let done = self.salvage(call, c);
+                return Ok(reply(&command.call_id, command.command_id, done));
+            }
+            _ => {}
+        }
+        let stopping = || Failure::new(Kind::ShuttingDown, "this node has no workers");
+        let worker = self.workers.of(call).ok_or_else(stopping)?;
         let prepared = self.prepare(worker, &inner).await?;
         let (sender, receiver) = oneshot::channel();
         let order = Order {
             call,
             shard,
-            epoch: command.epoch,
+            epoch: Epoch(command.epoch),
             command_id: command.command_id,
             command: inner,
             prepared,
@@ -150,21 +213,29 @@ impl MediaNode {
     fn fence(&self, command: &pb::MediaCommand) -> Result<ShardId, Failure> {
         let wrong = || Failure::invalid(format!("shard {}: use 0 to {}", command.shard, SHARD_COUNT - 1));
         let shard = u16::try_from(command.shard).ok().and_then(ShardId::new).ok_or_else(wrong)?;
-        let highest = self.shared.epochs.get(usize::from(shard.index())).ok_or_else(wrong)?;
-        let before = highest.fetch_max(command.epoch, Ordering::AcqRel);
-        if before > command.epoch {
-            self.shared.metrics.epochs_refused.inc();
-            let text = format!("epoch {} of shard {shard}: {before} was seen here", command.epoch);
-            return Err(Failure::new(Kind::StaleEpoch, text));
+        match self.shared.owners.admit(shard, Epoch(command.epoch), command.acknowledges_events) {
+            Ok(is_new) => {
+                if is_new {
+                    self.shared.sink.new_owner(shard);
+                }
+                Ok(shard)
+            }
+            Err(stale) => {
+                self.shared.metrics.epochs_refused.inc();
+                Err(stale.into())
+            }
         }
-        Ok(shard)
     }
 
-    fn worker(&self, call: CallId) -> Result<&WorkerHandle, Failure> {
-        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(call);
-        let index = (hash % self.workers.len().max(1) as u64) as usize;
-        self.workers.get(index).ok_or_else(|| Failure::new(Kind::ShuttingDown, "this node has no workers"))
+    fn salvage(&self, call: CallId, c: &pb::SalvageRecording) -> Done {
+        let wrong = |field: &str, e: &dyn std::fmt::Display| Failure::invalid(format!("{field}: {e}"));
+        let id: RecordingId = c.recording_id.parse().map_err(|e| wrong("recording_id", &e))?;
+        if id.call != call {
+            return Err(Failure::invalid("recording_id is of another call"));
+        }
+        let tenant: TenantId = c.tenant.parse().map_err(|e| wrong("tenant", &e))?;
+        let taken = self.shared.recorder.salvage(id, tenant, &c.node);
+        taken.map(|()| pb::MediaOk::default()).map_err(Failure::overload)
     }
 
     /// Makes a browser's connection away from the worker: keys take milliseconds.
@@ -188,7 +259,7 @@ impl MediaNode {
 
     async fn list(&self, shard: ShardId) -> Done {
         let mut sessions = Vec::new();
-        for worker in &self.workers {
+        for worker in &self.workers.0 {
             let (reply, receiver) = oneshot::channel();
             let sent = worker.send(Control::List { shard, reply });
             sent.map_err(|_| Failure::overload("the commands of a worker do not keep up: try again later"))?;
@@ -197,26 +268,27 @@ impl MediaNode {
         Ok(pb::MediaOk { sessions, ..pb::MediaOk::default() })
     }
 
-    /// Ends all sessions, writes and stores all recordings, stops the threads. Bounded by about 35 s.
-    pub async fn shutdown(mut self) {
-        let mut threads = self.stop();
+    /// Takes no new sessions any more (commands that would make one get SHUTTING_DOWN, and the call goes elsewhere), or
+    /// takes them again. Sessions that exist go on.
+    pub fn drain(&self, draining: bool) {
+        self.shared.draining.store(draining, Ordering::Relaxed);
+        self.shared.metrics.draining.set(i64::from(draining));
+    }
+
+    /// Sessions on this node.
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions.load(Ordering::Acquire)
+    }
+
+    /// Ends all sessions, writes and stores all recordings, stops the threads. Bounded by about 40 s. Commands that come
+    /// afterwards get SHUTTING_DOWN or OVERLOAD.
+    pub async fn shutdown(&self) {
+        self.drain(true);
+        let mut threads = self.workers.stop();
         let joined = tokio::task::spawn_blocking(move || threads.drain(..).for_each(|t| drop(t.join())));
         let _ = tokio::time::timeout(PATIENCE, joined).await;
         self.shared.recorder.drain(DRAIN).await;
-    }
-
-    fn stop(&mut self) -> Vec<std::thread::JoinHandle<()>> {
-        let stop = |mut worker: WorkerHandle| {
-            let _ = worker.send(Control::Shutdown);
-            worker.thread.take()
-        };
-        self.workers.drain(..).filter_map(stop).collect()
-    }
-}
-
-impl Drop for MediaNode {
-    fn drop(&mut self) {
-        self.stop();
+        self.shared.sink.drain(LAST_WORDS).await;
     }
 }
 

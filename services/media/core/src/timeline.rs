@@ -63,6 +63,8 @@ pub struct Timeline {
     anchors: [Option<Anchor>; CHANNELS],
     paused_since: Option<u64>,
     hold_since: Option<u64>,
+    /// What comes late and belongs before this is not heard: it was said in a pause or a hold.
+    silent_until: [u64; CHANNELS],
     spans: Vec<Span>,
     late_samples: u64,
 }
@@ -77,6 +79,7 @@ impl Timeline {
             anchors: [None; CHANNELS],
             paused_since: None,
             hold_since: None,
+            silent_until: [0; CHANNELS],
             spans: Vec::new(),
             late_samples: 0,
         }
@@ -138,7 +141,7 @@ impl Timeline {
             let position = position + n as u64;
             if position < self.flushed {
                 self.late_samples += 1;
-            } else if position < self.flushed + WINDOW as u64 {
+            } else if position >= self.silent_until[channel] && position < self.flushed + WINDOW as u64 {
                 self.window[position as usize % WINDOW][channel] = *sample;
             }
         }
@@ -187,7 +190,9 @@ impl Timeline {
     /// Audio again.
     pub fn resume(&mut self, at: Timestamp) {
         if let Some(since) = self.paused_since.take() {
-            self.span(SpanKind::Paused, since, self.position(at));
+            let position = self.position(at);
+            self.silent_until = [position; CHANNELS];
+            self.span(SpanKind::Paused, since, position);
         }
     }
 
@@ -211,7 +216,9 @@ impl Timeline {
     /// The hold ends.
     pub fn hold_ended(&mut self, at: Timestamp) {
         if let Some(since) = self.hold_since.take() {
-            self.span(SpanKind::Hold, since, self.position(at));
+            let position = self.position(at);
+            self.silent_until[AGENT] = self.silent_until[AGENT].max(position);
+            self.span(SpanKind::Hold, since, position);
         }
     }
 
@@ -300,15 +307,15 @@ mod tests {
                 assert_eq!(line.open_spans().collect::<Vec<_>>(), [(SpanKind::Hold, 395)]);
             }
             if n == 30 {
-                line.hold_ended(at(600));
+                line.hold_ended(at(605));
             }
             line.push(0, at(n * 20), 1, n as u32 * 160, &[9; 160]);
             line.push(1, at(n * 20), 2, n as u32 * 160, &[7; 160]);
         }
         let (all, spans) = collect(&mut line, 1_000);
-        assert!(all[3_160..4_800].iter().all(|m| *m == [9, 0]), "the caller is heard, the agent is not");
-        assert!(all[..3_160].iter().chain(&all[4_800..]).all(|m| *m == [9, 7]));
-        assert_eq!(spans, [Span { kind: SpanKind::Hold, start_ms: 395, end_ms: 600 }]);
+        assert!(all[3_160..4_840].iter().all(|m| *m == [9, 0]), "the caller is heard, the agent is not");
+        assert!(all[..3_160].iter().chain(&all[4_840..]).all(|m| *m == [9, 7]));
+        assert_eq!(spans, [Span { kind: SpanKind::Hold, start_ms: 395, end_ms: 605 }]);
     }
 
     #[test]

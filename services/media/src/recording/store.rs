@@ -4,9 +4,12 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{Error, ObjectStore, ObjectStoreExt, WriteMultipart};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
@@ -15,31 +18,51 @@ use crate::config::StoreConfig;
 /// Parts of an upload; S3 wants at least 5 MiB.
 const PART_BYTES: usize = 8 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
-/// Tries, with pauses that double from the first.
-const TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// What is read whole: manifests.
+const MAX_READ_BYTES: u64 = 1024 * 1024;
+/// An object that is written and removed to see whether that may be done.
+const PROBE: &str = ".trunkline-probe";
 
 /// What was stored.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stored {
-    pub(super) bytes: u64,
-    pub(super) sha256: [u8; 32],
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: [u8; 32],
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     store: Arc<dyn ObjectStore>,
     prefix: String,
+    /// Bucket or folder, for messages.
+    name: String,
+}
+
+/// An object that is being written.
+pub(super) struct Writing {
+    upload: WriteMultipart,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Writing {
+    pub(super) async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.upload.wait_for_capacity(2).await?;
+        self.upload.write(bytes);
+        Ok(())
+    }
 }
 
 impl Store {
     pub(super) fn open(config: &StoreConfig) -> Result<Self, String> {
         match config {
             StoreConfig::Folder { path } => {
-                let trouble = |e: &dyn std::fmt::Display| format!("folder {}: {e}", path.display());
-                std::fs::create_dir_all(path).map_err(|e| trouble(&e))?;
-                let store = LocalFileSystem::new_with_prefix(path).map_err(|e| trouble(&e))?.with_fsync(true);
-                Ok(Self { store: Arc::new(store), prefix: String::new() })
+                let name = format!("folder {}", path.display());
+                std::fs::create_dir_all(path).map_err(|e| format!("{name}: {e}"))?;
+                let store = LocalFileSystem::new_with_prefix(path).map_err(|e| format!("{name}: {e}"))?;
+                Ok(Self { store: Arc::new(store.with_fsync(true)), prefix: String::new(), name })
             }
             StoreConfig::S3 { .. } => s3(config),
         }
@@ -54,47 +77,136 @@ impl Store {
         }
     }
 
-    /// Copies a file to `key`, with retries; a text for people when it does not work.
-    pub(super) async fn put(&self, file: &FilePath, key: &str) -> Result<Stored, String> {
-        let key = if self.prefix.is_empty() {
-            Path::from(key)
-        } else {
-            Path::from(format!("{}/{key}", self.prefix))
-        };
-        let mut pause = FIRST_PAUSE;
-        let mut tries = 1;
-        loop {
-            match self.attempt(file, &key).await {
-                Ok(stored) => return Ok(stored),
-                Err(problem) if tries >= TRIES => {
-                    return Err(format!("not stored after {TRIES} tries: {problem}"));
-                }
-                Err(problem) => tracing::warn!(%key, problem, "recording is not stored yet"),
+    fn path(&self, key: &str) -> Path {
+        if self.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.prefix)) }
+    }
+
+    fn key(&self, path: &Path) -> String {
+        let whole = path.as_ref();
+        let own = whole.strip_prefix(&self.prefix).unwrap_or(whole);
+        own.trim_start_matches('/').to_owned()
+    }
+
+    /// A text for people: where, what, and what to do about it.
+    fn explain(&self, error: &Error) -> String {
+        let name = &self.name;
+        let remedy = match error {
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+                "access is refused: check access_key_id and secret_access_key, and that they may put, get, list and delete"
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-            tries += 1;
+            Error::NotFound { .. } => "it is not there: check bucket, region and endpoint",
+            _ => "the store does not do it",
+        };
+        format!("{name}: {remedy} ({error})")
+    }
+
+    pub(super) async fn begin(&self, key: &str) -> Result<Writing, String> {
+        let upload = self.store.put_multipart(&self.path(key)).await.map_err(|e| self.explain(&e))?;
+        let upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+        Ok(Writing { upload, hash: Sha256::new(), bytes: 0 })
+    }
+
+    /// Makes the object appear, whole; or nothing of it when `written` failed.
+    pub(super) async fn end(&self, writing: Writing, written: Result<(), String>) -> Result<Stored, String> {
+        if let Err(problem) = written {
+            // Best effort: S3 charges for what is left of an upload.
+            let _ = writing.upload.abort().await;
+            return Err(problem);
+        }
+        writing.upload.finish().await.map_err(|e| self.explain(&e))?;
+        Ok(Stored { bytes: writing.bytes, sha256: writing.hash.finalize().into() })
+    }
+
+    /// Copies a file to `key`.
+    pub(super) async fn put_file(&self, file: &FilePath, key: &str) -> Result<Stored, String> {
+        let mut file = tokio::fs::File::open(file).await.map_err(|e| format!("{}: {e}", file.display()))?;
+        let mut writing = self.begin(key).await?;
+        let mut buffer = vec![0; READ_BYTES];
+        let written = loop {
+            match file.read(&mut buffer).await {
+                Ok(0) => break Ok(()),
+                Ok(read) => {
+                    if let Err(error) = writing.push(&buffer[..read]).await {
+                        break Err(self.explain(&error));
+                    }
+                }
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        self.end(writing, written).await
+    }
+
+    pub(super) async fn put_bytes(&self, key: &str, bytes: Bytes) -> Result<(), String> {
+        self.store.put(&self.path(key), bytes.into()).await.map(drop).map_err(|e| self.explain(&e))
+    }
+
+    /// Appends an object to another that is being written; gives its length.
+    pub(super) async fn copy(&self, key: &str, to: &mut Writing) -> Result<u64, String> {
+        let explain = |e: Error| self.explain(&e);
+        let mut stream = self.store.get(&self.path(key)).await.map_err(explain)?.into_stream();
+        let mut length = 0;
+        while let Some(bytes) = stream.try_next().await.map_err(explain)? {
+            length += bytes.len() as u64;
+            to.push(&bytes).await.map_err(explain)?;
+        }
+        Ok(length)
+    }
+
+    /// A small object; `None`: it is not there.
+    pub(super) async fn read(&self, key: &str) -> Result<Option<Bytes>, String> {
+        match self.store.get(&self.path(key)).await {
+            Ok(found) if found.meta.size > MAX_READ_BYTES => {
+                Err(format!("{key} has {} bytes: at most {MAX_READ_BYTES} are read", found.meta.size))
+            }
+            Ok(found) => found.bytes().await.map(Some).map_err(|e| self.explain(&e)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.explain(&error)),
         }
     }
 
-    async fn attempt(&self, file: &FilePath, key: &Path) -> Result<Stored, String> {
-        let mut file = tokio::fs::File::open(file).await.map_err(|e| e.to_string())?;
-        let upload = self.store.put_multipart(key).await.map_err(|e| e.to_string())?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let (mut hash, mut bytes) = (Sha256::new(), 0);
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            let read = file.read(&mut buffer).await.map_err(|e| e.to_string())?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&buffer[..read]);
-            bytes += read as u64;
-            upload.wait_for_capacity(2).await.map_err(|e| e.to_string())?;
-            upload.write(&buffer[..read]);
+    /// What an object is, read from its beginning to its end; `None`: it is not there.
+    pub(super) async fn digest(&self, key: &str) -> Result<Option<Stored>, String> {
+        match self.store.head(&self.path(key)).await {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.explain(&error)),
+            Ok(_) => {}
         }
-        upload.finish().await.map_err(|e| e.to_string())?;
-        Ok(Stored { bytes, sha256: hash.finalize().into() })
+        let explain = |e: Error| self.explain(&e);
+        let mut stream = self.store.get(&self.path(key)).await.map_err(explain)?.into_stream();
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        while let Some(piece) = stream.try_next().await.map_err(explain)? {
+            hash.update(&piece);
+            bytes += piece.len() as u64;
+        }
+        Ok(Some(Stored { bytes, sha256: hash.finalize().into() }))
+    }
+
+    /// Keys and lengths under a prefix, at most `most`.
+    pub(super) async fn list(&self, prefix: &str, most: usize) -> Result<Vec<(String, u64)>, String> {
+        let path = self.path(prefix);
+        let found = self.store.list(Some(&path)).take(most);
+        let found: Vec<_> = found.try_collect().await.map_err(|e: Error| self.explain(&e))?;
+        Ok(found.iter().map(|meta| (self.key(&meta.location), meta.size)).collect())
+    }
+
+    /// Removes objects; those that are not there are no error.
+    pub(super) async fn remove(&self, keys: Vec<String>) -> Result<(), String> {
+        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key))).collect();
+        let mut removed = self.store.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(outcome) = removed.next().await {
+            match outcome {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.explain(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether recordings can be stored: writes a small object and removes it.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        self.put_bytes(PROBE, Bytes::from_static(b"written and removed to see whether that may be done"))
+            .await?;
+        self.remove(vec![PROBE.to_owned()]).await
     }
 }
 
@@ -106,27 +218,45 @@ impl StoreConfig {
     pub fn open(&self) -> Result<Arc<dyn ObjectStore>, String> {
         Store::open(self).map(Store::reader)
     }
+
+    /// Whether recordings can be stored there: writes a small object and removes it.
+    ///
+    /// # Errors
+    /// A text for people that names the folder or bucket, the reason and the remedy.
+    pub async fn check(&self) -> Result<(), String> {
+        Store::open(self)?.probe().await
+    }
 }
 
 #[cfg(feature = "s3")]
 fn s3(config: &StoreConfig) -> Result<Store, String> {
+    use object_store::{ClientOptions, RetryConfig};
     let StoreConfig::S3 { bucket, prefix, region, endpoint, access_key_id, secret_access_key, allow_http } =
         config
     else {
         return Err("not S3".into());
     };
+    // Whoever puts something tries again; trouble has to be known within seconds.
+    let client = ClientOptions::new()
+        .with_allow_http(*allow_http)
+        .with_connect_timeout(Duration::from_secs(3))
+        .with_timeout(Duration::from_secs(60));
+    let retry =
+        RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() };
     let mut builder = object_store::aws::AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
-        .with_allow_http(*allow_http);
+        .with_client_options(client)
+        .with_retry(retry);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
     if let (Some(id), Some(secret)) = (access_key_id, secret_access_key) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
     }
-    let store = builder.build().map_err(|e| format!("S3 bucket {bucket}: {e}"))?;
-    Ok(Store { store: Arc::new(store), prefix: prefix.trim_matches('/').to_owned() })
+    let name = format!("S3 bucket {bucket}");
+    let store = builder.build().map_err(|e| format!("{name}: {e}"))?;
+    Ok(Store { store: Arc::new(store), prefix: prefix.trim_matches('/').to_owned(), name })
 }
 
 #[cfg(not(feature = "s3"))]

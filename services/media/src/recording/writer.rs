@@ -1,42 +1,50 @@
 //! The one thread that writes recordings. It turns every 100 ms; a file is at most about 1.5 s behind the talk (400 ms
-//! held back for packets that come late, a second in the buffer).
+//! held back for packets that come late, a segment of a second in the buffer), and its copy in the store as much as a small
+//! object takes to be put.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use trunkline_media_core::timeline::Timeline;
-use trunkline_media_core::{FRAME_SAMPLES, SAMPLE_RATE_HZ, wav};
+use trunkline_media_core::FRAME_SAMPLES;
+use trunkline_media_core::timeline::{Span, SpanKind, Timeline};
+use trunkline_media_core::wav::STEREO_FRAME_BYTES;
 use trunkline_types::Timestamp;
 
+use super::replica::Replica;
+use super::spool::{Flushed, SpoolFile};
 use super::{Context, Meta};
+use crate::metrics::Stage;
 use crate::tap::{Item, TapReader};
 
 const TURN: Duration = Duration::from_millis(100);
+/// When nothing is copied to the store.
 const FLUSH: Duration = Duration::from_secs(1);
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Free space is looked at this often.
+const SPACE: Duration = Duration::from_secs(5);
 
 /// One recording being written.
 struct Open {
     meta: Meta,
     reader: TapReader,
     timeline: Timeline,
-    file: BufWriter<File>,
+    file: SpoolFile,
+    copy: Option<Replica>,
     flushed_at: Timestamp,
-    trouble: Option<std::io::Error>,
+    /// Marks that are not beside the audio yet.
+    unsaved: bool,
 }
 
 pub(super) struct Writer {
     context: Arc<Context>,
     queue: Receiver<(Meta, TapReader)>,
     open: Vec<Open>,
+    looked_at: Timestamp,
 }
 
 impl Writer {
     pub(super) fn new(context: Arc<Context>, queue: Receiver<(Meta, TapReader)>) -> Self {
-        Self { context, queue, open: Vec::new() }
+        Self { context, queue, open: Vec::new(), looked_at: Timestamp::ZERO }
     }
 
     /// Until nobody can begin a recording any more and the last one is written.
@@ -63,45 +71,41 @@ impl Writer {
     }
 
     fn begin(&mut self, meta: Meta, reader: TapReader) {
-        match create(&self.context, &meta) {
-            Ok(file) => {
-                let timeline = Timeline::new(meta.started_at());
-                let flushed_at = meta.started_at();
-                self.open.push(Open { meta, reader, timeline, file, flushed_at, trouble: None });
-            }
-            Err(error) => {
-                self.context.metrics.recordings_open.dec();
-                self.context.failed(&meta, &format!("the file cannot be made: {error}"), String::new());
-            }
-        }
+        let copy = self.context.segment.map(|_| Replica::start(&self.context, &meta));
+        self.open.push(Open {
+            timeline: Timeline::new(meta.started_at()),
+            file: SpoolFile::new(meta.audio(&self.context.spool)),
+            flushed_at: Timestamp::ZERO,
+            unsaved: true,
+            copy,
+            meta,
+            reader,
+        });
     }
 
     fn turn(&mut self) {
         let now = self.context.clock.timestamp();
         let context = &self.context;
-        self.open.retain_mut(|recording| {
-            let end = recording.turn(now, context);
-            let Some(outcome) = end else { return true };
-            match outcome {
-                Ok(()) => context.upload(recording.meta.clone(), false),
-                Err(error) => {
-                    let kept = recording.meta.audio(&context.spool);
-                    let kept = kept.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                    context.failed(&recording.meta, &format!("the file cannot be written: {error}"), kept);
-                }
+        let mut ended = Vec::new();
+        let mut n = 0;
+        while n < self.open.len() {
+            match self.open[n].turn(now, context) {
+                Some(outcome) => ended.push((self.open.swap_remove(n), outcome)),
+                None => n += 1,
             }
+        }
+        for (recording, outcome) in ended {
+            recording.settle(outcome, context);
             context.metrics.recordings_open.dec();
-            false
-        });
+        }
+        if now.since(self.looked_at) >= SPACE {
+            self.looked_at = now;
+            if let Ok(space) = rustix::fs::statvfs(&context.spool) {
+                let free = space.f_bavail.saturating_mul(space.f_frsize);
+                context.metrics.spool_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+            }
+        }
     }
-}
-
-fn create(context: &Context, meta: &Meta) -> std::io::Result<BufWriter<File>> {
-    meta.save(&context.spool)?;
-    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(meta.audio(&context.spool))?);
-    file.write_all(&wav::header(2, SAMPLE_RATE_HZ, 0))?;
-    file.flush()?;
-    Ok(file)
 }
 
 impl Open {
@@ -113,12 +117,12 @@ impl Open {
         if let Some(end) = self.reader.end(now) {
             return Some(self.finish(end, context));
         }
-        self.timeline.drain(now, write(&mut self.file, &mut self.trouble));
-        if now.since(self.flushed_at) >= FLUSH {
+        self.timeline.drain(now, |run| self.file.push(run));
+        if now.since(self.flushed_at) >= context.segment.unwrap_or(FLUSH) {
             self.flushed_at = now;
-            self.keep(|file| file.flush());
+            self.flush(context);
         }
-        self.trouble.take().map(Err)
+        None
     }
 
     fn take(&mut self, item: Item, context: &Context) {
@@ -128,7 +132,10 @@ impl Open {
                 let bytes = packet.bytes();
                 packet.codec.decode_into(bytes, &mut samples);
                 // Room for it: a writer that was held up has a ring full of what is older than the window.
-                self.timeline.drain(packet.at, write(&mut self.file, &mut self.trouble));
+                self.timeline.drain(packet.at, |run| self.file.push(run));
+                if self.file.is_full() {
+                    self.flush(context);
+                }
                 let channel = usize::from(packet.channel);
                 self.timeline.push(
                     channel,
@@ -145,51 +152,83 @@ impl Open {
             Item::Pause { at, begins: false } => self.timeline.resume(at),
         }
         if !matches!(item, Item::Audio(_)) {
-            // Marks survive a crash: what is complete is put beside the audio.
-            self.meta.set_spans(self.timeline.spans());
-            let saved = self.meta.save(&context.spool);
-            self.keep(|_| saved);
+            self.marked(context);
         }
+    }
+
+    /// Marks survive a crash: they are put beside the audio, here and in the store.
+    fn marked(&mut self, context: &Context) {
+        self.meta.mark(&self.timeline);
+        if let Some(copy) = &self.copy {
+            copy.marked(&self.meta);
+        }
+        self.unsaved = self.meta.save(&context.spool).is_err();
+    }
+
+    fn flush(&mut self, context: &Context) {
+        if self.unsaved {
+            self.unsaved = self.meta.save(&context.spool).is_err();
+        }
+        let failing = || context.metrics.failing(Stage::Spool);
+        match self.file.flush() {
+            Flushed::Written | Flushed::StillTrouble => {}
+            Flushed::Trouble(error) => {
+                failing().inc();
+                let problem = format!("the spool cannot be written: {error}; what is missing will be a gap");
+                context.trouble(&self.meta, &problem, false);
+            }
+            Flushed::Over { from, to } => {
+                failing().dec();
+                self.timeline.gap(self.at(from), self.at(to));
+                self.marked(context);
+                context.trouble(&self.meta, "the spool can be written again", true);
+            }
+        }
+        if let Some(copy) = &self.copy {
+            copy.written(self.file.written());
+        }
+    }
+
+    /// When a byte of audio was said.
+    fn at(&self, byte: u64) -> Timestamp {
+        let start = self.meta.started_at();
+        start + Duration::from_micros(byte / STEREO_FRAME_BYTES * 125)
     }
 
     fn finish(&mut self, end: Timestamp, context: &Context) -> std::io::Result<()> {
-        let spans = self.timeline.finish(end, write(&mut self.file, &mut self.trouble));
-        if let Some(error) = self.trouble.take() {
-            return Err(error);
+        let was_in_trouble = self.file.in_trouble();
+        let timeline = &mut self.timeline;
+        let file = &mut self.file;
+        timeline.drain(end, |run| file.push(run));
+        let mut spans = timeline.finish(end, |run| file.push(run));
+        if was_in_trouble {
+            context.metrics.failing(Stage::Spool).dec();
         }
-        self.file.flush()?;
-        let data = self.timeline.flushed() * wav::STEREO_FRAME_BYTES;
-        let file = self.file.get_mut();
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&wav::header(2, SAMPLE_RATE_HZ, data))?;
-        file.sync_all()?;
+        let (_, missing) = self.file.finish()?;
+        if let Some((from, to)) = missing {
+            let ms = |byte: u64| byte / STEREO_FRAME_BYTES / 8;
+            spans.push(Span { kind: SpanKind::Gap, start_ms: ms(from), end_ms: ms(to) });
+            spans.sort_by_key(|s| (s.start_ms, s.end_ms));
+        }
         self.meta.set_spans(&spans);
-        self.meta.save(&context.spool)
-    }
-
-    fn keep(&mut self, act: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) {
-        if let Err(error) = act(&mut self.file) {
-            self.trouble.get_or_insert(error);
+        if let Err(error) = self.meta.save(&context.spool) {
+            tracing::warn!(recording_id = %self.meta.recording, %error, "a crash now would lose the marks of a recording");
         }
+        Ok(())
     }
-}
 
-/// Writes runs of the time line; the first error is kept and ends the writing.
-fn write<'a>(
-    file: &'a mut BufWriter<File>,
-    trouble: &'a mut Option<std::io::Error>,
-) -> impl FnMut(&[[i16; 2]]) + 'a {
-    move |run| {
-        for piece in run.chunks(256) {
-            let mut bytes = [0u8; 1_024];
-            for (out, moment) in bytes.chunks_exact_mut(4).zip(piece) {
-                let ([a, b], [c, d]) = (moment[0].to_le_bytes(), moment[1].to_le_bytes());
-                out.copy_from_slice(&[a, b, c, d]);
-            }
-            if trouble.is_none()
-                && let Err(error) = file.write_all(&bytes[..piece.len() * 4])
-            {
-                *trouble = Some(error);
+    fn settle(self, outcome: std::io::Result<()>, context: &Arc<Context>) {
+        match outcome {
+            Ok(()) => context.upload(self.meta, self.copy),
+            Err(error) => {
+                let kept = self.meta.audio(&context.spool);
+                let kept = kept.is_file().then(|| kept.file_name().map(|n| n.to_string_lossy().into_owned()));
+                let problem = format!("the file cannot be written: {error}");
+                context.failed(&self.meta, &problem, kept.flatten().unwrap_or_default());
+                context.busy.lock().remove(&self.meta.recording);
+                if let Some(copy) = self.copy {
+                    context.runtime.spawn(copy.end());
+                }
             }
         }
     }

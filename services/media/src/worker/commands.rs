@@ -20,11 +20,10 @@ impl Worker {
     pub(super) fn execute(&mut self, order: Order) {
         let call_id = order.call.to_string();
         let answer = |done: Done| reply(&call_id, order.command_id, done);
-        let highest =
-            self.shared.epochs.get(usize::from(order.shard.index())).map_or(0, |e| e.load(Ordering::Acquire));
-        if order.epoch < highest {
-            let text = format!("epoch {} of shard {}: {highest} was seen here", order.epoch, order.shard);
-            let _ = order.reply.send(answer(Err(Failure::new(Kind::StaleEpoch, text))));
+        // Since it was admitted another owner may have spoken, whose command came first.
+        if let Err(stale) = self.shared.owners.check(order.shard, order.epoch) {
+            self.shared.metrics.epochs_refused.inc();
+            let _ = order.reply.send(answer(Err(stale.into())));
             return;
         }
         let known = self.sessions.get(&order.call).and_then(|s| s.replies.get(order.command_id));
@@ -76,6 +75,10 @@ impl Worker {
                 let text = "there is no session of this call here: create an endpoint first";
                 return Err(Err(Failure::new(Kind::UnknownSession, text)));
             }
+        }
+        if self.shared.draining.load(Ordering::Relaxed) {
+            let text = "this node drains: place the call elsewhere";
+            return Err(Err(Failure::new(Kind::ShuttingDown, text)));
         }
         let most = self.shared.config.max_sessions;
         let counted = self
@@ -188,10 +191,18 @@ impl Worker {
         }
     }
 
-    /// Sessions that nobody commands and in which nobody speaks.
+    /// Asks after sessions that nobody commands, and ends those in which nobody speaks either.
     pub(super) fn end_orphans(&mut self) {
         let limit = std::time::Duration::from_millis(self.shared.config.orphan_timeout_ms);
         let now = self.now.at;
+        for session in self.sessions.values_mut().filter(|s| now.since(s.commanded_at) > limit / 2) {
+            // The question is repeated by itself for minutes, and then asked anew.
+            if session.asked_at.is_none_or(|at| at < session.commanded_at || now.since(at) > 2 * limit) {
+                session.asked_at = Some(now);
+                let question = Event::SessionUnattended(pb::SessionUnattended {});
+                self.shared.sink.emit(session.owner, question);
+            }
+        }
         let endpoints = &self.endpoints;
         let silent = |key: &Key| endpoints.get(*key).is_none_or(|e| now.since(e.heard_at) > limit);
         let orphaned =

@@ -20,7 +20,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use trunkline_media_core::clip::Library;
 use trunkline_media_core::program::MAX_FRAME_SAMPLES;
 use trunkline_media_core::rtp::HEADER_BYTES;
 use trunkline_proto::media::v1 as pb;
-use trunkline_types::{CallId, ShardId, Timestamp};
+use trunkline_types::{CallId, Epoch, ShardId, Timestamp};
 
 use self::endpoint::Endpoint;
 use self::poll::{Batch, Poll, Ready};
@@ -42,6 +42,7 @@ use crate::config::Config;
 use crate::events::Sink;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::owners::Owners;
 use crate::recording::Recorder;
 use crate::slab::{Key, Slab};
 use crate::tap::Tap;
@@ -64,9 +65,10 @@ pub(crate) struct Shared {
     pub(crate) sink: Sink,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) library: Library,
-    /// Highest epoch seen, by shard.
-    pub(crate) epochs: Box<[AtomicU64]>,
+    pub(crate) owners: Arc<Owners>,
     pub(crate) sessions: AtomicUsize,
+    /// No new sessions.
+    pub(crate) draining: AtomicBool,
     pub(crate) recorder: Recorder,
     pub(crate) transcriber: Transcriber,
 }
@@ -76,7 +78,7 @@ pub(crate) struct Shared {
 pub(crate) struct Order {
     pub(crate) call: CallId,
     pub(crate) shard: ShardId,
-    pub(crate) epoch: u64,
+    pub(crate) epoch: Epoch,
     pub(crate) command_id: u64,
     pub(crate) command: pb::media_command::Command,
     /// A browser's connection, made before on another thread.
@@ -88,7 +90,12 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) enum Control {
     Order(Box<Order>),
-    List { shard: ShardId, reply: oneshot::Sender<Vec<pb::SessionInfo>> },
+    List {
+        shard: ShardId,
+        reply: oneshot::Sender<Vec<pb::SessionInfo>>,
+    },
+    /// The call cares for its session.
+    Attend(CallId),
     Shutdown,
 }
 
@@ -99,7 +106,7 @@ pub(crate) struct WorkerHandle {
     waker: Arc<OwnedFd>,
     /// What its ICE candidate names.
     pub(crate) candidate: SocketAddr,
-    pub(crate) thread: Option<std::thread::JoinHandle<()>>,
+    thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl WorkerHandle {
@@ -110,6 +117,12 @@ impl WorkerHandle {
         sent.map_err(|e| match e {
             TrySendError::Full(control) | TrySendError::Disconnected(control) => control,
         })
+    }
+
+    /// Ends its sessions and then the thread, which is given back once.
+    pub(crate) fn stop(&self) -> Option<std::thread::JoinHandle<()>> {
+        let _ = self.send(Control::Shutdown);
+        self.thread.lock().take()
     }
 }
 
@@ -183,7 +196,7 @@ pub(crate) fn start(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandl
         shared,
     };
     let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
-    Ok(WorkerHandle { commands: sender, waker, candidate, thread: Some(thread) })
+    Ok(WorkerHandle { commands: sender, waker, candidate, thread: parking_lot::Mutex::new(Some(thread)) })
 }
 
 impl Worker {
@@ -225,6 +238,11 @@ impl Worker {
                 Control::List { shard, reply } => {
                     let list = self.list(shard);
                     let _ = reply.send(list);
+                }
+                Control::Attend(call) => {
+                    if let Some(session) = self.sessions.get_mut(&call) {
+                        session.commanded_at = self.now.at;
+                    }
                 }
                 Control::Shutdown => self.stopping = true,
             }

@@ -46,6 +46,8 @@ pub(super) struct Session {
     pub(super) replies: Replies,
     pub(super) last_command: u64,
     pub(super) commanded_at: Timestamp,
+    /// When the call was asked whether it still wants the session.
+    pub(super) asked_at: Option<Timestamp>,
     /// Id and tap.
     pub(super) recording: Option<(String, Key)>,
     pub(super) transcription: Option<(String, Option<Key>)>,
@@ -60,6 +62,7 @@ impl Session {
             replies: Replies::default(),
             last_command: 0,
             commanded_at: now,
+            asked_at: None,
             recording: None,
             transcription: None,
             recording_started: None,

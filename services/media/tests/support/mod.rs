@@ -31,9 +31,13 @@ pub struct Bench {
     pub node: MediaNode,
     pub registry: Registry,
     pub call: CallId,
+    /// Of the owner who commands.
+    pub epoch: u64,
     events: mpsc::Receiver<pb::MediaEvent>,
     seen: Vec<pb::MediaEvent>,
     next: AtomicU64,
+    /// Takes events as calls do; off: the owner is away.
+    pub acknowledges: bool,
     pub folder: tempfile::TempDir,
 }
 
@@ -50,6 +54,7 @@ pub fn config(folder: &tempfile::TempDir) -> Config {
         recording: RecordingConfig {
             spool: folder.path().join("spool"),
             store: StoreConfig::Folder { path: folder.path().join("recordings") },
+            ..RecordingConfig::default()
         },
         ..Config::default()
     }
@@ -68,7 +73,17 @@ impl Bench {
         let node = MediaNode::start(config, &mut registry, sender).unwrap();
         let call =
             CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_795_000_000_000), rand::random());
-        Self { node, registry, call, events, seen: Vec::new(), next: AtomicU64::new(1), folder }
+        Self {
+            node,
+            registry,
+            call,
+            epoch: 1,
+            events,
+            seen: Vec::new(),
+            next: AtomicU64::new(1),
+            acknowledges: true,
+            folder,
+        }
     }
 
     pub fn message(&self, command_id: u64, epoch: u64, command: Command) -> pb::MediaCommand {
@@ -84,7 +99,7 @@ impl Bench {
 
     pub async fn reply(&self, command: Command) -> pb::MediaReply {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.node.command(self.message(id, 1, command)).await
+        self.node.command(self.message(id, self.epoch, command)).await
     }
 
     pub async fn ok(&self, command: Command) -> pb::MediaOk {
@@ -112,10 +127,51 @@ impl Bench {
             let Ok(Some(event)) = timeout(left, self.events.recv()).await else {
                 panic!("no {what}; seen: {:#?}", self.seen);
             };
+            self.acknowledge(&event).await;
             if let Some(found) = event.event.as_ref().and_then(&mut fits) {
                 return found;
             }
             self.seen.push(event);
+        }
+    }
+
+    /// The next event that fits, whole, and whether or not it came before. Not acknowledged.
+    pub async fn told(
+        &mut self,
+        what: &str,
+        mut fits: impl FnMut(&pb::MediaEvent) -> bool,
+    ) -> pb::MediaEvent {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(Some(event)) = timeout(left, self.events.recv()).await else {
+                panic!("no {what}; seen: {:#?}", self.seen);
+            };
+            if fits(&event) {
+                return event;
+            }
+            self.seen.push(event);
+        }
+    }
+
+    /// The value of a metric, named without the room's prefix, with its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("trunkline_media_")?.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+    }
+
+    /// As a call does after its commit.
+    pub async fn acknowledge(&self, event: &pb::MediaEvent) {
+        if self.acknowledges && event.acknowledge {
+            let command =
+                Command::AcknowledgeEvents(pb::AcknowledgeEvents { event_ids: vec![event.event_id] });
+            let call_id = event.call_id.clone();
+            let epoch = self.epoch;
+            self.node.command(pb::MediaCommand { call_id, ..self.message(0, epoch, command) }).await;
         }
     }
 
