@@ -135,6 +135,14 @@ impl Bus {
         }
     }
 
+    /// Has `told` called when a link to a node is lost or cannot be made: the node may be dead. It must not block. The first
+    /// one stays; it does nothing before [`Bus::join`].
+    pub fn on_link_lost(&self, told: impl Fn(&NodeId) + Send + Sync + 'static) {
+        if let Some(remote) = self.inner.remote.get() {
+            remote.on_lost(Box::new(told));
+        }
+    }
+
     /// The gRPC service at which other nodes' links arrive; `None` before [`Bus::join`].
     pub fn link_service(&self) -> Option<LinkServer<impl Link>> {
         let remote = Arc::clone(self.inner.remote.get()?);

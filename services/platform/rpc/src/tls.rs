@@ -45,6 +45,12 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
+impl From<trunkline_cluster::TlsFiles> for TlsConfig {
+    fn from(files: trunkline_cluster::TlsFiles) -> Self {
+        Self { ca: files.ca, cert: files.cert, key: files.key }
+    }
+}
+
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -25,6 +25,8 @@ pub(crate) struct Drive {
     pub(crate) stop: watch::Receiver<bool>,
     /// Told of what the peer does not own.
     pub(crate) moved: Box<dyn Fn(Vec<Moved>) + Send + Sync>,
+    /// Told that the peer was lost, or not reached.
+    pub(crate) lost: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Connects when there is something to send, again when the connection is lost, until the link is retired.
@@ -48,6 +50,7 @@ pub(crate) async fn drive(link: Arc<Link>, mut drive: Drive) {
             Ended::Lost { answered, why } => {
                 failures = if answered { 1 } else { failures.saturating_add(1) };
                 tracing::debug!(peer = %link.peer, lane = link.lane.as_str(), failures, why, "link lost");
+                (drive.lost)();
                 tokio::select! {
                     () = tokio::time::sleep(pause(&link, failures)) => {}
                     _ = drive.stop.wait_for(|stop| *stop) => return,

@@ -80,8 +80,11 @@ pub(crate) struct Remote {
     /// The revision of the map up to which what waited was sent on.
     routed: AtomicU64,
     stop: watch::Sender<bool>,
+    lost: Arc<OnceLock<OnLost>>,
     runtime: tokio::runtime::Handle,
 }
+
+type OnLost = Box<dyn Fn(&NodeId) + Send + Sync>;
 
 impl Remote {
     pub(crate) fn new(
@@ -108,6 +111,7 @@ impl Remote {
             // The router's first look settles it.
             routed: AtomicU64::new(u64::MAX),
             stop: watch::Sender::new(false),
+            lost: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
             metrics,
         }
@@ -248,7 +252,14 @@ impl Remote {
             };
             let (tls, metrics) = (self.tls.clone(), self.metrics.clone());
             let (placement, stop) = (Arc::clone(&self.placement), self.stop.subscribe());
-            let needs = Drive { placement, tls, metrics, stop, moved: Box::new(moved) };
+            let (told, id) = (Arc::clone(&self.lost), peer.identity.id.clone());
+            let lost = move || {
+                if let Some(told) = told.get() {
+                    told(&id);
+                }
+            };
+            let (moved, lost) = (Box::new(moved), Box::new(lost));
+            let needs = Drive { placement, tls, metrics, stop, moved, lost };
             self.runtime.spawn(drive(Arc::clone(&link), needs));
             link
         })
@@ -262,6 +273,10 @@ impl Remote {
     /// Has the router look again.
     pub(crate) fn poke(&self) {
         self.wake.notify_one();
+    }
+
+    pub(crate) fn on_lost(&self, told: OnLost) {
+        let _ = self.lost.set(told);
     }
 
     pub(crate) fn stopped(&self) -> watch::Receiver<bool> {

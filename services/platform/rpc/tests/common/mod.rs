@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -63,6 +63,8 @@ pub fn message(to: &EntityAddress, n: u64) -> Envelope {
     Envelope { to: Some(entity(to)), effect, ..Envelope::default() }
 }
 
+static REVISIONS: AtomicU64 = AtomicU64::new(2);
+
 /// The map as one node sees it.
 pub struct View {
     local: NodeIdentity,
@@ -112,16 +114,13 @@ impl View {
             None => _ = state.sealed.remove(&shard),
         }
         drop(state);
-        self.bump();
+        // Not a change of the map, but told.
+        self.revision.send_modify(|_| ());
     }
 
     fn bump(&self) {
-        self.revision.send_modify(|revision| revision.0 += 1);
-    }
-
-    /// The next change leads to this revision.
-    pub fn revise(&self, revision: u64) {
-        self.revision.send_replace(MapRevision(revision));
+        // Rises over all nodes: who has a higher one has learnt later.
+        self.revision.send_replace(MapRevision(REVISIONS.fetch_add(1, Ordering::Relaxed)));
     }
 }
 
@@ -228,6 +227,10 @@ impl Node {
         let address = server.local_addr().unwrap();
         let info = info(&identity, &address.to_string());
         Self { identity, bus, view, queues, media, address, info, registry: Mutex::new(registry), server }
+    }
+
+    pub fn server(&self) -> &NodeServer {
+        &self.server
     }
 
     /// As other nodes reach it: through a proxy, say.
