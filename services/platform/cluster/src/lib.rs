@@ -98,6 +98,11 @@ pub trait Placement: Send + Sync + 'static {
         self.held(shard).or_else(|| self.opening(shard))
     }
 
+    /// Whether this node takes no new calls any more: an operator drains it, or it is about to leave.
+    fn draining(&self) -> bool {
+        self.node(&self.local().id).is_some_and(|node| node.draining)
+    }
+
     /// Whether a new call may be placed in this shard: its owner is a member, active, and does not drain.
     fn placeable(&self, shard: ShardId) -> bool {
         self.owner(shard)

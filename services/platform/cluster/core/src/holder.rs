@@ -58,6 +58,8 @@ pub(crate) struct Holder {
     /// As the store has it; `None` = not known.
     published: Option<Holdings>,
     publish_at: Option<Duration>,
+    /// How long others publish before this node.
+    pub(crate) turn_to_publish: Duration,
     publishing: bool,
 }
 
@@ -102,6 +104,7 @@ impl Holder {
             waiting: BTreeSet::new(),
             published: None,
             publish_at: None,
+            turn_to_publish: Duration::ZERO,
             publishing: false,
         }
     }
@@ -230,7 +233,7 @@ impl Holder {
     }
 
     fn changed(&mut self, now: Duration) {
-        self.publish_at.get_or_insert(now + self.policy.publish);
+        self.publish_at.get_or_insert(now + self.policy.publish + self.turn_to_publish);
     }
 
     fn back_off(&mut self, shard: ShardId) -> Duration {

@@ -324,6 +324,7 @@ impl Machine {
         self.check_registration(now, effects);
         self.check_election(now);
         self.moves.look(now, &self.map);
+        self.holder.turn_to_publish = self.policy.spacing * self.moves.rank(&self.me.id);
         self.map.forget(now, &self.policy);
         let may = self.may(now);
         self.holder.look(may, &self.map, shards, effects);
@@ -360,10 +361,15 @@ impl Machine {
         }
     }
 
+    /// Registers again at once; when many lost their leases together, one after the other.
     fn lost(&mut self, now: Duration) {
         if matches!(self.registration, Registration::In { .. }) {
             self.record.registration += 1;
-            self.registration = Registration::Due(now);
+            let listed = self.map.members.listed(now, &self.policy);
+            let mass = self.map.members.mass(&self.policy);
+            let before =
+                listed.iter().take_while(|node| mass && node.identity.id < self.me.id).count() as u32;
+            self.registration = Registration::Due(now + (self.policy.spacing * before).min(self.policy.ttl));
         }
     }
 

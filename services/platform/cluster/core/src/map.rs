@@ -161,16 +161,26 @@ impl Map {
         (held.turn == assignment.turn).then_some(held.epoch)
     }
 
-    /// The owner of a shard, if it is listed.
-    pub fn owner(&self, shard: ShardId, listed: &BTreeSet<NodeIdentity>) -> Option<Owner> {
-        let identity = self.assignment(shard).owner.as_ref().filter(|owner| listed.contains(*owner))?;
-        let epoch = self.published(shard);
-        Some(Owner {
-            node: identity.id.clone(),
-            incarnation: identity.incarnation,
-            epoch: epoch.unwrap_or_default(),
-            active: epoch.is_some(),
-        })
+    /// The owners of all shards, in order, among those that are listed.
+    pub fn listed_owners(&self, listed: &BTreeSet<NodeIdentity>) -> Vec<Option<Owner>> {
+        let found: BTreeMap<&NodeIdentity, Option<&Holdings>> = self
+            .owners
+            .keys()
+            .filter(|owner| listed.contains(*owner))
+            .map(|owner| (owner, self.held.get(owner)))
+            .collect();
+        let owner = |shard, assignment: &Assignment| {
+            let (identity, held) = found.get_key_value(assignment.owner.as_ref()?)?;
+            let held = held.and_then(|held| held.get(shard)).filter(|held| held.turn == assignment.turn);
+            Some(Owner {
+                node: identity.id.clone(),
+                incarnation: identity.incarnation,
+                epoch: held.map(|held| held.epoch).unwrap_or_default(),
+                active: held.is_some(),
+            })
+        };
+        let all = self.blocks.iter().flat_map(|(_, block)| &block.0);
+        ShardId::all().zip(all).map(|(shard, assignment)| owner(shard, assignment)).collect()
     }
 
     /// Whether a shard is assigned to this life of this node.

@@ -1,7 +1,7 @@
 //! The last changes of owners, for operators.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -73,6 +73,13 @@ impl Moves {
     /// Those under way, then the finished ones, newest first; at most `most`.
     pub fn newest(&self, most: usize) -> Vec<Move> {
         self.under_way.values().chain(self.done.iter().rev()).take(most).cloned().collect()
+    }
+
+    /// How many of the nodes that take or give shards now come before this one.
+    pub fn rank(&self, me: &NodeId) -> u32 {
+        let nodes: BTreeSet<&NodeId> =
+            self.under_way.values().flat_map(|moved| moved.from.iter().chain([&moved.to])).collect();
+        nodes.iter().filter(|node| **node < me).count() as u32
     }
 
     pub fn under_way(&self) -> usize {

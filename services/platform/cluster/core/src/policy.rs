@@ -17,6 +17,8 @@ pub struct Policy {
     pub release: Duration,
     /// What a node holds is published at most this often.
     pub publish: Duration,
+    /// Nodes that have something to publish at the same time do so one after the other, this far apart.
+    pub spacing: Duration,
     /// A step that failed is tried again after this, doubled up to 16 times as long.
     pub retry: Duration,
     /// Shards that may be on their way at once, to even out and for all draining nodes together; losses are not limited.
@@ -38,6 +40,7 @@ impl Policy {
             probe: Duration::from_millis(400),
             release: Duration::from_secs(1),
             publish: Duration::from_millis(50),
+            spacing: Duration::from_millis(20),
             retry: Duration::from_millis(200),
             moving: 256,
             moving_from: 64,

@@ -9,7 +9,10 @@ mod store;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -87,6 +90,8 @@ pub struct EtcdPlacement {
     engine: Arc<Engine>,
     runtime: tokio::runtime::Handle,
     tasks: Vec<JoinHandle<()>>,
+    /// This process is about to leave, whether the others know it yet or not.
+    draining: AtomicBool,
 }
 
 impl fmt::Debug for EtcdPlacement {
@@ -147,7 +152,12 @@ impl EtcdPlacement {
         let engine = Engine::new(machine, shared, link, inputs, journal, begun);
         let runner = tokio::spawn(Arc::clone(&engine).run(receiver));
         let runtime = tokio::runtime::Handle::current();
-        Ok(Arc::new(Self { engine, runtime, tasks: vec![follower, runner] }))
+        Ok(Arc::new(Self {
+            engine,
+            runtime,
+            tasks: vec![follower, runner],
+            draining: AtomicBool::new(false),
+        }))
     }
 
     /// Makes this node a member: from now on it gets shards, and `host` opens and closes them. Returns when it is registered.
@@ -217,6 +227,7 @@ impl EtcdPlacement {
 
     /// Takes no new calls any more and gives the shards away, for as long as this process lives.
     pub async fn drain(&self, drain: bool) {
+        self.draining.store(drain, Ordering::Release);
         self.engine.inputs.tell(Input::SetDraining(drain)).await;
     }
 
@@ -313,6 +324,11 @@ impl Placement for EtcdPlacement {
 
     fn nodes(&self) -> Arc<[Arc<NodeInfo>]> {
         self.engine.shared.snapshot().nodes.clone()
+    }
+
+    fn draining(&self) -> bool {
+        let known = || self.node(&self.engine.shared.me.id).is_some_and(|node| node.draining);
+        self.draining.load(Ordering::Acquire) || known()
     }
 
     fn placeable(&self, shard: ShardId) -> bool {

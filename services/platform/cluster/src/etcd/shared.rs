@@ -100,14 +100,10 @@ impl Shared {
         // Our own shards are ours whatever became of the lease: the journal decides.
         alive.insert(self.me.clone());
         let closed: BTreeSet<_> =
-            listed.iter().filter(|node| node.draining).map(|node| &node.identity).collect();
-        let map = machine.map();
-        let owners: Vec<_> = ShardId::all().map(|shard| map.owner(shard, &alive)).collect();
-        let placeable = ShardId::all().map(|shard| {
-            owners[usize::from(shard.index())].as_ref().is_some_and(|owner| owner.active)
-                && map.assignment(shard).owner.as_ref().is_some_and(|owner| !closed.contains(owner))
-        });
-        let placeable = placeable.collect();
+            listed.iter().filter(|node| node.draining).map(|node| node.identity.id.clone()).collect();
+        let owners = machine.map().listed_owners(&alive);
+        let open = |owner: &Owner| owner.active && !closed.contains(&owner.node);
+        let placeable = owners.iter().map(|owner| owner.as_ref().is_some_and(open)).collect();
         *self.snapshot.write() = Arc::new(Snapshot { nodes: listed.into(), owners, placeable });
     }
 

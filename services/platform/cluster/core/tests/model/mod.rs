@@ -605,6 +605,16 @@ impl Model {
         })
     }
 
+    /// Something acts on every shard at the journal's epoch, whatever has been published.
+    pub fn is_served(&self) -> bool {
+        let mut served = vec![false; usize::from(SHARD_COUNT)];
+        for (shard, epoch) in self.well().flat_map(|(_, node)| &node.actors) {
+            let at = usize::from(shard.index());
+            served[at] |= self.epochs[at] == epoch.0;
+        }
+        served.into_iter().all(|served| served)
+    }
+
     /// Settled, and as even as can be among those that may own.
     pub fn is_even(&self, among: usize) -> bool {
         ShardGroup::ALL.into_iter().all(|group| {
