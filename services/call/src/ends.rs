@@ -98,7 +98,7 @@ impl CallEnd {
     }
 
     /// The INVITE of an edge on another node, which does not hear what the bus says here.
-    fn from_afar(&self, mail: &Mail) -> Option<Incoming> {
+    fn remote_invite(&self, mail: &Mail) -> Option<Incoming> {
         match &mail.input {
             Input::Request(incoming) if incoming.route.edge != *self.bus.node() => Some((**incoming).clone()),
             _ => None,
@@ -147,7 +147,7 @@ impl Deliver for CallEnd {
             None => Activation::OnlyExisting,
         };
         // Only an edge on another node is answered besides: kept for that.
-        let request = new.and_then(|_| self.from_afar(&mail));
+        let request = new.and_then(|_| self.remote_invite(&mail));
         if new == Some(0) && (self.no_media(call, &mail) || self.journal.delay() > MAX_DELAY) {
             self.refuse_remotely(&address, request);
             return Err(Refused::Full);

@@ -34,7 +34,7 @@ use trunkline_types::{CallId, EntityAddress, EntityKind, NodeId, ShardId, Tenant
 use crate::{ends::CallEnd, outbox::Sender, shell::CallShell};
 pub use crate::{
     flows::FlowStore,
-    media_nodes::{MediaMembers, MediaNodes},
+    media_nodes::{MediaMembers, MediaNodes, MediaWish},
     metrics::CallMetrics,
 };
 use crate::{

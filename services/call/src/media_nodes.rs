@@ -12,22 +12,35 @@ use trunkline_types::{CallId, EntityAddress, FlowId, NodeId, QueueId, TenantId};
 
 /// Where calls get their media.
 pub trait MediaNodes: Send + Sync + 'static {
-    /// The media node that is to anchor this call, near the edge of its caller and none of `avoid`; `used` tells how many
-    /// calls of this node are on one. `None` = none is to be had: a new call is refused with 503, a call whose node was
-    /// lost asks again for a while.
-    fn pick(
-        &self,
-        call: CallId,
-        near: &NodeId,
-        avoid: &[NodeId],
-        used: &dyn Fn(&NodeId) -> usize,
-    ) -> Option<NodeId>;
+    /// The media node that is to anchor a call. `None` = none is to be had: a new call is refused with 503, a call whose
+    /// node was lost asks again for a while.
+    fn pick(&self, wish: &MediaWish<'_>) -> Option<NodeId>;
+
+    /// Whether this node is there, as far as is known: calls do not wait for the answers of one that is not.
+    fn has(&self, node: &NodeId) -> bool;
+}
+
+/// What a call wants of its media node.
+#[derive(Clone, Copy)]
+pub struct MediaWish<'a> {
+    /// The call.
+    pub call: CallId,
+    /// The edge of its caller: the node is to be near.
+    pub near: &'a NodeId,
+    /// Nodes that failed it.
+    pub avoid: &'a [NodeId],
+    /// How many calls of this process are on a node.
+    pub used: &'a dyn Fn(&NodeId) -> usize,
 }
 
 /// Every call on one media node.
 impl MediaNodes for NodeId {
-    fn pick(&self, _: CallId, _: &NodeId, avoid: &[NodeId], _: &dyn Fn(&NodeId) -> usize) -> Option<NodeId> {
-        (!avoid.contains(self)).then(|| self.clone())
+    fn pick(&self, wish: &MediaWish<'_>) -> Option<NodeId> {
+        (!wish.avoid.contains(self)).then(|| self.clone())
+    }
+
+    fn has(&self, node: &NodeId) -> bool {
+        self == node
     }
 }
 
@@ -43,13 +56,8 @@ impl MediaMembers {
 }
 
 impl MediaNodes for MediaMembers {
-    fn pick(
-        &self,
-        call: CallId,
-        near: &NodeId,
-        avoid: &[NodeId],
-        used: &dyn Fn(&NodeId) -> usize,
-    ) -> Option<NodeId> {
+    fn pick(&self, wish: &MediaWish<'_>) -> Option<NodeId> {
+        let MediaWish { call, near, avoid, used } = *wish;
         let zone = self.0.node(near).and_then(|edge| edge.zone.clone());
         let nodes = self.0.nodes();
         let usable = |node: &&Arc<NodeInfo>| {
@@ -61,6 +69,10 @@ impl MediaNodes for MediaMembers {
             (elsewhere, used(id), rendezvous(call, id))
         });
         best.map(|node| node.identity.id.clone())
+    }
+
+    fn has(&self, node: &NodeId) -> bool {
+        self.0.node(node).is_some_and(|node| node.has(Role::Media))
     }
 }
 
@@ -129,7 +141,11 @@ impl Library for Outside {
     }
 
     fn media_node(&self, call: CallId, near: &NodeId, avoid: &[NodeId]) -> Option<NodeId> {
-        self.media.pick(call, near, avoid, &|node| self.used.count(node))
+        self.media.pick(&MediaWish { call, near, avoid, used: &|node| self.used.count(node) })
+    }
+
+    fn has_media_node(&self, node: &NodeId) -> bool {
+        self.media.has(node)
     }
 }
 
@@ -218,8 +234,9 @@ pub(crate) mod tests {
         let nodes = MediaMembers::new(placement.clone());
         let edge: NodeId = "e1".parse().unwrap();
         let [m1, m2, m4] = ["m1", "m2", "m4"].map(|name| name.parse::<NodeId>().unwrap());
-        let pick =
-            |n, avoid: &[NodeId], used: &dyn Fn(&NodeId) -> usize| nodes.pick(call(n), &edge, avoid, used);
+        let pick = |n, avoid: &[NodeId], used: &dyn Fn(&NodeId) -> usize| {
+            nodes.pick(&MediaWish { call: call(n), near: &edge, avoid, used })
+        };
         let few = |node: &NodeId| usize::from(*node == m1);
         assert_eq!(pick(1, &[], &few), Some(m2.clone()), "fewer calls");
         assert_eq!(pick(1, std::slice::from_ref(&m2), &few), Some(m1.clone()));

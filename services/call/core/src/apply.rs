@@ -16,7 +16,7 @@ use crate::{
     invite,
     leg::{Bye, CallerLeg, InfoKeys, PendingInvite, Unacked},
     media::Codec,
-    queueing::Stay,
+    queueing::{Past, PastEnd, Stay},
     recording::Recording,
     reinvite::Reoffer,
     session_timer,
@@ -52,6 +52,8 @@ impl Call {
             EventBody::QueueExited { queue, entry, outcome } => {
                 self.stay = None;
                 if let Some(cause) = leave_cause(*outcome) {
+                    let end = PastEnd::Left(cause);
+                    self.past.push(Past { queue: queue.clone(), entry: *entry, end });
                     self.owe(at, DebtKind::Leave { queue: queue.clone(), entry: *entry, cause });
                 }
             }
@@ -210,6 +212,8 @@ impl Call {
         let Some(part) = self.agent.as_deref_mut().filter(|part| part.offer == *offer) else { return };
         part.bridged = Some(at);
         let (queue, entry) = (part.queue.clone(), part.entry);
+        let end = PastEnd::Answered { offer: offer.clone(), at };
+        self.past.push(Past { queue: queue.clone(), entry, end });
         self.owe(at, DebtKind::Answered { queue, entry, offer: offer.clone(), at });
     }
 

@@ -17,7 +17,7 @@ use crate::{
     leg::CallerLeg,
     media::{MediaLink, Play},
     moving::Moving,
-    queueing::Stay,
+    queueing::{Past, Stay},
     recording::Recording,
     settings::{Library, Settings},
 };
@@ -34,6 +34,8 @@ pub struct Call {
     pub(crate) attributes: BTreeMap<String, String>,
     pub(crate) flow: Option<Box<FlowRun>>,
     pub(crate) stay: Option<Stay>,
+    /// Stays that are over; as many as there may be entries at most.
+    pub(crate) past: Vec<Past>,
     /// When the caller began to wait for the first time.
     pub(crate) waiting_since: Option<Timestamp>,
     pub(crate) agent: Option<Box<AgentPart>>,
@@ -158,6 +160,7 @@ impl Call {
             attributes: BTreeMap::new(),
             flow: None,
             stay: None,
+            past: Vec::new(),
             waiting_since: None,
             agent: None,
             decided: Vec::new(),

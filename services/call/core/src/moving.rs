@@ -127,6 +127,18 @@ impl Call {
         }
     }
 
+    /// The call's node is a member of the cluster.
+    pub(crate) fn node_is_there(&self) -> bool {
+        self.media.node.as_ref().is_some_and(|node| self.library.has_media_node(node))
+    }
+
+    /// The call's node is found to be no member any more.
+    pub(crate) fn node_gone(&mut self, cx: &mut Cx<'_>) {
+        if let Some(node) = self.media.node.clone() {
+            self.node_lost(cx, &node);
+        }
+    }
+
     /// No member of the cluster any more, or another life of it.
     pub(crate) fn node_lost(&mut self, cx: &mut Cx<'_>, node: &NodeId) {
         self.sides_lost(cx, node);
@@ -282,6 +294,7 @@ impl Call {
     fn media_lost_after_end(&mut self, cx: &mut Cx<'_>) {
         self.media.give_up();
         self.unmeasured.clear();
+        self.recordings_end(cx.now);
         if let Some(node) = self.media.node.clone() {
             self.salvage_all(cx, &node);
         }
@@ -360,8 +373,10 @@ impl Call {
 
     /// The call is over: no node is looked for any more.
     pub(crate) fn stop_moving(&mut self, cx: &mut Cx<'_>) {
-        self.moving.search = None;
         self.close_planned(cx);
+        if self.moving.search.take().is_some() {
+            self.media_lost_after_end(cx);
+        }
     }
 
     /// Plays at once, or when the caller can hear it.

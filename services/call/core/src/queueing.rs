@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use trunkline_types::{QueueId, ReleaseCause, Timestamp};
+use trunkline_types::{OfferId, QueueId, ReleaseCause, Timestamp};
 
 use crate::{
     call::{Call, Cx, Farewell},
@@ -40,6 +40,21 @@ pub(crate) struct Stay {
     pub announce_at: Option<Timestamp>,
     /// The announcement cannot be played.
     pub silent: bool,
+}
+
+/// A stay that is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub queue: QueueId,
+    pub entry: u32,
+    pub end: PastEnd,
+}
+
+/// How.
+#[derive(Clone, Debug)]
+pub(crate) enum PastEnd {
+    Answered { offer: OfferId, at: Timestamp },
+    Left(LeaveCause),
 }
 
 impl Stay {
@@ -115,7 +130,9 @@ impl Call {
             QueueSignal::TimedOut if here && self.agent.is_none() => self.queue_timed_out(cx),
             // Our word got lost; the queue asks until it has one.
             QueueSignal::TimedOut if !here && entry < self.next_entry => {
-                self.tell_queue(cx, queue, QueueRequest::Leave { entry, cause: LeaveCause::TimedOut });
+                let cause = LeaveCause::TimedOut;
+                let word = self.last_word(queue, entry).unwrap_or(QueueRequest::Leave { entry, cause });
+                self.tell_queue(cx, queue, word);
             }
             QueueSignal::Left if here && self.agent.is_none() => self.enter_again(cx),
             QueueSignal::Left => {
@@ -128,10 +145,24 @@ impl Call {
                 matches!(debt, Answered { offer, .. } | ConnectFailed { offer, .. } if *offer == acknowledged)
             }),
             QueueSignal::Ask => {
-                let answer = if here { QueueRequest::Alive { entry } } else { QueueRequest::Gone { entry } };
-                self.tell_queue(cx, queue, answer);
+                let word = match here {
+                    true => QueueRequest::Alive { entry },
+                    false => self.last_word(queue, entry).unwrap_or(QueueRequest::Gone { entry }),
+                };
+                self.tell_queue(cx, queue, word);
             }
             QueueSignal::Queued { .. } | QueueSignal::Refused(_) | QueueSignal::TimedOut => {}
+        }
+    }
+
+    /// How a stay ended, as the queue was told.
+    fn last_word(&self, queue: &QueueId, entry: u32) -> Option<QueueRequest> {
+        let past = self.past.iter().find(|past| past.queue == *queue && past.entry == entry)?;
+        match &past.end {
+            PastEnd::Answered { offer, at } => {
+                Some(QueueRequest::Answered { entry, offer: offer.clone(), at: *at })
+            }
+            PastEnd::Left(cause) => Some(QueueRequest::Leave { entry, cause: *cause }),
         }
     }
 

@@ -177,8 +177,9 @@ impl Call {
     pub(crate) fn recording_overdue(&mut self, cx: &mut Cx<'_>, n: usize) {
         let Some(recording) = self.recordings.get(n) else { return };
         let (id, stored, transcript) = (recording.id, recording.stored, recording.transcript_open);
-        if let Some(node) = recording.node.clone().filter(|_| !stored && !recording.salvaged) {
-            // Whatever became of its node: what it had stored may be had.
+        let lost = |node: &NodeId| !stored && !recording.salvaged && !self.library.has_media_node(node);
+        if let Some(node) = recording.node.clone().filter(lost) {
+            // What it had stored may be had. (One that is there stores it itself, however late.)
             self.salvage_begun(cx.now, id);
             return self.salvage(cx, id, node);
         }

@@ -33,7 +33,12 @@ impl Call {
         self.salvage_again(cx);
         if self.media.node.is_some() {
             self.recovering = true;
-            self.media(cx, MediaBody::ListSessions, Then::Probe);
+            if self.node_is_there() {
+                self.media(cx, MediaBody::ListSessions, Then::Probe);
+            } else {
+                // It died with the call's former owner: nobody has to be waited for.
+                self.node_gone(cx);
+            }
         } else {
             self.end(cx, ReleaseCause::NodeLost, EndedBy::System);
         }

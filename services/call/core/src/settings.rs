@@ -100,6 +100,10 @@ pub trait Library: Send + Sync {
     fn media_node(&self, _call: CallId, _near: &NodeId, _avoid: &[NodeId]) -> Option<NodeId> {
         None
     }
+    /// Whether this media node is a member of the cluster, as far as is known. One that is none is not waited for.
+    fn has_media_node(&self, _node: &NodeId) -> bool {
+        true
+    }
 }
 
 /// How a queue treats its callers and conversations.

@@ -295,6 +295,31 @@ fn happened(event: media_event::Event) -> Parsed<MediaEvent> {
                 reason: e.message + &kept,
             }
         }
+        Event::TranscriptSegment(_) | Event::TranscriptGap(_) | Event::TranscriptStatus(_) => {
+            transcript(event)?
+        }
+        Event::SessionEnded(e) => {
+            MediaEvent::SessionEnded { shutdown: e.reason() == pb::session_ended::Reason::Shutdown }
+        }
+        Event::SessionUnattended(_) => MediaEvent::Unattended,
+        Event::RecordingTrouble(e) => {
+            // The talk goes on; what is missing becomes a gap of the recording.
+            let over = e.over;
+            tracing::warn!(
+                recording = e.recording_id,
+                problem = e.message,
+                over,
+                "a recording cannot be written"
+            );
+            MediaEvent::Other
+        }
+        Event::RecordingStarted(_) | Event::DigitsSent(_) => MediaEvent::Other,
+    })
+}
+
+fn transcript(event: media_event::Event) -> Parsed<MediaEvent> {
+    use media_event::Event;
+    Ok(match event {
         Event::TranscriptSegment(e) => MediaEvent::TranscriptSegment {
             recording: recording("transcript_segment.transcription_id", &e.transcription_id)?,
             speaker: if e.channel() == pb::Channel::Right { Speaker::Agent } else { Speaker::Caller },
@@ -325,22 +350,7 @@ fn happened(event: media_event::Event) -> Parsed<MediaEvent> {
             let detail = if e.message.is_empty() { e.recogniser } else { e.message };
             MediaEvent::TranscriptStatus { recording, state, detail }
         }
-        Event::SessionEnded(e) => {
-            MediaEvent::SessionEnded { shutdown: e.reason() == pb::session_ended::Reason::Shutdown }
-        }
-        Event::SessionUnattended(_) => MediaEvent::Unattended,
-        Event::RecordingTrouble(e) => {
-            // The talk goes on; what is missing becomes a gap of the recording.
-            let over = e.over;
-            tracing::warn!(
-                recording = e.recording_id,
-                problem = e.message,
-                over,
-                "a recording cannot be written"
-            );
-            MediaEvent::Other
-        }
-        Event::RecordingStarted(_) | Event::DigitsSent(_) => MediaEvent::Other,
+        _ => unreachable!("sorted by `happened`"),
     })
 }
 

@@ -288,6 +288,10 @@ impl Call {
             return;
         }
         open.resend = resend;
+        if self.ended.is_none() && !self.node_is_there() {
+            return self.node_gone(cx);
+        }
+        let Some(open) = self.media.open.as_deref_mut() else { return };
         let makes_a_session = matches!(open.body, MediaBody::CreateRtp { .. });
         if makes_a_session && cx.now >= open.leave && self.ended.is_none() && self.next_node(cx) {
             return;

@@ -28,6 +28,8 @@ pub(super) struct Shelf {
     pub flows: HashMap<FlowId, Arc<Flow>>,
     pub treatment: Arc<Treatment>,
     pub nodes: Mutex<Vec<NodeId>>,
+    /// No members any more.
+    pub gone: Mutex<Vec<NodeId>>,
 }
 
 impl Library for Shelf {
@@ -43,6 +45,9 @@ impl Library for Shelf {
     fn media_node(&self, _: CallId, _: &NodeId, avoid: &[NodeId]) -> Option<NodeId> {
         self.nodes.lock().unwrap().iter().find(|node| !avoid.contains(node)).cloned()
     }
+    fn has_media_node(&self, node: &NodeId) -> bool {
+        !self.gone.lock().unwrap().contains(node)
+    }
 }
 
 pub(super) fn shelf(flows: &[&str]) -> Arc<Shelf> {
@@ -51,6 +56,7 @@ pub(super) fn shelf(flows: &[&str]) -> Arc<Shelf> {
         flows: flows.map(|flow| (flow.id().clone(), flow)).collect(),
         treatment: Arc::default(),
         nodes: Mutex::new(["m1", "m2", "m3"].map(media_node).to_vec()),
+        gone: Mutex::default(),
     })
 }
 
@@ -322,9 +328,15 @@ impl Bed {
         *self.library.nodes.lock().unwrap() = names.iter().copied().map(media_node).collect();
     }
 
+    /// A node is no member any more, and nobody says so.
+    pub fn vanish(&self, node: &str) {
+        self.library.nodes.lock().unwrap().retain(|known| known.as_str() != node);
+        self.library.gone.lock().unwrap().push(media_node(node));
+    }
+
     /// A node is no member any more.
     pub fn lose(&mut self, node: &str) {
-        self.library.nodes.lock().unwrap().retain(|known| known.as_str() != node);
+        self.vanish(node);
         self.step(Input::MediaNodeLost(media_node(node)));
     }
 

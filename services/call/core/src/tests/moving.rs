@@ -447,6 +447,35 @@ fn a_call_that_is_over_has_its_recording_put_together_elsewhere() {
 }
 
 #[test]
+fn a_node_that_died_with_the_owner_is_not_waited_for() {
+    let mut bed = Bed::talking();
+    bed.vanish("m1");
+    bed.crash(Duration::from_secs(4));
+    assert!(matches!(bed.command().body, MediaBody::CreateRtp { .. }), "{:?}", bed.command());
+    assert!(bed.notices().contains(&AgentNotice::MediaMoved { moved: 1 }));
+    bed.settle_media();
+    answers(&mut bed, 200, &[]);
+    bed.settle_media();
+    assert!(moved(&bed, 0));
+    // Nor is one whose loss nobody has told of, by a command that gets no answer.
+    let mut bed = Bed::talking();
+    bed.control("1", Control::Hold(true));
+    bed.vanish("m1");
+    bed.pass(Duration::from_millis(600));
+    assert_eq!(bed.call.media_node(), Some(&media_node("m2")));
+    // A recording whose node vanishes after the call is looked for elsewhere when it does not come.
+    let mut bed = Bed::talking();
+    bed.send("BYE", "", "");
+    bed.settle_media();
+    bed.vanish("m1");
+    bed.pass(Duration::from_secs(61));
+    assert!(matches!(bed.commands().last(), Some((node, MediaBody::Salvage { .. })) if node == "m2"));
+    assert!(!bed.has(|e| matches!(e, EventBody::RecordingFailed { .. })));
+    bed.pass(Duration::from_secs(61));
+    assert!(bed.has(|e| matches!(e, EventBody::RecordingFailed { .. })));
+}
+
+#[test]
 fn what_a_former_node_says_concerns_its_recordings_only() {
     let mut bed = Bed::waiting();
     bed.lose("m1");

@@ -81,6 +81,7 @@ fn a_refused_caller_hears_why_and_is_released() {
         flows: Default::default(),
         treatment: Arc::new(Treatment { refused_prompts: vec![], ..Treatment::default() }),
         nodes: Default::default(),
+        gone: Default::default(),
     });
     bed.queue(0, QueueSignal::Refused(RefusedReason::UnknownQueue));
     bed.settle_media();
@@ -144,4 +145,31 @@ fn a_queue_that_asks_hears_where_the_call_is() {
     bed.queue(0, QueueSignal::Ask);
     bed.queue(7, QueueSignal::Ask);
     assert_eq!(bed.queue_requests(), [QueueRequest::Alive { entry: 0 }, QueueRequest::Gone { entry: 7 }]);
+}
+
+#[test]
+fn a_queue_that_asks_after_a_stay_hears_how_it_ended() {
+    let mut bed = Bed::talking();
+    bed.queue(0, QueueSignal::Ask);
+    assert!(
+        matches!(&bed.queue_requests()[..], [QueueRequest::Answered { entry: 0, offer: o, .. }] if *o == offer(1))
+    );
+    bed.crash(Duration::from_secs(1));
+    bed.drain();
+    bed.queue(0, QueueSignal::Ask);
+    bed.queue(0, QueueSignal::TimedOut);
+    assert!(
+        bed.queue_requests().iter().all(|request| matches!(request, QueueRequest::Answered { .. })),
+        "{:?}",
+        bed.queue_requests()
+    );
+    let mut bed = Bed::waiting();
+    bed.send("BYE", "", "");
+    bed.queue(0, QueueSignal::Left);
+    bed.drain();
+    bed.queue(0, QueueSignal::Ask);
+    assert_eq!(bed.queue_requests(), [QueueRequest::Leave { entry: 0, cause: LeaveCause::Abandoned }]);
+    bed.drain();
+    bed.queue(7, QueueSignal::Ask);
+    assert_eq!(bed.queue_requests(), [QueueRequest::Gone { entry: 7 }], "nothing is known of it");
 }

@@ -340,7 +340,11 @@ impl World {
             Happening::MediaDies => self.media_dies(),
             Happening::MediaNoticed(node) => {
                 self.library.nodes.lock().unwrap().retain(|known| *known != node);
-                self.tell(Input::MediaNodeLost(node));
+                self.library.gone.lock().unwrap().push(node.clone());
+                // The news may be lost: there is another way to find out.
+                if self.dice.percent(80) {
+                    self.tell(Input::MediaNodeLost(node));
+                }
             }
             Happening::MediaRestarts(node) => self.media_restarts(node),
             Happening::MediaDrains(node, tries) => self.media_drains(node, tries),
@@ -518,7 +522,7 @@ impl World {
 
     fn judge(self) -> Tally {
         let state = || format!("{:?} at {:?}; journal {:#?}", self.call.phase(), self.now, self.journal);
-        assert!(self.call.finished(), "not finished in time: {}", state());
+        assert!(self.call.finished(), "not finished in time: {:?}, {}", self.call.media, state());
         for (request, (_, statuses)) in &self.finals {
             assert_eq!(statuses.len(), 1, "final answers to {request}: {statuses:?}; {}", state());
         }
@@ -529,6 +533,16 @@ impl World {
         assert_eq!(self.queue.waiting, None, "still waits in the queue; {}", state());
         let talking = self.agents.values().any(|state| *state == AgentIs::Talking);
         assert!(!talking, "an agent talks to nobody: {:?}; {}", self.agents, state());
+        let mut agents = 0;
+        for event in &self.journal {
+            match &event.body {
+                EventBody::AgentConnecting { .. } => agents += 1,
+                EventBody::AgentReleased { leg: Some(_), .. } => agents -= 1,
+                _ => {}
+            }
+            assert!((0..=1).contains(&agents), "{agents} agents at {:?}; {}", event.at, state());
+        }
+        assert_eq!(agents, 0, "an agent who was never released; {}", state());
         let started = self.journal.iter().filter(|e| matches!(e.body, EventBody::Started(_))).count();
         assert_eq!(started, 1, "however often the INVITE came; {}", state());
         let ended = self.journal.iter().filter(|e| matches!(e.body, EventBody::Ended { .. })).count();

@@ -270,6 +270,7 @@ impl World {
 
     pub(super) fn media_restarts(&mut self, node: NodeId) {
         self.media.insert(node.clone(), Media { epoch: 0, ..Media::default() });
+        self.library.gone.lock().unwrap().retain(|gone| *gone != node);
         let mut nodes = self.library.nodes.lock().unwrap();
         if !nodes.contains(&node) {
             nodes.push(node);
@@ -333,6 +334,8 @@ impl World {
                 if media.endpoints.is_empty() {
                     return fail(MediaFailureKind::UnknownSession);
                 }
+                let agents = media.endpoints.iter().filter(|known| known.index > 0 && **known != leg).count();
+                assert_eq!(agents, 0, "a second agent's leg beside {:?}", media.endpoints);
                 media.endpoints.insert(leg);
                 self.event(node, MediaEvent::Connected { leg });
             }
