@@ -39,11 +39,7 @@ async fn only_certificates_of_the_cluster_get_anything() {
     assert!(refused(Some(stranger)).await, "another authority, both ways");
     // It trusts our authority, and shows a certificate of another one: it is the server that refuses.
     let mixed = TlsConfig { ca: ours.issue(dir.path(), "c").ca, ..other.issue(dir.path(), "d") };
-    assert_eq!(
-        refused(Some(load(mixed))).await,
-        tonic::Code::Unavailable,
-        "a certificate of another authority"
-    );
+    assert!(refused(Some(load(mixed))).await, "a certificate of another authority");
     let expired = load(ours.issue_until(dir.path(), "e", 2001));
     assert!(refused(Some(expired)).await, "a certificate that has ended");
     assert_eq!(ping(a.address, Some(load(ours.issue(dir.path(), "f")))).await.unwrap(), "a", "still serves");
