@@ -17,6 +17,7 @@ export default defineConfig({
         agent: 'agent.html',
         wallboard: 'wallboard.html',
         contacts: 'contacts.html',
+        cluster: 'cluster.html',
       },
     },
   },

@@ -2,6 +2,9 @@
  * The call's audio on this page: microphone, connection, speaker, and the rule which page holds it.
  * `follow` is fed with every snapshot and brings the audio to what the snapshot says; it never takes
  * the microphone from another page by itself.
+ *
+ * When the call's media moves to another node, a new connection is made beside the old one, which stays
+ * until the new one carries audio: a node that is emptied on purpose is not heard to go.
  */
 import type { AgentClient } from '../shared/protocol/client';
 import type { CommandResult, Snapshot } from '../shared/protocol/types';
@@ -15,6 +18,8 @@ import { useSpeaker } from './audio/ring';
 /** A page that saw the call begin elsewhere waits this long before it helps an orphaned call. */
 const ORPHAN_MS = 5_000;
 const RETRIES_MS = [0, 500, 1_000, 2_000, 4_000, 8_000];
+/** The old connection is kept for so long beside the new one. */
+const FORMER_MS = 5_000;
 
 export class CallAudio {
   prefs = $state.raw<AudioPrefs>(loadPrefs());
@@ -31,7 +36,12 @@ export class CallAudio {
 
   readonly #client: AgentClient;
   readonly #mic = new Microphone();
-  readonly #media: MediaLink;
+  #media: MediaLink;
+  /** The connection to the node that the call's media is leaving. */
+  #former: MediaLink | null = null;
+  #formerTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Moves of the call's media that this page's connection is made for. */
+  #generation = 0;
   #meter: LevelMeter | null = null;
   #meterStream: MediaStream | null = null;
   /** Sessions of this very page, now and before: what they hold is ours. */
@@ -47,11 +57,7 @@ export class CallAudio {
   constructor(client: AgentClient, previous: string | null) {
     this.#client = client;
     if (previous) this.#own.add(previous);
-    this.#media = new MediaLink({
-      state: (state) => this.#onLink(state),
-      remote: (stream) => (this.remote = stream),
-      quality: (quality) => (this.quality = quality),
-    });
+    this.#media = this.#make();
     this.#mic.onEnded = () => {
       this.microphone = 'off';
       void this.openMicrophone();
@@ -63,11 +69,44 @@ export class CallAudio {
     this.#own.add(session);
   }
 
+  /** A connection whose events count while it is the present one. */
+  #make(): MediaLink {
+    let stream: MediaStream | null = null;
+    const link: MediaLink = new MediaLink({
+      state: (state) => {
+        if (link !== this.#media) return;
+        // Until now the old node was heard.
+        if (state === 'connected') this.remote = stream;
+        this.#onLink(state);
+      },
+      remote: (next) => {
+        stream = next;
+        if (link === this.#media && this.#former === null) this.remote = next;
+      },
+      quality: (quality) => {
+        if (link === this.#media) this.quality = quality;
+      },
+    });
+    return link;
+  }
+
+  /** The call's media is at another node since this move. */
+  moved(offer_id: string, generation: number): void {
+    if (offer_id !== this.#snapshot?.call?.offer_id || generation <= this.#generation) return;
+    if (!this.#inCall() || this.elsewhere) return;
+    // One that is under way was made for the node before: it is followed by another one.
+    if (this.#busy) return;
+    this.#generation = generation;
+    this.#attempt = 0;
+    this.failed = false;
+    this.#later(0, false, true);
+  }
+
   /** Brings microphone and connection to what the snapshot asks for. */
   follow(snapshot: Snapshot): void {
     this.#snapshot = snapshot;
     const inCall = snapshot.state === 'talking' || snapshot.state === 'connecting';
-    this.#media.setMuted(snapshot.call?.muted ?? false);
+    this.#mute(snapshot);
     if (!inCall) {
       this.#settleIdle(snapshot);
       return;
@@ -79,10 +118,14 @@ export class CallAudio {
       this.#sawOther = true;
       this.elsewhere = true;
       clearTimeout(this.#timer);
-      this.#media.close();
+      this.#hangUp();
       return;
     }
     this.elsewhere = false;
+    const { offer_id, media_generation } = snapshot.call ?? { offer_id: '', media_generation: 0 };
+    if (this.#media.active && holder === own && media_generation > this.#generation) {
+      return this.moved(offer_id, media_generation);
+    }
     if (this.failed) return;
     // A connection that was made for an earlier session of this page has to move to the present one.
     const moved = holder !== null && holder !== own;
@@ -107,7 +150,7 @@ export class CallAudio {
   /** Another page has the microphone now. */
   lost(): void {
     this.#sawOther = true;
-    this.#media.close();
+    this.#hangUp();
     if (this.#snapshot) this.follow(this.#snapshot);
   }
 
@@ -151,8 +194,41 @@ export class CallAudio {
 
   close(): void {
     clearTimeout(this.#timer);
-    this.#media.close();
+    this.#hangUp();
     this.#mic.close();
+  }
+
+  /** Ends the connections, the old one too. */
+  #hangUp(): void {
+    this.#leaveFormer();
+    this.#media.close();
+  }
+
+  /** The new connection carries the audio, or nothing does. */
+  #leaveFormer(): void {
+    clearTimeout(this.#formerTimer);
+    const former = this.#former;
+    this.#former = null;
+    former?.close();
+    if (former && !this.#media.active) {
+      this.remote = null;
+      this.quality = null;
+    }
+  }
+
+  /** What came while a connection was being made. */
+  #catchUp(): void {
+    this.#mute(this.#snapshot);
+    const call = this.#snapshot?.call;
+    if (call && this.#media.active && this.#snapshot?.microphone === this.#client.session) {
+      this.moved(call.offer_id, call.media_generation);
+    }
+  }
+
+  #mute(snapshot: Snapshot | null): void {
+    const muted = snapshot?.call?.muted ?? false;
+    this.#media.setMuted(muted);
+    this.#former?.setMuted(muted);
   }
 
   #settleIdle(snapshot: Snapshot): void {
@@ -161,7 +237,8 @@ export class CallAudio {
     this.failed = false;
     this.#attempt = 0;
     this.#sawOther = false;
-    if (snapshot.state !== 'ringing' && !this.#busy) this.#media.close();
+    if (snapshot.state !== 'ringing') this.#generation = 0;
+    if (snapshot.state !== 'ringing' && !this.#busy) this.#hangUp();
     if (snapshot.state === 'ready' || snapshot.state === 'ringing') {
       // An early open makes the pick-up fast; a refusal is told now and not when a caller waits.
       if (!this.#mic.live && this.failure === null) void this.openMicrophone();
@@ -185,10 +262,11 @@ export class CallAudio {
     if (this.#snapshot?.state === 'not_ready') this.#release();
   }
 
-  #later(ms: number, take_over: boolean): void {
+  #later(ms: number, take_over: boolean, beside = false): void {
     clearTimeout(this.#timer);
     const run = async (): Promise<void> => {
-      const result = await this.#establish((sdp) => this.#client.send('media_resume', { sdp, take_over }));
+      const resume = (sdp: string): Promise<CommandResult> => this.#client.send('media_resume', { sdp, take_over });
+      const result = await this.#establish(resume, beside);
       if (result.ok || !this.#inCall()) return;
       this.#attempt += 1;
       if (this.#attempt >= RETRIES_MS.length) this.failed = true;
@@ -202,7 +280,8 @@ export class CallAudio {
     return this.#snapshot?.state === 'talking' || this.#snapshot?.state === 'connecting';
   }
 
-  async #establish(command: (sdp: string) => Promise<CommandResult>): Promise<CommandResult> {
+  /** `beside`: the present connection stays until the new one stands. */
+  async #establish(command: (sdp: string) => Promise<CommandResult>, beside = false): Promise<CommandResult> {
     if (this.#busy) return { ok: false, error: 'busy' };
     this.#busy = true;
     clearTimeout(this.#timer);
@@ -211,8 +290,16 @@ export class CallAudio {
       if (!(await this.openMicrophone())) return { ok: false, error: 'microphone' };
       const stream = this.#mic.stream;
       if (!stream) return { ok: false, error: 'microphone' };
+      if (beside && this.#media.active && this.#former === null) {
+        this.#former = this.#media;
+        this.#media = this.#make();
+        this.#media.setMuted(this.#snapshot?.call?.muted ?? false);
+        this.#formerTimer = setTimeout(() => this.#leaveFormer(), FORMER_MS);
+      }
+      const generation = this.#snapshot?.call?.media_generation ?? 0;
       const result = await command(await this.#media.offer(stream));
       if (result.ok && result.sdp) {
+        this.#generation = Math.max(this.#generation, generation);
         await this.#media.answer(result.sdp);
         this.#connectedAs = this.#client.session;
         this.elsewhere = false;
@@ -223,13 +310,16 @@ export class CallAudio {
       return { ok: false, error: 'audio', message: error instanceof Error ? error.message : String(error) };
     } finally {
       this.#busy = false;
-      if (this.#snapshot) queueMicrotask(() => this.#snapshot && this.#media.setMuted(this.#snapshot.call?.muted ?? false));
+      queueMicrotask(() => this.#catchUp());
     }
   }
 
   #onLink(state: LinkState): void {
     this.link = state;
-    if (state === 'connected') this.#attempt = 0;
+    if (state === 'connected') {
+      this.#attempt = 0;
+      this.#leaveFormer();
+    }
     if (state !== 'lost' || !this.#inCall() || this.elsewhere) return;
     this.#attempt = Math.max(1, this.#attempt);
     if (this.#snapshot) this.follow(this.#snapshot);

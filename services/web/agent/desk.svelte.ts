@@ -32,8 +32,6 @@ export class Desk {
   /** The contact to show beside the desk: the call that has just ended. */
   last_call_id = $state<string | null>(null);
   digits = $state('');
-  /** The agent paused the recording of this call on this page. */
-  paused = $state(false);
 
   readonly lines = new Lines();
   readonly notes = new Notes((call_id, notes) => this.client.send('notes', { call_id, notes }));
@@ -61,6 +59,7 @@ export class Desk {
         snapshot: (snapshot) => this.#onSnapshot(snapshot),
         ring: () => undefined, // the snapshot that comes with it says more
         microphoneLost: () => this.audio.lost(),
+        mediaMoved: (offer_id, generation) => this.audio.moved(offer_id, generation),
         transcript: (event) => this.#onTranscript(event),
       },
     });
@@ -128,16 +127,13 @@ export class Desk {
     if (offer_id) await this.do('decline', { offer_id });
   }
 
-  /** `paused` when it can be resumed; a bare `false` from the server leaves open why there is none. */
-  get recording(): 'on' | 'paused' | 'off' | 'unknown' {
-    const recording = this.snapshot?.call?.recording ?? 'off';
-    if (recording === true) return 'on';
-    if (recording === false) return this.paused ? 'paused' : 'unknown';
-    return recording;
+  /** `paused` when it can be resumed. */
+  get recording(): 'on' | 'paused' | 'off' {
+    return this.snapshot?.call?.recording ?? 'off';
   }
 
   async pauseRecording(on: boolean): Promise<void> {
-    if (await this.do('pause_recording', { on })) this.paused = on;
+    await this.do('pause_recording', { on });
   }
 
   async digit(digit: string): Promise<void> {
@@ -208,10 +204,7 @@ export class Desk {
       this.lines.follow(next.call.call_id);
       this.notes.follow(next.call.call_id, next.call.notes);
     }
-    if (before?.call?.call_id !== next.call?.call_id) {
-      this.digits = '';
-      this.paused = false;
-    }
+    if (before?.call?.call_id !== next.call?.call_id) this.digits = '';
     if (next.state === 'ringing' && !this.accepting) this.#startRinging(next);
     else this.#quiet();
     this.audio.follow(next);

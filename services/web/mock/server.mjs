@@ -17,6 +17,7 @@ const PAGES = [
   [/^\/agent$/, 'agent'],
   [/^\/wallboard$/, 'wallboard'],
   [/^\/contacts(\/[^/]+)?$/, 'contacts'],
+  [/^\/cluster$/, 'cluster'],
 ];
 const MEDIA_PAGE = '<!doctype html><html lang="en"><title>mock media node</title><p id="status">…</p><script type="module" src="/mock/media.js"></script></html>';
 
@@ -82,11 +83,12 @@ export async function startMock({ port = 0, vite = null } = {}) {
     }
     if (/^\/recordings\/[^/]+\/audio$/.test(path)) return range(request, response, audio);
     if (path === '/live/stream') return live(request, response, user);
+    if (path.startsWith('/cluster')) return cluster(request, response, user, path);
     return json(response, 404, { title: 'Not found', detail: path });
   }
 
   function live(request, response, user) {
-    if (!user.roles.includes('supervisor')) return json(response, 403, { title: 'Forbidden', detail: 'supervisors only' });
+    if (!user.roles.some((role) => role === 'supervisor' || role === 'admin')) return json(response, 403, { title: 'Forbidden', detail: 'supervisors only' });
     response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
     const emit = () => response.write(`event: live\ndata: ${JSON.stringify(world.live())}\n\n`);
     emit();
@@ -96,6 +98,16 @@ export async function startMock({ port = 0, vite = null } = {}) {
       clearInterval(timer);
       streams.delete(response);
     });
+  }
+
+  function cluster(request, response, user, path) {
+    if (!user.roles.some((role) => role === 'supervisor' || role === 'admin')) return json(response, 403, { title: 'Forbidden', detail: 'supervisors only' });
+    if (path === '/cluster') return json(response, 200, world.cluster.overview());
+    const order = /^\/cluster\/nodes\/([^/]+)\/(drain|undrain)$/.exec(path);
+    if (!order || request.method !== 'POST') return json(response, 404, { title: 'Not found', detail: path });
+    if (!user.roles.includes('admin')) return json(response, 403, { title: 'Forbidden', detail: 'administrators only' });
+    const refusal = world.cluster.setDrain(order[1], order[2] === 'drain');
+    return refusal ? json(response, 409, { title: 'Not possible now', detail: refusal }) : send(response, 204, '', 'text/plain');
   }
 
   const agentSockets = new WebSocketServer({ noServer: true, handleProtocols: () => 'trunkline.v1' });

@@ -2,11 +2,13 @@
 // agent protocol as the console does (sessions, seq, ack, resume, idempotent commands), small enough to
 // read, and lets a test push it around (`ring`, `hangUp`, `say`).
 import { randomUUID } from 'node:crypto';
+import { Cluster } from './cluster.mjs';
 
 const USERS = {
   alice: { display_name: 'Alice Ashford', roles: ['agent'], agent_id: 'alice' },
   bob: { display_name: 'Bob Brandt', roles: ['agent'], agent_id: 'bob' },
   sue: { display_name: 'Sue Sanders', roles: ['supervisor'], agent_id: null },
+  adam: { display_name: 'Adam Abel', roles: ['admin'], agent_id: null },
 };
 const REASONS = ['break', 'lunch', 'training', 'meeting', 'back_office'];
 const RING_MS = 20_000;
@@ -15,6 +17,7 @@ const WRAP_MS = 45_000;
 export class World {
   agents = new Map();
   contacts = new Map();
+  cluster = new Cluster();
   /** Set by the media page: answers an SDP offer. */
   answerer = null;
   liveListeners = new Set();

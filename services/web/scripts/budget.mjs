@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync, constants } from 'node:zlib';
 
-const BUDGETS_KB = { signin: 60, agent: 60, wallboard: 80, contacts: 80 };
+const BUDGETS_KB = { signin: 60, agent: 60, wallboard: 80, contacts: 80, cluster: 80 };
 const dist = fileURLToPath(new URL('../dist/', import.meta.url));
 const read = (file) => readFileSync(dist + file);
 

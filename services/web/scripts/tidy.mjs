@@ -25,7 +25,7 @@ function* sources(folder) {
 
 const found = [];
 const pages = readdirSync(root).filter((name) => name.endsWith('.html'));
-for (const path of [...pages, ...['agent', 'supervisor', 'shared'].flatMap((folder) => [...sources(folder)])]) {
+for (const path of [...pages, ...['agent', 'cluster', 'supervisor', 'shared'].flatMap((folder) => [...sources(folder)])]) {
   const text = readFileSync(join(root, path), 'utf8');
   const lines = text.split('\n');
   lines.forEach((line, i) => {

@@ -17,7 +17,7 @@ export class Problem extends Error {
 
 const TIMEOUT_MS = 15_000;
 
-async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
+export async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   let response: Response;
   try {
     response = await fetch(`/api/v1${path}`, {
@@ -90,7 +90,8 @@ export const api = {
 /** Where a user with these roles starts. */
 export function homeOf(roles: string[]): string {
   if (roles.includes('agent')) return '/agent';
-  return roles.includes('supervisor') ? '/wallboard' : '/contacts';
+  if (roles.includes('supervisor')) return '/wallboard';
+  return roles.includes('admin') ? '/cluster' : '/contacts';
 }
 
 /** To sign-in, and back here afterwards. */

@@ -12,15 +12,19 @@ function setUp() {
   const statuses: LinkStatus[] = [];
   const transcripts: TranscriptEvent[] = [];
   const lost: (string | null)[] = [];
+  const moved: [string, number][] = [];
+  const urls: string[] = [];
   const now = (): number => Date.now();
   const client = new AgentClient({
     url: 'ws://desk/api/v1/agent/ws',
     client: 'test',
     now,
     clock: new ServerClock(now),
-    random: () => 1,
+    // Waits of 500 ms, 1 s, 2 s, …
+    random: () => 7 / 27,
     idPrefix: 'p',
-    open: () => {
+    open: (url) => {
+      urls.push(url);
       const socket = new FakeSocket();
       sockets.push(socket);
       return socket;
@@ -31,6 +35,7 @@ function setUp() {
       snapshot: (snapshot) => snapshots.push(snapshot),
       ring: () => undefined,
       microphoneLost: (to) => lost.push(to),
+      mediaMoved: (offer_id, generation) => moved.push([offer_id, generation]),
       transcript: (event) => transcripts.push(event),
     },
   });
@@ -52,7 +57,7 @@ function setUp() {
     welcome();
     last().receive({ seq: 2, type: 'snapshot', data: { server_ms: Date.now(), state: 'ready', since_ms: 5, call: { notes: 'a', muted: true } } });
   };
-  return { client, sockets, snapshots, statuses, transcripts, lost, last, welcome, connected };
+  return { client, sockets, snapshots, statuses, transcripts, lost, moved, urls, last, welcome, connected };
 }
 
 beforeEach(() => void vi.useFakeTimers({ now: START }));
@@ -64,7 +69,7 @@ describe('session', () => {
     client.connect();
     expect(last().sent).toEqual([]);
     last().open();
-    expect(last().sent).toEqual([{ id: 'p-1', type: 'hello', data: { client: 'test' } }]);
+    expect(last().sent).toEqual([{ id: 'p-1', type: 'hello', data: { client: 'test', connection: 1 } }]);
   });
 
   it('gives up a connection that brings no welcome, and tries again', () => {
@@ -113,7 +118,7 @@ describe('resume', () => {
     vi.advanceTimersByTime(500);
     expect(sockets).toHaveLength(2);
     last().open();
-    expect(last().of('hello')[0]?.data).toEqual({ client: 'test', resume: { session: 's1', last_seq: 2 } });
+    expect(last().of('hello')[0]?.data).toEqual({ client: 'test', connection: 2, resume: { session: 's1', last_seq: 2 } });
     welcome({ resumed: true }, 0);
     const before = snapshots.length;
     last().receive({ seq: 2, type: 'snapshot', data: { state: 'signed_out' } });
@@ -156,8 +161,8 @@ describe('resume', () => {
       last().drop();
     }
     const waits = statuses.flatMap((status) => (status.kind === 'waiting' ? [status.retry_in_ms] : []));
-    expect(waits.slice(0, 6)).toEqual([500, 1_000, 2_000, 4_000, 8_000, 10_000]);
-    expect(Math.max(...waits)).toBe(10_000);
+    expect(waits.slice(0, 6)).toEqual([500, 1_000, 2_000, 4_000, 4_000, 4_000]);
+    expect(Math.max(...waits)).toBe(4_000);
     vi.advanceTimersByTime(10_000);
     last().open();
     welcome({ resumed: true }, 0);
@@ -174,6 +179,28 @@ describe('resume', () => {
     vi.advanceTimersByTime(31_000);
     expect(sockets[0]?.closedWith).toBe(4000);
     expect(sockets.length).toBeGreaterThan(1);
+  });
+});
+
+describe('other consoles', () => {
+  it('are tried in turn, with the ticket, and never sign the page out', () => {
+    const { client, last, sockets, urls, welcome, statuses } = setUp();
+    client.connect();
+    last().open();
+    welcome({ alternates: ['https://two.example', 'http://desk', 'nonsense'], ticket: 'tk' });
+    last().drop();
+    for (let n = 0; n < 4; n += 1) {
+      vi.advanceTimersByTime(5_000);
+      last().open();
+      // Not signed in there, and its cookie is not sent there.
+      if (n === 1) last().drop(4401);
+      else if (n < 3) last().drop();
+    }
+    const own = 'ws://desk/api/v1/agent/ws';
+    expect(urls).toEqual([own, own, 'wss://two.example/api/v1/agent/ws', own, 'wss://two.example/api/v1/agent/ws']);
+    expect(statuses.map((status) => status.kind)).not.toContain('closed');
+    const hellos = sockets.map((socket) => socket.of('hello')[0]?.data['ticket']);
+    expect(hellos).toEqual([undefined, undefined, 'tk', undefined, 'tk']);
   });
 });
 
@@ -248,6 +275,30 @@ describe('commands', () => {
     expect(last().of('hold')).toHaveLength(1);
     expect(last().of('digits')).toHaveLength(0);
     expect(client.session).toBe('s2');
+  });
+
+  it('goes on at another console under the same session, with everything that has no result', () => {
+    const { client, connected, last, welcome, snapshots } = setUp();
+    connected();
+    void client.send('accept', { offer_id: 'o', sdp: 'v=0' });
+    void client.send('hold', { on: true });
+    const [accept, hold] = last().sent.slice(-2);
+    last().drop();
+    vi.advanceTimersByTime(500);
+    last().open();
+    expect(last().of('hello')[0]?.data).toMatchObject({ connection: 2, resume: { session: 's1' } });
+    welcome({ session: 's1', resumed: false }, 1);
+    expect(last().sent.slice(-2)).toEqual([accept, hold]);
+    last().receive({ seq: 2, type: 'snapshot', data: { state: 'talking', microphone: 's1' } });
+    expect(snapshots.at(-1)?.microphone).toBe(client.session);
+    expect(client.pending).toBe(2);
+  });
+
+  it('tells that the audio has moved', () => {
+    const { connected, last, moved } = setUp();
+    connected();
+    last().receive({ seq: 3, type: 'media_moved', data: { offer_id: 'o', generation: 2 } });
+    expect(moved).toEqual([['o', 2]]);
   });
 
   it('keeps what was asked before the first welcome', () => {

@@ -62,12 +62,20 @@ describe('server clock', () => {
 });
 
 describe('back-off', () => {
-  it('doubles, is capped, and is spread by at least a quarter of the window', () => {
-    expect(backoffDelay(0, () => 0)).toBe(125);
-    expect(backoffDelay(0, () => 1)).toBe(500);
-    expect(backoffDelay(3, () => 1)).toBe(4_000);
-    expect(backoffDelay(1_000, () => 1)).toBe(10_000);
-    expect(backoffDelay(1_000, () => 0)).toBe(2_500);
+  it('doubles, is capped, and begins at a tenth of the window', () => {
+    expect(backoffDelay(0, () => 0)).toBe(150);
+    expect(backoffDelay(0, () => 1)).toBe(1_500);
+    expect(backoffDelay(2, () => 1)).toBe(6_000);
+    expect(backoffDelay(1_000, () => 1)).toBe(12_000);
+    expect(backoffDelay(1_000, () => 0)).toBe(1_200);
+  });
+
+  it('spreads many pages over the window', () => {
+    const delays = Array.from({ length: 2_000 }, () => backoffDelay(0));
+    for (let from = 200; from < 1_500; from += 100) {
+      const share = delays.filter((delay) => delay >= from && delay < from + 100).length / delays.length;
+      expect(share).toBeLessThan(0.12);
+    }
   });
 });
 
@@ -121,7 +129,7 @@ describe('live stream', () => {
     const statuses: string[] = [];
     const stream = new LiveStream('/live', { live: () => undefined, status: (status) => statuses.push(status.kind) }, fetcher as typeof fetch);
     void stream.run();
-    await vi.advanceTimersByTimeAsync(36_000);
+    await vi.advanceTimersByTimeAsync(37_000);
     stream.stop();
     vi.useRealTimers();
     expect(statuses.slice(0, 3)).toEqual(['connecting', 'waiting', 'connecting']);

@@ -16,8 +16,8 @@ export interface LinkEvents {
 const STATS_MS = 1_000;
 /** An answer that does not lead to a connection within this is a failure. */
 const CONNECT_MS = 10_000;
-/** ICE `disconnected` may heal by itself; after this it is treated as lost. */
-const DISCONNECTED_MS = 2_500;
+/** ICE `disconnected` may heal by itself; after this it is treated as lost, since a new offer costs little. */
+const DISCONNECTED_MS = 1_000;
 
 export class MediaLink {
   #peer: RTCPeerConnection | null = null;

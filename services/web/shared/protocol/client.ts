@@ -4,60 +4,26 @@
  *
  * Order and loss: frames are numbered from 1 in a session; a repeated one is dropped, a missing one
  * ends the connection and is fetched by resuming. Commands keep their id until answered and are sent
- * again after a resume; the server does each id once. When the server has forgotten the session, the
+ * again after a resume; the server does each id once. Any console takes the session: another one than
+ * before goes on with it under its name, from a new snapshot. When none knows the session any more, the
  * commands that are safe to repeat go out again, and the others fail with `session_lost`.
  */
+import { Addresses } from './addresses';
 import { backoffDelay } from './backoff';
 import { ServerClock } from './clock';
 import { mergePatch } from './merge';
 import { readSnapshot } from './snapshot';
+import type { ClosedReason, Options, SocketLike } from './socket';
 import {
   SUBPROTOCOL,
   type CommandResult,
   type Commands,
   type ServerFrame,
-  type Snapshot,
   type TranscriptEvent,
   type Welcome,
 } from './types';
 
-export interface SocketLike {
-  onopen: ((event: any) => void) | null;
-  onmessage: ((event: any) => void) | null;
-  onclose: ((event: any) => void) | null;
-  onerror: ((event: any) => void) | null;
-  send(text: string): void;
-  close(code?: number, reason?: string): void;
-}
-
-export type ClosedReason = 'signed_out' | 'superseded' | 'stopped' | 'protocol';
-
-export type LinkStatus =
-  | { kind: 'connecting'; attempt: number }
-  | { kind: 'open' }
-  | { kind: 'waiting'; attempt: number; retry_in_ms: number; detail: string }
-  | { kind: 'closed'; reason: ClosedReason; detail: string };
-
-export interface Events {
-  status(status: LinkStatus): void;
-  welcome(welcome: Welcome): void;
-  snapshot(snapshot: Snapshot): void;
-  ring(offer_id: string): void;
-  microphoneLost(to_session: string | null): void;
-  transcript(event: TranscriptEvent): void;
-}
-
-export interface Options {
-  url: string;
-  client: string;
-  events: Events;
-  open?: (url: string, protocol: string) => SocketLike;
-  clock?: ServerClock;
-  now?: () => number;
-  random?: () => number;
-  /** Prefix of command ids: two pages, or a page before and after a reload, never share ids. */
-  idPrefix?: string;
-}
+export type { ClosedReason, Events, LinkStatus, Options, SocketLike } from './socket';
 
 /** Bounds: no wait without end, no list without limit. */
 export const LIMITS = {
@@ -88,6 +54,9 @@ export class AgentClient {
   #socket: SocketLike | null = null;
   #welcomed = false;
   #session: string | null = null;
+  /** Counts connections, so that consoles and agent know which one of a session is the newest. */
+  #connections = 0;
+  readonly #addresses: Addresses;
   #lastSeq = 0;
   #early = new Set<number>();
   #acked = 0;
@@ -109,6 +78,7 @@ export class AgentClient {
 
   constructor(options: Options) {
     this.#options = options;
+    this.#addresses = new Addresses(options.url);
     this.clock = options.clock ?? new ServerClock();
     this.#now = options.now ?? (() => performance.timeOrigin + performance.now());
     this.#prefix = options.idPrefix ?? Math.random().toString(36).slice(2, 8);
@@ -130,7 +100,7 @@ export class AgentClient {
     const open = this.#options.open ?? ((url, protocol) => new WebSocket(url, protocol) as SocketLike);
     let socket: SocketLike;
     try {
-      socket = open(this.#options.url, SUBPROTOCOL);
+      socket = open(this.#addresses.current, SUBPROTOCOL);
     } catch (error) {
       this.#retry(error instanceof Error ? error.message : 'cannot open');
       return;
@@ -181,8 +151,13 @@ export class AgentClient {
   #hello(): void {
     this.#helloAt = this.#now();
     this.#heardAt = this.#helloAt;
-    const resume = this.#session === null ? undefined : { session: this.#session, last_seq: this.#lastSeq };
-    this.#raw('hello', resume ? { resume, client: this.#options.client } : { client: this.#options.client });
+    this.#connections += 1;
+    this.#raw('hello', {
+      ...(this.#session === null ? {} : { resume: { session: this.#session, last_seq: this.#lastSeq } }),
+      ...this.#addresses.proof,
+      client: this.#options.client,
+      connection: this.#connections,
+    });
   }
 
   #raw(type: string, data: unknown): string {
@@ -250,8 +225,10 @@ export class AgentClient {
       this.#early.clear();
       this.#lastSeq = seq;
       this.#state = null;
-      this.#failNotRepeatable();
+      // Under its old name the session went on at another console: the agent knows which ids were done.
+      if (welcome.session !== this.#session) this.#failNotRepeatable();
     }
+    this.#addresses.learn(welcome);
     this.#acked = -1;
     this.#session = welcome.session;
     this.#welcomed = true;
@@ -292,6 +269,11 @@ export class AgentClient {
       case 'microphone_lost':
         events.microphoneLost((frame.data as { to_session?: string }).to_session ?? null);
         break;
+      case 'media_moved': {
+        const { offer_id, generation } = frame.data as { offer_id: string; generation: number };
+        events.mediaMoved(offer_id, generation);
+        break;
+      }
       case 'transcript':
         events.transcript(frame.data as TranscriptEvent);
         break;
@@ -359,7 +341,7 @@ export class AgentClient {
 
   #closed(code: number, reason: string): void {
     this.#detach();
-    if (code === 4401) this.stop('signed_out', reason);
+    if (code === 4401 && !this.#addresses.away) this.stop('signed_out', reason);
     else if (code === 4409) this.stop('superseded', reason);
     else if (code === 4400) {
       // Too many frames without an ack: the session goes on from a new snapshot. A second time in a
@@ -386,6 +368,7 @@ export class AgentClient {
     if (this.#stopped) return;
     const retry_in_ms = backoffDelay(this.#attempt, this.#options.random);
     this.#attempt += 1;
+    this.#addresses.next(this.#attempt);
     this.#options.events.status({ kind: 'waiting', attempt: this.#attempt, retry_in_ms, detail });
     this.#clear('retry');
     this.#timers.retry = setTimeout(() => this.connect(), retry_in_ms);

@@ -28,6 +28,7 @@ export function readSnapshot(state: unknown): Snapshot {
       notes: call.notes ?? '',
       disposition_required: call.disposition_required ?? false,
       dispositions: call.dispositions ?? [],
+      media_generation: call.media_generation ?? 0,
     },
     next: raw.next ?? null,
     microphone: raw.microphone ?? null,

@@ -28,11 +28,13 @@ export interface CallView {
   connected_ms: number | null;
   on_hold: boolean;
   muted: boolean;
-  recording: 'off' | 'on' | 'paused' | boolean;
+  recording: 'off' | 'on' | 'paused';
   caller_held: boolean;
   notes: string;
   disposition_required: boolean;
   dispositions: string[];
+  /** Moves of the call's audio to another media node so far. */
+  media_generation: number;
 }
 
 export interface Snapshot {
@@ -56,6 +58,10 @@ export interface Welcome {
   user: { name: string; display_name: string; agent_id: string | null; tenant: string; roles: string[] };
   not_ready_reasons: string[];
   keepalive_s: number;
+  /** Origins of other consoles. */
+  alternates?: string[];
+  /** Lets this page in there. */
+  ticket?: string;
 }
 
 export interface CommandResult {
