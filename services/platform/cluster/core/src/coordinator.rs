@@ -175,11 +175,13 @@ impl Coordinator {
         for (suspect, observers) in suspects {
             let others = observers.iter().filter(|id| ***id != self.me.id).count();
             let failed = self.probed.get(suspect).is_some_and(|probed| probed.failed >= 2);
-            if others > 0 && failed && *suspect != self.me && self.evicting.insert(suspect.clone()) {
-                if let Some(record) = map.members.record(suspect) {
-                    effects
-                        .push(Effect::Evict(suspect.clone(), NodeRecord { evicted: true, ..record.clone() }));
-                }
+            if others > 0
+                && failed
+                && *suspect != self.me
+                && let Some(record) = map.members.record(suspect)
+                && self.evicting.insert(suspect.clone())
+            {
+                effects.push(Effect::Evict(suspect.clone(), NodeRecord { evicted: true, ..record.clone() }));
             }
         }
     }

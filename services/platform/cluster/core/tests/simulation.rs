@@ -1,6 +1,7 @@
 //! Proves the machine against seeded schedules: joins, losses, drains, pauses, partitions and outages of the store and of the
 //! journal. In every step, no two nodes hold a shard at the same epoch, nothing is opened that is still up, and nothing is
 //! held before it is rebuilt (`model` asserts it). Afterwards everything heals within a bound, and then nothing moves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod model;
 
