@@ -374,7 +374,8 @@ impl Call {
     /// The call is over: no node is looked for any more.
     pub(crate) fn stop_moving(&mut self, cx: &mut Cx<'_>) {
         self.close_planned(cx);
-        if self.moving.search.take().is_some() {
+        self.moving.search = None;
+        if self.media.is_lost() {
             self.media_lost_after_end(cx);
         }
     }
