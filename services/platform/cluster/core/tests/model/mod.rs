@@ -592,17 +592,22 @@ impl Model {
                 }
             }
         }
-        ShardId::all().all(|shard| {
+        let in_store = ShardId::all().all(|shard| {
             let at = usize::from(shard.index());
             let Some(holder) = holders[at] else { return false };
-            let epoch = Epoch(self.epochs[at]);
-            self.nodes[holder].machine.holding(shard) == Holding::Held(epoch)
-                && self.well().all(|(_, node)| {
-                    let map = node.machine.map();
-                    map.is_owner(shard, self.nodes[holder].machine.me())
-                        && map.published(shard) == Some(epoch)
+            let (machine, epoch) = (&self.nodes[holder].machine, Epoch(self.epochs[at]));
+            machine.holding(shard) == Holding::Held(epoch)
+                && self.store.published(shard) == Some((machine.me(), epoch))
+        });
+        // And everybody has read it.
+        in_store
+            && self.well().all(|(_, node)| {
+                let map = node.machine.map();
+                ShardId::all().all(|shard| {
+                    let published = map.assignment(shard).owner.as_ref().zip(map.published(shard));
+                    published == self.store.published(shard)
                 })
-        })
+            })
     }
 
     /// Something acts on every shard at the journal's epoch, whatever has been published.

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use trunkline_cluster_core::{BLOCKS, Block, Holdings, NodeIdentity, NodeRecord, Seen};
-use trunkline_types::NodeId;
+use trunkline_cluster_core::{BLOCKS, Block, Holdings, NodeIdentity, NodeRecord, Seen, block_of, place_of};
+use trunkline_types::{Epoch, NodeId, ShardId};
 
 pub type LeaseId = u64;
 
@@ -185,6 +185,15 @@ impl Store {
         let read =
             indexes.iter().filter_map(|i| self.blocks.get(i).map(|(at, b)| Seen::Block(*i, *at, b.clone())));
         read.collect()
+    }
+
+    /// Who is assigned a shard and has published it, and at which epoch.
+    pub fn published(&self, shard: ShardId) -> Option<(&NodeIdentity, Epoch)> {
+        let (_, block) = self.blocks.get(&block_of(shard))?;
+        let entry = &block.0[place_of(shard)];
+        let owner = entry.owner.as_ref()?;
+        let (held, _) = self.held.get(owner)?;
+        held.get(shard).filter(|held| held.turn == entry.turn).map(|held| (owner, held.epoch))
     }
 
     pub fn list(&self) -> Vec<Seen> {
