@@ -93,6 +93,27 @@ async function journey(scheme) {
     assert.ok((await heard(page)) > 0.01, 'audio does not stop with the socket');
     step(`${scheme}: a cut connection is resumed, audio goes on`);
 
+    const offers = agent.offers;
+    agent.elsewhere = true;
+    mock.cutAgents();
+    await page.locator('[data-testid="connection"][data-link="waiting"], [data-testid="connection"][data-link="connecting"]').waitFor();
+    await page.locator('[data-testid="connection"][data-link="open"]').waitFor();
+    await until('the snapshot of the other console', () => !agent.elsewhere && agent.sessions.size === before);
+    assert.ok(agent.sessions.has(agent.state.microphone), 'the microphone stays with the session');
+    assert.ok((await heard(page)) > 0.01, 'audio does not stop with the console');
+    assert.equal(agent.offers, offers, 'no new offer for another console');
+    step(`${scheme}: the session goes on at another console, audio too`);
+
+    const moved = Date.now();
+    agent.moveMedia();
+    await until('a new offer', () => agent.offers === offers + 1);
+    await until('the caller is heard at the other media node', async () => (await heard(page)) > 0.01);
+    const took = Date.now() - moved;
+    assert.ok(took < 4_000, `two-way audio again within 4 s (${took} ms, 500 of them listening)`);
+    await page.locator('[data-testid="connection"]:not([data-quality="none"]):not([data-quality="measuring"])').waitFor();
+    assert.equal(agent.offers, offers + 1, 'told three times, done once');
+    step(`${scheme}: the media moves, one new offer, audio again in ${took} ms (500 ms of them listening)`);
+
     agent.sessions.clear();
     mock.cutAgents();
     await until('the call moves to the new session', () => agent.sessions.size === 1 && agent.sessions.has(agent.state.microphone));
@@ -100,6 +121,8 @@ async function journey(scheme) {
     assert.equal(await page.getByTestId('take-over').count(), 0);
     step(`${scheme}: a session that the server forgot is made anew, with the audio`);
 
+    await page.getByTestId('call-pause-recording').click();
+    await page.locator('[data-testid="recording-state"][data-recording="paused"]').waitFor();
     const reloaded = Date.now();
     await page.reload();
     await state(page, 'talking');
@@ -108,6 +131,9 @@ async function journey(scheme) {
     const back = Date.now() - reloaded;
     assert.ok(back < 3_500, `audio back within 3 s (${back} ms, 500 of them listening)`);
     assert.equal(await page.locator('[data-testid="transcript"] [data-channel]').count(), 2);
+    await page.locator('[data-testid="recording-state"][data-recording="paused"]').waitFor();
+    await page.getByTestId('call-pause-recording').click();
+    await page.locator('[data-testid="recording-state"][data-recording="on"]').waitFor();
     step(`${scheme}: reload in mid call, audio back in ${back} ms (500 ms of them listening)`);
 
     const second = await context.newPage();

@@ -33,6 +33,15 @@ export function serveAgent(socket, agent) {
       clearTimeout(session.gone);
       if (session.socket && session.socket !== socket) session.socket.close(4409, 'resumed elsewhere');
       session.socket = socket;
+      if (agent.elsewhere) {
+        // Another console than before: the session under its name, from a new snapshot.
+        agent.elsewhere = false;
+        session.seq = 0;
+        session.unacked = [];
+        session.push('welcome', welcome(false), id);
+        session.push('snapshot', agent.snapshot());
+        return;
+      }
       // As the console does: the welcome takes the next number, what was not handled follows after it.
       const rest = session.unacked.filter((frame) => frame.seq > data.resume.last_seq);
       session.unacked = [];

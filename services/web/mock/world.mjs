@@ -131,7 +131,7 @@ export class Agent {
 
   ring(more = {}) {
     const id = randomUUID().slice(0, 8);
-    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: false, caller_held: false, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
+    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: 'off', media_generation: 0, caller_held: false, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
     this.set({ state: 'ringing', until_ms: Date.now() + RING_MS, call });
     for (const session of this.sessions.values()) session.push('ring', { offer_id: call.offer_id });
     clearTimeout(this.timer);
@@ -162,7 +162,16 @@ export class Agent {
     for (const session of this.sessions.values()) session.push('transcript', { call_id: call.call_id, channel, start_ms, end_ms, text, final });
   }
 
+  /** The call's media node goes: the page that has the microphone is told, as the call does it again and again. */
+  moveMedia() {
+    const { call, microphone } = this.state;
+    const media_generation = call.media_generation + 1;
+    this.setCall({ media_generation });
+    for (let n = 0; n < 3; n += 1) this.sessions.get(microphone)?.push('media_moved', { offer_id: call.offer_id, generation: media_generation });
+  }
+
   async media(session, sdp) {
+    this.offers = (this.offers ?? 0) + 1;
     if (!this.world.answerer) return { ok: false, error: 'media_unavailable', message: 'open /mock/media in another tab: it stands for the media node' };
     const answer = await this.world.answerer(sdp);
     const before = this.state.microphone;
@@ -183,7 +192,7 @@ export class Agent {
         if (!result.ok) return result;
         clearTimeout(this.timer);
         this.set({ state: 'connecting', microphone: session.id });
-        this.set({ state: 'talking', call: { ...s.call, connected_ms: Date.now(), recording: true } });
+        this.set({ state: 'talking', call: { ...s.call, connected_ms: Date.now(), recording: 'on' } });
         return result;
       }
       case 'decline': clearTimeout(this.timer); this.set({ state: 'ready', call: null }); return { ok: true };
@@ -198,7 +207,7 @@ export class Agent {
       case 'mute': this.setCall({ muted: data.on }); return { ok: true };
       case 'digits': this.digits = (this.digits ?? '') + data.digits; return { ok: true };
       case 'hang_up': this.hangUp(); return { ok: true };
-      case 'pause_recording': this.setCall({ recording: !data.on }); return { ok: true };
+      case 'pause_recording': this.setCall({ recording: data.on ? 'paused' : 'on' }); return { ok: true };
       case 'notes': if (s.call?.call_id !== data.call_id) return { ok: false, error: 'wrong_state' }; this.setCall({ notes: data.notes }); return { ok: true };
       case 'wrap_up_extend': clearTimeout(this.timer); this.set({ until_ms: s.until_ms + data.seconds * 1000 }); return { ok: true };
       case 'wrap_up_finish':

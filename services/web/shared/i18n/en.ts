@@ -391,7 +391,7 @@ export const en = {
   'cl.drain': 'Drain',
   'cl.undrain': 'Take back',
   'cl.drain_of': 'Drain {node}',
-  'cl.undrain_of': 'Take the drain of {node} back',
+  'cl.undrain_of': 'Take back the drain of {node}',
   'cl.ask_drain': 'Drain {node}?',
   'cl.ask_drain_text': '{node} takes no new calls, and its {count} shards move to other nodes. Calls go on. It stays a member until it is stopped, and the drain can be taken back.',
   'cl.ask_undrain': 'Take the drain of {node} back?',
