@@ -67,11 +67,15 @@ impl Sender {
 
     fn post(&self, to: common::Address, payload: Payload, effect: Option<EffectId>) {
         let shard = u32::from(self.from.shard().index());
+        let Some(epoch) = self.placement.sealed(self.from.shard()) else {
+            // The shard has been lost meanwhile. A receiver that never heard of its owners could not refuse this.
+            return tracing::debug!(from = %self.from, "nothing is said for a shard that is not held any more");
+        };
         let envelope = Envelope {
             to: Some(to),
             from: Some(entity(&self.from)),
             from_shard: Some(shard),
-            from_epoch: self.epoch().0,
+            from_epoch: epoch.0,
             map_revision: self.placement.revision().0,
             traceparent: self.traceparent.clone(),
             effect: effect.map(|id| common::EffectId { shard, seq: id.seq, index: id.i }),

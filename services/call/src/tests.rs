@@ -483,6 +483,7 @@ async fn a_call_over_the_bus_survives_a_restart_of_its_owner_and_the_loss_of_its
     // The media are gone: a new offer, which continues the old session, goes to the caller.
     let offers = |command: &Command| matches!(command, Command::CreateRtp(e) if e.sdp.is_empty() && &e.former_sdp[..] == b"v=0\r\n");
     node.media(call, offers, media::MediaOk { sdp: Bytes::from_static(b"v=1\r\n"), ..answer() }).await;
+    node.media(call, |command| matches!(command, Command::SetProgram(_)), answer()).await;
     let invite = node.our_request("INVITE").await;
     let text = String::from_utf8(invite.message.to_vec()).unwrap();
     assert!(text.starts_with("INVITE sip:ada@127.0.0.1:5070 SIP/2.0\r\n"), "{text}");
