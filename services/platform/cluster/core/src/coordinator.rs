@@ -108,9 +108,8 @@ impl Coordinator {
     /// Which nodes have to be probed: owners that are missing, and suspects.
     fn watch(&mut self, now: Duration, map: &Map) {
         let missing = map.owners().filter(|owner| **owner != self.me && self.missing(map, owner).is_some());
-        let gone = map.members.gone().map(|(identity, _, _)| identity);
         let suspects = map.suspected().map(|(suspect, _)| suspect).filter(|suspect| **suspect != self.me);
-        let watched: BTreeSet<_> = missing.chain(gone).chain(suspects).cloned().collect();
+        let watched: BTreeSet<_> = missing.chain(suspects).cloned().collect();
         let before = self.probed.len();
         self.probed.retain(|identity, _| watched.contains(identity));
         let shrunk = self.probed.len() < before;
@@ -224,16 +223,18 @@ impl Coordinator {
     }
 
     /// Whether too many are missing together to be trusted.
-    pub fn mass(&self, map: &Map) -> bool {
-        let missing = map.owners().filter(|owner| self.missing(map, owner).is_some()).map(|owner| &owner.id);
-        let gone =
-            map.members.gone().filter(|(_, record, _)| !record.evicted).map(|(identity, _, _)| &identity.id);
-        let lost = missing.chain(gone).collect::<BTreeSet<&NodeId>>().len();
+    fn mass(&self, now: Duration, map: &Map) -> bool {
+        let missing = map.owners().filter(|owner| self.missing(map, owner).is_some());
+        let unexpected = missing.filter(|owner| {
+            map.members.record(owner).is_none_or(|record| !record.evicted && !record.draining)
+        });
+        let lost = unexpected.chain(map.members.lost(now, &self.policy)).map(|node| &node.id);
+        let lost = lost.collect::<BTreeSet<&NodeId>>().len();
         self.policy.mass(lost, lost + map.members.present().count())
     }
 
     fn write(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {
-        let mass = self.mass(map);
+        let mass = self.mass(now, map);
         let standings: BTreeMap<&NodeIdentity, Standing> = map
             .owners()
             .chain(map.members.present().map(|(identity, _)| identity))

@@ -255,7 +255,7 @@ impl Machine {
         if matches!(self.registration, Registration::In { .. }) {
             self.record.registration += 1;
             let listed = self.map.members.listed(now, &self.policy);
-            let mass = self.map.members.mass(&self.policy);
+            let mass = self.map.members.mass(now, &self.policy);
             let before =
                 listed.iter().take_while(|node| mass && node.identity.id < self.me.id).count() as u32;
             self.registration = Registration::Due(now + (self.policy.spacing * before).min(self.policy.ttl));

@@ -150,14 +150,24 @@ impl Members {
         })
     }
 
-    /// Whether so many are gone that it is not trusted.
-    pub fn mass(&self, policy: &Policy) -> bool {
-        let lost = self.gone().filter(|(_, record, _)| !record.evicted).count();
+    /// Those that vanished lately, without having said that they would.
+    pub fn lost(&self, now: Duration, policy: &Policy) -> impl Iterator<Item = &NodeIdentity> {
+        let window = policy.ttl * 2;
+        self.gone()
+            .filter(move |(_, record, since)| {
+                !record.evicted && !record.draining && now.saturating_sub(*since) < window
+            })
+            .map(|(identity, ..)| identity)
+    }
+
+    /// Whether so many were lost together that it is not trusted.
+    pub fn mass(&self, now: Duration, policy: &Policy) -> bool {
+        let lost = self.lost(now, policy).count();
         policy.mass(lost, lost + self.present().count())
     }
 
-    fn listed_until(&self, policy: &Policy) -> Vec<(NodeIdentity, Option<Duration>)> {
-        let mass = self.mass(policy);
+    fn listed_until(&self, now: Duration, policy: &Policy) -> Vec<(NodeIdentity, Option<Duration>)> {
+        let mass = self.mass(now, policy);
         // Who had said that it leaves has left.
         let left = |identity: &NodeIdentity| self.record(identity).is_some_and(|record| record.draining);
         let patience = |identity: &NodeIdentity| match (mass, self.in_doubt(identity) && !left(identity)) {
@@ -175,7 +185,7 @@ impl Members {
     /// The members for routing, by id.
     pub fn listed(&self, now: Duration, policy: &Policy) -> Vec<Arc<NodeInfo>> {
         let mut listed: BTreeMap<NodeId, Arc<NodeInfo>> = BTreeMap::new();
-        for (identity, until) in self.listed_until(policy) {
+        for (identity, until) in self.listed_until(now, policy) {
             let Some(record) = self.record(&identity) else { continue };
             if until.is_none_or(|until| now < until) {
                 let info = record.info(&identity, self.is_drained(&identity.id));
@@ -188,7 +198,7 @@ impl Members {
 
     /// When [`Members::listed`] changes by itself.
     pub fn next_deadline(&self, now: Duration, policy: &Policy) -> Option<Duration> {
-        self.listed_until(policy)
+        self.listed_until(now, policy)
             .into_iter()
             .filter_map(|(_, until)| until)
             .filter(|until| *until > now)

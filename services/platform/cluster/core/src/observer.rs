@@ -106,7 +106,7 @@ impl Observer {
 
     /// Those whose keys are gone are asked directly: when they do not answer, nothing is sent to them any more.
     fn watch_gone(&mut self, now: Duration, map: &Map) {
-        if map.members.mass(&self.policy) {
+        if map.members.mass(now, &self.policy) {
             return;
         }
         for (identity, _, since) in map.members.gone() {

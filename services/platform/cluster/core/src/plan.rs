@@ -141,6 +141,7 @@ pub fn plan(group: ShardGroup, placed: &[Placed], candidates: &[Candidate], limi
     for (shard, reason) in orphans {
         changes.extend(book.place(shard.shard, reason));
     }
+    let drains = !drained.is_empty();
     for (shard, from) in drained {
         if moving >= limits.moving {
             break;
@@ -153,7 +154,7 @@ pub fn plan(group: ShardGroup, placed: &[Placed], candidates: &[Candidate], limi
         }
     }
     let missing = candidates.iter().any(|candidate| candidate.standing == Standing::Missing);
-    if limits.settled && !missing && changes.is_empty() {
+    if limits.settled && !missing && !drains && changes.is_empty() {
         changes = book.balance(&settled, limits.moving.saturating_sub(moving));
     }
     changes
@@ -294,4 +295,129 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::Incarnation;
+
+    fn node(n: usize) -> NodeIdentity {
+        NodeIdentity { id: format!("n{n}").parse().unwrap(), incarnation: Incarnation(1) }
+    }
+
+    fn candidate(n: usize, standing: Standing) -> Candidate {
+        Candidate { identity: node(n), standing, eligible: true, weight: 1 }
+    }
+
+    /// The shards of a group and their owners.
+    struct Table(Vec<(ShardId, Option<NodeIdentity>)>);
+
+    impl Table {
+        fn empty() -> Self {
+            Self(ShardGroup::Acd.shards().map(|shard| (shard, None)).collect())
+        }
+
+        fn plan(&self, candidates: &[Candidate], limits: Limits) -> Vec<Change> {
+            let placed: Vec<Placed> = self
+                .0
+                .iter()
+                .map(|(shard, owner)| Placed { shard: *shard, owner: owner.as_ref(), moving_from: None })
+                .collect();
+            plan(ShardGroup::Acd, &placed, candidates, limits)
+        }
+
+        fn apply(&mut self, changes: &[Change]) {
+            for change in changes {
+                self.0[usize::from(change.shard.index())].1 = Some(change.to.clone());
+            }
+        }
+
+        /// Plans and applies until nothing changes; gives the moves.
+        fn settle(&mut self, candidates: &[Candidate]) -> usize {
+            let mut moves = 0;
+            for _ in 0..200 {
+                let changes = self.plan(candidates, LIMITS);
+                if changes.is_empty() {
+                    return moves;
+                }
+                moves += changes.len();
+                self.apply(&changes);
+            }
+            panic!("it never settles");
+        }
+
+        fn of(&self, n: usize) -> usize {
+            self.0.iter().filter(|(_, owner)| *owner == Some(node(n))).count()
+        }
+    }
+
+    const LIMITS: Limits = Limits { moving: 64, moving_from: 16, settled: true };
+
+    #[test]
+    fn shares_follow_weights_and_roles() {
+        let mut table = Table::empty();
+        let mut nodes: Vec<_> = (0..4).map(|n| candidate(n, Standing::Serving)).collect();
+        nodes[1].weight = 3;
+        nodes[3].eligible = false;
+        assert_eq!(table.settle(&nodes), 1_024, "each shard is placed once");
+        assert_eq!(table.of(3), 0);
+        assert!((614..=615).contains(&table.of(1)) && (204..=205).contains(&table.of(0)), "{}", table.of(1));
+        // One that loses the role loses its shards at once.
+        nodes[0].eligible = false;
+        let lost = table.of(0);
+        let changes = table.plan(&nodes, LIMITS);
+        assert_eq!(changes.len(), lost);
+        assert!(changes.iter().all(|change| change.reason == Reason::Loss));
+    }
+
+    #[test]
+    fn limits_hold_for_what_can_wait_and_not_for_losses() {
+        let mut table = Table::empty();
+        let mut nodes: Vec<_> = (0..4).map(|n| candidate(n, Standing::Serving)).collect();
+        table.settle(&nodes[..3]);
+        let balance = table.plan(&nodes, LIMITS);
+        assert_eq!(balance.len(), 64);
+        assert!(balance.iter().all(|change| change.to == node(3) && change.reason == Reason::Balance));
+        assert!(table.plan(&nodes, Limits { settled: false, ..LIMITS }).is_empty());
+        nodes[3].standing = Standing::Missing;
+        assert!(table.plan(&nodes, LIMITS).is_empty(), "nothing is evened out while somebody is missing");
+        nodes.truncate(3);
+        nodes[0].standing = Standing::Draining;
+        let drain = table.plan(&nodes, LIMITS);
+        assert_eq!((drain.len(), drain[0].reason), (16, Reason::Drain));
+        nodes[0].standing = Standing::Dead;
+        let lost = table.of(0);
+        assert_eq!(table.plan(&nodes, Limits { moving: 0, moving_from: 0, settled: false }).len(), lost);
+        // Nobody else: a draining node keeps what it has, and nothing moves for ever.
+        nodes[0].standing = Standing::Draining;
+        assert!(table.plan(&nodes[..1], LIMITS).iter().all(|change| change.to == node(0)));
+    }
+
+    #[test]
+    fn whatever_the_members_it_settles_evenly_with_as_few_moves_as_can_be() {
+        let seed = 21;
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        for _ in 0..60 {
+            let (before, after) = (random.random_range(1..40), random.random_range(1..40));
+            let mut table = Table::empty();
+            let nodes: Vec<_> = (0..before).map(|n| candidate(n, Standing::Serving)).collect();
+            table.settle(&nodes);
+            // The first `after` stay or come; the rest are dead.
+            let nodes: Vec<_> = (0..before.max(after))
+                .map(|n| candidate(n, if n < after { Standing::Serving } else { Standing::Dead }))
+                .collect();
+            let floor = 1_024 / after;
+            let lost: usize = (after..before).map(|n| table.of(n)).sum();
+            let come: usize = (before..after).map(|_| floor + 1).sum();
+            let moves = table.settle(&nodes);
+            assert!(moves <= lost.max(come) + after, "{before} to {after} nodes: {moves} moves");
+            for n in 0..after {
+                assert!((floor..=floor + 1).contains(&table.of(n)), "{before} to {after}: {}", table.of(n));
+            }
+        }
+    }
 }

@@ -36,6 +36,7 @@ fn is_quiet(model: &mut Model) {
     // Answers that were lost are asked for again, leases that ended unseen are replaced.
     model.run(model.now + TTL * 4);
     let (moved, writes, log) = (model.moved(), model.store.writes, model.store.log.len());
+    model.wakes = 0;
     model.run(model.now + Duration::from_secs(20));
     let news: Vec<_> = model.store.log[log..].iter().map(|(_, seen)| format!("{seen:.0?}")).collect();
     assert_eq!(
@@ -44,6 +45,7 @@ fn is_quiet(model: &mut Model) {
         "written without a cause: {news:?}\n{}",
         model.describe()
     );
+    assert!(model.wakes < 20 * model.nodes.len() as u64, "{} wakes in 20 s of peace", model.wakes);
 }
 
 #[test]

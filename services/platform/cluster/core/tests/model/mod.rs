@@ -89,6 +89,8 @@ pub struct Model {
     /// Writes to the store in each second.
     pub writes: BTreeMap<u64, u64>,
     pub host_fails: bool,
+    /// Times that a machine wanted to be woken and was.
+    pub wakes: u64,
 }
 
 impl Model {
@@ -112,6 +114,7 @@ impl Model {
             moves: BTreeMap::new(),
             writes: BTreeMap::new(),
             host_fails: false,
+            wakes: 0,
         }
     }
 
@@ -278,6 +281,7 @@ impl Model {
             Event::Wake => {
                 if self.nodes[n].wake_at.is_some_and(|at| at <= self.now) {
                     self.nodes[n].wake_at = None;
+                    self.wakes += 1;
                     self.handle(n, Input::Tick);
                 }
             }
