@@ -114,6 +114,14 @@ impl Acd {
         Ok(queues? + agents?)
     }
 
+    /// Lets go of `shards`: takes no more messages for them, lets what is under way be committed, ends the actors. False
+    /// when some had not ended after `patience`; the new owner's seal fences them.
+    pub async fn release(&self, shards: &[ShardId], patience: Duration) -> bool {
+        let (queues, agents) =
+            tokio::join!(self.queues.release(shards, patience), self.agents.release(shards, patience));
+        queues && agents
+    }
+
     /// A console node has left the cluster or came back as another incarnation: the sessions that it served are detached.
     /// An agent keeps its conversation; without another page it takes no calls, and is signed out after its grace time.
     /// (Sessions notice it themselves, by the members and by signs of life; this is sooner.)
