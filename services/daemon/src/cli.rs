@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{dev, dev_call};
+use crate::{command, dev, dev_call, run};
 
 /// Trunkline, a contact-centre cluster: calls, agents and queues as actors that survive the loss of a node.
 #[derive(Parser)]
@@ -17,6 +17,95 @@ pub struct Cli {
 enum Command {
     /// Run every role on this machine, with embedded coordination, journal and sample data.
     Dev(DevArgs),
+    /// Run a node: alone, or as a member of a cluster when the configuration has a `cluster` section.
+    Run(RunArgs),
+    /// Show the cluster: members, shards, epochs, drains, moves.
+    Cluster(ClusterArgs),
+    /// Empty a node: it takes no new calls, its shards move to others. It keeps running until it is stopped.
+    Drain(DrainArgs),
+    /// Let a drained node work again.
+    Undrain(DrainArgs),
+    /// Look at configuration files.
+    Config(ConfigArgs),
+}
+
+/// `trunkline run`
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The configuration file (YAML). The environment (TRUNKLINE_NODE__NAME, ...) wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// What this node does, out of edge, call, acd, media, records, console [default: node.roles, else all]
+    #[arg(long, value_name = "ROLE,...")]
+    pub roles: Option<String>,
+
+    /// What is logged, as in RUST_LOG
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// How the command line reaches a node.
+#[derive(Args, Clone, Debug)]
+pub struct NodeAt {
+    /// The address of any node of the cluster (cluster.listen) [default: cluster.advertise of the file, else 127.0.0.1:7400]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node: Option<String>,
+
+    /// A configuration file of a node: its `cluster` section says where the node is and which certificates to use
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `trunkline cluster`
+#[derive(Args, Clone, Debug)]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub at: NodeAt,
+
+    /// Show every range of shards with its owner, phase and epoch
+    #[arg(long)]
+    pub shards: bool,
+
+    /// Show the last moves of shards
+    #[arg(long)]
+    pub moves: bool,
+
+    /// Show it as JSON, complete, for programs
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show it again every second until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+}
+
+/// `trunkline drain` and `trunkline undrain`
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// The node's name, as `trunkline cluster` shows it
+    #[arg(value_name = "NODE")]
+    pub name: String,
+
+    #[command(flatten)]
+    pub at: NodeAt,
+
+    /// Return when the node is empty (or full again), with progress; fail after this many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300")]
+    pub wait: Option<u64>,
+}
+
+/// `trunkline config`
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum ConfigCommand {
+    /// Read a configuration as `trunkline run` would and say what is wrong with it; starts nothing.
+    Check(RunArgs),
 }
 
 /// `trunkline dev`
@@ -86,5 +175,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Dev(DevArgs { command: Some(DevCommand::Call(args)), .. }) => dev_call::run(args).await,
         Command::Dev(DevArgs { run, .. }) => dev::run(run).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Cluster(args) => command::cluster::run(args).await,
+        Command::Drain(args) => command::drain::run(args, true).await,
+        Command::Undrain(args) => command::drain::run(args, false).await,
+        Command::Config(ConfigArgs { command: ConfigCommand::Check(args) }) => command::config::check(&args),
     }
 }

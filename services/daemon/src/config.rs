@@ -1,14 +1,25 @@
 //! A node's configuration: one section a role, each owned and checked by its room.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use trunkline_cluster::{ClusterConfig, Role, TlsFiles};
 use trunkline_config::Loader;
+use trunkline_journal::JournalConfig;
+use trunkline_rpc::{Tls, TlsConfig, TlsMetrics};
 
-use crate::{cli::DevRun, documents::NumberBody};
+use crate::{
+    cli::{DevRun, RunArgs},
+    documents::NumberBody,
+};
 
-const SECTIONS: [&str; 7] = ["node", "sip", "console", "metrics", "media", "call", "dev"];
+const SECTIONS: [&str; 9] =
+    ["node", "cluster", "journal", "sip", "console", "metrics", "media", "call", "dev"];
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -16,12 +27,17 @@ pub struct NodeConfig {
     /// Nothing is to outlive the process: the journal does not wait for the disk.
     pub temporary: bool,
     pub node: NodeSection,
+    /// None = this node is alone.
+    pub cluster: Option<ClusterConfig>,
+    /// None = SQLite in the data folder.
+    pub journal: Option<JournalConfig>,
     pub sip: trunkline_edge::Config,
     pub console: trunkline_console::ConsoleConfig,
     pub metrics: MetricsSection,
     pub media: trunkline_media::Config,
     pub call: CallSection,
-    pub dev: DevSection,
+    /// Sample data: always in `dev`; with `run` only when the section is there.
+    pub dev: Option<DevSection>,
 }
 
 /// What `dev` adds to its sample data.
@@ -38,8 +54,14 @@ pub struct DevSection {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeSection {
-    /// Its name. Default `dev`.
+    /// Its name, unique in its cluster. Default `dev`.
     pub name: trunkline_types::NodeId,
+    /// What it does. Default: everything.
+    pub roles: BTreeSet<Role>,
+    /// Its failure domain; media is taken from the edge's zone first. Default: none.
+    pub zone: Option<String>,
+    /// Where it keeps its files. Default: a temporary folder in `dev`, required in `run`.
+    pub data_dir: Option<PathBuf>,
     /// Threads for actors. Default: one a core, at most 8.
     pub arbiters: usize,
     /// Where traces go, `http://host:4317`; none = nowhere.
@@ -58,6 +80,9 @@ impl Default for NodeSection {
     fn default() -> Self {
         Self {
             name: "dev".parse().unwrap_or_else(|_| unreachable!("a valid name")),
+            roles: Role::ALL.into_iter().collect(),
+            zone: None,
+            data_dir: None,
             arbiters: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             otlp: None,
             otlp_ratio: 1.0,
@@ -97,13 +122,9 @@ impl Default for CallSection {
 }
 
 impl NodeConfig {
-    /// Defaults for `dir`, then the file, the environment and the flags.
-    pub fn load(flags: &DevRun, dir: &Path) -> Result<Self> {
-        let mut loader = Loader::new();
-        if let Some(file) = &flags.config {
-            loader = loader.file(file)?;
-        }
-        loader = loader.env("TRUNKLINE_", std::env::vars());
+    /// For `dev`: defaults for `dir`, then the file, the environment and the flags.
+    pub fn dev(flags: &DevRun, dir: &Path) -> Result<Self> {
+        let mut loader = layers(flags.config.as_deref())?;
         let addresses = [
             ("sip.listen", flags.sip, "--sip"),
             ("console.listen", flags.http, "--http"),
@@ -128,19 +149,123 @@ impl NodeConfig {
                 loader = loader.set(key, value, flag);
             }
         }
+        let mut config = Self::read(&loader, |_| Ok(dir.to_owned()))?;
+        config.temporary = flags.data_dir.is_none();
+        config.dev = Some(loader.section("dev")?);
+        ensure!(config.cluster.is_none(), "cluster: `dev` runs alone; use `trunkline run` for a node of a cluster");
+        Ok(config)
+    }
+
+    /// For `run`: the file, the environment and the flags, checked as a whole.
+    pub fn run(flags: &RunArgs) -> Result<Self> {
+        let mut loader = layers(Some(&flags.config))?;
+        if let Some(roles) = &flags.roles {
+            loader = loader.set("node.roles", &format!("[{roles}]"), "--roles");
+        }
+        if let Some(log) = &flags.log {
+            loader = loader.set("node.log", log, "--log");
+        }
+        let config = Self::read(&loader, |node| match &node.data_dir {
+            Some(dir) => Ok(dir.clone()),
+            None => bail!("node.data_dir is required: the folder for recordings under way and this node's records"),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(loader: &Loader, dir: impl Fn(&NodeSection) -> Result<PathBuf>) -> Result<Self> {
         loader.only(&SECTIONS)?;
-        let media = media(&loader, dir)?;
+        let node: NodeSection = loader.section("node")?;
+        let media = media(loader, &dir(&node)?)?;
         Ok(Self {
-            temporary: flags.data_dir.is_none(),
-            node: loader.section("node")?,
+            temporary: false,
+            node,
+            cluster: optional(loader, "cluster")?,
+            journal: optional(loader, "journal")?,
             sip: loader.section("sip")?,
             console: loader.section("console")?,
             metrics: loader.section("metrics")?,
             media,
             call: loader.section("call")?,
-            dev: loader.section("dev")?,
+            dev: optional(loader, "dev")?,
         })
     }
+
+    /// What no section can know by itself.
+    fn check(&self) -> Result<()> {
+        if let Some(journal) = &self.journal {
+            journal.validate().context("journal")?;
+        }
+        let missing: Vec<&str> =
+            Role::ALL.iter().filter(|role| !self.node.roles.contains(role)).map(|role| role.as_str()).collect();
+        match &self.cluster {
+            None => ensure!(
+                missing.is_empty(),
+                "node.roles: {} missing; a node without a `cluster` section is alone and needs every role",
+                missing.join(", ")
+            ),
+            Some(cluster) => {
+                cluster.validate().context("cluster")?;
+                ensure!(!self.node.roles.is_empty(), "node.roles: name at least one role");
+                ensure!(
+                    self.journal.as_ref().is_some_and(|journal| journal.postgres.is_some()),
+                    "journal.postgres is required in a cluster: a journal in SQLite cannot be shared by nodes"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// "sqlite" or "postgres".
+    pub fn journal_kind(&self) -> &'static str {
+        let postgres = self.journal.as_ref().is_some_and(|journal| journal.postgres.is_some());
+        if postgres { "postgres" } else { "sqlite" }
+    }
+
+    /// Where people and telephones reach the node, for pages and for clients that look for another node.
+    pub fn public_addresses(&self) -> BTreeMap<String, String> {
+        let mut addresses = BTreeMap::new();
+        if self.has(Role::Edge) {
+            let sip = self.sip.advertised.unwrap_or(self.sip.listen);
+            addresses.insert("sip".to_owned(), sip.to_string());
+        }
+        if self.has(Role::Console) {
+            addresses.insert("http".to_owned(), self.console.listen.to_string());
+        }
+        addresses.insert("metrics".to_owned(), self.metrics.listen.to_string());
+        addresses
+    }
+
+    /// Looks whether the files that the configuration names can be read.
+    pub fn check_files(&self) -> Result<()> {
+        if let Some(tls) = self.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref()) {
+            Tls::load(tls_files(tls), TlsMetrics::default()).context("cluster.tls")?;
+        }
+        Ok(())
+    }
+
+    /// Whether this node has a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.node.roles.contains(&role)
+    }
+}
+
+/// The certificates between nodes, as the links take them.
+pub fn tls_files(files: &TlsFiles) -> TlsConfig {
+    TlsConfig { ca: files.ca.clone(), cert: files.cert.clone(), key: files.key.clone() }
+}
+
+fn layers(file: Option<&Path>) -> Result<Loader> {
+    let mut loader = Loader::new();
+    if let Some(file) = file {
+        loader = loader.file(file)?;
+    }
+    Ok(loader.env("TRUNKLINE_", std::env::vars()))
+}
+
+/// A section that need not be there.
+fn optional<T: serde::de::DeserializeOwned>(loader: &Loader, name: &str) -> Result<Option<T>> {
+    if loader.has(name) { Ok(Some(loader.section(name)?)) } else { Ok(None) }
 }
 
 /// The media section, with its folders under `dir` unless it names others.

@@ -3,10 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
-use trunkline_telemetry::{LogFormat, OtlpConfig, TelemetryConfig};
 
-use crate::{cli::DevRun, config::NodeConfig, documents::DEV_ACCOUNTS, node::Node};
+use crate::{cli::DevRun, config::NodeConfig, documents::DEV_ACCOUNTS, node::Node, process};
 
 /// Where the data is: the folder that was named, or one that goes away with the process.
 struct DataDir {
@@ -30,50 +28,21 @@ impl DataDir {
 /// Runs until SIGTERM or Ctrl-C.
 pub async fn run(flags: DevRun) -> Result<ExitCode> {
     let data = DataDir::new(flags.data_dir.as_ref())?;
-    let config = NodeConfig::load(&flags, &data.path)?;
-    let telemetry = trunkline_telemetry::init(TelemetryConfig {
-        service: "trunkline".to_owned(),
-        node: config.node.name.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        log: config.node.log_format.parse::<LogFormat>().context("node.log_format")?,
-        filter: config.node.log.clone(),
-        otlp: config
-            .node
-            .otlp
-            .clone()
-            .map(|endpoint| OtlpConfig { endpoint, sample_ratio: config.node.otlp_ratio }),
-    })?;
-    // Before the node starts: a signal during the start must not be lost.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let config = NodeConfig::dev(&flags, &data.path)?;
     let recogniser = config.media.transcription.as_ref().map(|t| t.endpoint.clone());
-    let node = tokio::select! {
-        node = Node::start(config, &data.path) => node?,
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-    };
-    banner(&node, &data, recogniser.as_deref());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    eprintln!("trunkline: stopping; a second Ctrl-C ends at once");
-    let stopped = tokio::select! {
-        stopped = node.stop() => stopped,
-        _ = interrupt.recv() => return Ok(ExitCode::FAILURE),
-    };
-    telemetry.shutdown();
-    stopped?;
-    Ok(ExitCode::SUCCESS)
+    process::serve(config, &data.path, |node| banner(node, &data, recogniser.as_deref())).await
 }
 
 fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {
     let at = &node.addresses;
+    // `dev` runs every role.
+    let (Some(sip), Some(http)) = (at.sip, at.http) else { return };
     let agents: Vec<&str> =
         DEV_ACCOUNTS.iter().filter(|(.., role)| *role == "agent").map(|(name, ..)| *name).collect();
     let supervisors: Vec<&str> =
         DEV_ACCOUNTS.iter().filter(|(.., role)| *role != "agent").map(|(name, ..)| *name).collect();
-    let default_sip = at.sip.to_string() == "127.0.0.1:5060";
-    let call = if default_sip { String::new() } else { format!(" --sip {}", at.sip) };
+    let default_sip = sip.to_string() == "127.0.0.1:5060";
+    let call = if default_sip { String::new() } else { format!(" --sip {sip}") };
     let kept = match &data.temporary {
         Some(_) => "in a temporary folder (--data-dir keeps it)".to_owned(),
         None => data.path.display().to_string(),
@@ -82,13 +51,13 @@ fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {
     println!();
     println!(
         "  agents      http://{}/agent       sign in as {} (password: the name and -dev)",
-        at.http,
+        http,
         agents.join(", ")
     );
-    println!("  wallboard   http://{}/wallboard   sign in as {}", at.http, supervisors.join(", "));
-    println!("  SIP         {} (UDP and TCP): `support` is a queue, `menu` a flow", at.sip);
+    println!("  wallboard   http://{}/wallboard   sign in as {}", http, supervisors.join(", "));
+    println!("  SIP         {} (UDP and TCP): `support` is a queue, `menu` a flow", sip);
     println!("  metrics     http://{}/metrics", at.metrics);
-    println!("  API         http://{}/api/v1/openapi.json", at.http);
+    println!("  API         http://{}/api/v1/openapi.json", http);
     println!(
         "  recogniser  {}",
         recogniser.unwrap_or("none (start one with `cargo xtask recogniser`, then --recogniser)")

@@ -5,8 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
-mod alone;
 mod cli;
+mod command;
 mod config;
 mod dev;
 mod dev_call;
@@ -14,6 +14,8 @@ mod documents;
 mod metrics_server;
 mod node;
 mod ports;
+mod process;
+mod run;
 mod secrets;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What `dev` starts with: the tenant `default`, two queues, a flow, four agents and a supervisor. Written once; what
+//! What `dev` starts with: the tenant `default`, two queues, a flow, four agents, a supervisor and an administrator. Written once; what
 //! was changed since stays.
 
 use anyhow::{Context, Result};
@@ -13,12 +13,13 @@ use crate::config::DevSection;
 const DISPOSITIONS: [&str; 5] = ["resolved", "follow_up", "escalated", "wrong_number", "no_answer_needed"];
 
 /// Sign-in names of the sample accounts with their display names; the password is the name and `-dev`.
-pub const DEV_ACCOUNTS: [(&str, &str, &str); 5] = [
+pub const DEV_ACCOUNTS: [(&str, &str, &str); 6] = [
     ("alice", "Alice Adams", "agent"),
     ("bob", "Bob Brown", "agent"),
     ("carol", "Carol Clark", "agent"),
     ("dave", "Dave Davis", "agent"),
     ("sue", "Sue Summers", "supervisor"),
+    ("adam", "Adam Ames", "admin"),
 ];
 
 /// Makes sure of the sample documents and of those that the configuration adds.
