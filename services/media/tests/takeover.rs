@@ -73,6 +73,7 @@ async fn audio_goes_on_without_an_owner_and_the_next_one_takes_over() {
 
     let again = bench.told("the key, told to the new owner", is_digit).await;
     assert_eq!((again.event_id, again.at_us), (told.event_id, told.at_us), "the same event");
+    bench.acknowledges = true;
     bench.acknowledge(&again).await;
     let stale = bench.message(77, 1, bridge("alice", "carol"));
     assert_eq!(failure(&bench.node.command(stale).await), Kind::StaleEpoch);
@@ -114,6 +115,24 @@ async fn whose_owner_acknowledges_nothing_is_told_once() {
     let told = bench.told("the key", |e| matches!(e.event, Some(Event::Digit(_)))).await;
     assert!(!told.acknowledge);
     assert_eq!(bench.metric("events_repeated_total"), 0.0);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_of_its_session_makes_nothing() {
+    let bench = Bench::start();
+    let phone = Phone::new("127.0.0.1", Codec::Pcmu).await;
+    let make = || create("alice", &phone.sdp(""));
+    let close = || Command::CloseSession(pb::CloseSession {});
+    let send = |id: u64, epoch: u64, command: Command| bench.node.command(bench.message(id, epoch, command));
+    // The end overtakes the beginning.
+    assert!(matches!(send(20, 1, close()).await.result, Some(media_reply::Result::Ok(_))));
+    assert_eq!(failure(&send(10, 1, make()).await), Kind::UnknownSession);
+    assert_eq!(bench.node.sessions(), 0);
+    // A later one of the same owner makes a session, and so does one of the next owner, whose clock may be behind.
+    assert!(matches!(send(21, 1, make()).await.result, Some(media_reply::Result::Ok(_))));
+    send(22, 1, close()).await;
+    assert_eq!(failure(&send(15, 1, make()).await), Kind::UnknownSession);
+    assert!(matches!(send(16, 2, make()).await.result, Some(media_reply::Result::Ok(_))));
 }
 
 fn short_patience() -> (tempfile::TempDir, Config) {

@@ -9,7 +9,7 @@ use trunkline_types::{CallId, ShardId, Timestamp};
 
 use super::endpoint::Transport;
 use super::lifecycle::{find, unknown, vacant};
-use super::session::Session;
+use super::session::{Replies, Session};
 use super::webrtc::Prepared;
 use super::{Order, Worker};
 use crate::events::Owner;
@@ -34,13 +34,20 @@ impl Worker {
         let mut session = match self.session_for(&order) {
             Ok(session) => session,
             Err(done) => {
-                let _ = order.reply.send(answer(done));
+                let reply = answer(done);
+                if matches!(order.command, Command::CloseSession(_)) {
+                    // What the call wanted before comes late, if at all.
+                    self.tombstones.put(order.call, self.now.at, Replies::default());
+                    self.tombstones.add(order.call, Some((order.epoch, order.command_id)), reply.clone());
+                }
+                let _ = order.reply.send(reply);
                 return;
             }
         };
         session.commanded_at = self.now.at;
         session.last_command = session.last_command.max(order.command_id);
         let ends = matches!(order.command, Command::CloseSession(_));
+        let (epoch, command_id) = (order.epoch, order.command_id);
         let done = self.apply(&mut session, order.command, order.prepared, order.command_id);
         if done.is_err() {
             self.shared.metrics.commands_refused.inc();
@@ -51,7 +58,7 @@ impl Worker {
         if ends || stillborn {
             let call = order.call;
             self.bury(session);
-            self.tombstones.add(call, reply.clone());
+            self.tombstones.add(call, ends.then_some((epoch, command_id)), reply.clone());
         } else {
             session.replies.put(reply.clone());
             self.sessions.insert(order.call, session);
@@ -75,6 +82,10 @@ impl Worker {
                 let text = "there is no session of this call here: create an endpoint first";
                 return Err(Err(Failure::new(Kind::UnknownSession, text)));
             }
+        }
+        if self.tombstones.is_late(order.call, order.epoch, order.command_id) {
+            let text = "the session was closed by a later command: this one comes too late";
+            return Err(Err(Failure::new(Kind::UnknownSession, text)));
         }
         if self.shared.draining.load(Ordering::Relaxed) {
             let text = "this node drains: place the call elsewhere";

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use trunkline_proto::media::v1 as pb;
-use trunkline_types::{CallId, Timestamp};
+use trunkline_types::{CallId, Epoch, Timestamp};
 
 use crate::events::Owner;
 use crate::slab::Key;
@@ -74,31 +74,52 @@ impl Session {
     }
 }
 
-/// Replies of sessions that ended, so that a command that is repeated late does not raise the dead.
+/// A session that ended.
+#[derive(Debug)]
+struct Tombstone {
+    call: CallId,
+    ended_at: Timestamp,
+    /// The command that closed it and its sender's epoch; `None`: it ended by itself.
+    closed_by: Option<(Epoch, u64)>,
+    replies: Replies,
+}
+
+/// Replies of sessions that ended, so that a command that is repeated, or comes late, does not raise the dead.
 #[derive(Debug, Default)]
-pub(super) struct Tombstones(VecDeque<(CallId, Timestamp, Replies)>);
+pub(super) struct Tombstones(VecDeque<Tombstone>);
 
 impl Tombstones {
     pub(super) fn put(&mut self, call: CallId, now: Timestamp, replies: Replies) {
         if self.0.len() >= TOMBSTONES {
             self.0.pop_front();
         }
-        self.0.push_back((call, now, replies));
+        self.0.push_back(Tombstone { call, ended_at: now, closed_by: None, replies });
     }
 
     pub(super) fn get(&self, call: CallId, command_id: u64) -> Option<&pb::MediaReply> {
-        self.0.iter().rev().filter(|(c, ..)| *c == call).find_map(|(_, _, replies)| replies.get(command_id))
+        self.of(call).find_map(|stone| stone.replies.get(command_id))
+    }
+
+    fn of(&self, call: CallId) -> impl Iterator<Item = &Tombstone> {
+        self.0.iter().rev().filter(move |stone| stone.call == call)
+    }
+
+    /// Whether the same owner has closed the call's session by a later command than this one.
+    pub(super) fn is_late(&self, call: CallId, epoch: Epoch, command_id: u64) -> bool {
+        let closed = self.of(call).find_map(|stone| stone.closed_by);
+        closed.is_some_and(|(at, by)| epoch <= at && command_id < by)
     }
 
     /// The reply of the command that ended the session comes after it.
-    pub(super) fn add(&mut self, call: CallId, reply: pb::MediaReply) {
-        if let Some((_, _, replies)) = self.0.iter_mut().rev().find(|(c, ..)| *c == call) {
-            replies.put(reply);
+    pub(super) fn add(&mut self, call: CallId, closed_by: Option<(Epoch, u64)>, reply: pb::MediaReply) {
+        if let Some(stone) = self.0.iter_mut().rev().find(|stone| stone.call == call) {
+            stone.closed_by = closed_by;
+            stone.replies.put(reply);
         }
     }
 
     pub(super) fn expire(&mut self, now: Timestamp) {
-        while self.0.front().is_some_and(|(_, at, _)| now.since(*at) > TOMBSTONE_LIFE) {
+        while self.0.front().is_some_and(|stone| now.since(stone.ended_at) > TOMBSTONE_LIFE) {
             self.0.pop_front();
         }
     }
