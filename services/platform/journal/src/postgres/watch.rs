@@ -63,7 +63,8 @@ impl Committed {
     /// Looks without end.
     pub(super) async fn follow(self: Arc<Self>, pool: PgPool) {
         let mut changed = Instant::now();
-        let mut behind: Option<Instant> = None;
+        // An own position that could not be read yet, and since when.
+        let mut behind: Option<(u64, Instant)> = None;
         let mut told = false;
         // Kept, so that a look is one round trip.
         let mut connection = None;
@@ -76,12 +77,16 @@ impl Committed {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the journal's position cannot be read");
-                    connection = None;
+                    (connection, behind) = (None, None);
                 }
             }
-            let held = self.own.load(Ordering::Relaxed) > *self.position.borrow();
-            behind = held.then(|| behind.unwrap_or_else(Instant::now));
-            let late = behind.is_some_and(|since| since.elapsed() > HELD_BACK);
+            let (seen, own) = (*self.position.borrow(), self.own.load(Ordering::Relaxed));
+            behind = behind.filter(|(wanted, _)| *wanted > seen);
+            if behind.is_none() && own > seen {
+                behind = Some((own, Instant::now()));
+            }
+            let watched = self.position.receiver_count() > 0;
+            let late = watched && behind.is_some_and(|(_, since)| since.elapsed() > HELD_BACK);
             if late && !told {
                 tracing::warn!(
                     "another transaction of the database server is open for long and holds back all readers of the \
@@ -91,9 +96,9 @@ impl Committed {
             told = late;
             sleep(LEAST).await;
             let pause = match () {
-                () if held && !late => CATCHING_UP,
-                () if self.position.receiver_count() == 0 => UNWATCHED,
-                () if changed.elapsed() < BUSY_FOR || held => BUSY,
+                () if !watched => UNWATCHED,
+                () if behind.is_some() && !late => CATCHING_UP,
+                () if changed.elapsed() < BUSY_FOR || late => BUSY,
                 () => IDLE,
             };
             let _ = timeout(pause, self.look.notified()).await;
