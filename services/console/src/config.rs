@@ -15,6 +15,9 @@ pub struct ConsoleConfig {
     pub secure_cookies: Option<bool>,
     /// Addresses of proxies whose `X-Forwarded-For` is believed (its last entry). Default none.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Origins of all consoles of the cluster, such as `https://console-2.example.com`, where no load balancer stands in
+    /// front of them: agents' pages connect to another one when theirs is gone. Default none.
+    pub alternates: Vec<String>,
     /// Connections at once; more are closed at once. Default 10,000.
     pub max_connections: usize,
     /// Agent sessions (WebSockets, also those waiting for their client to come back) at once. Default 20,000.
@@ -37,6 +40,7 @@ impl Default for ConsoleConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             secure_cookies: None,
             trusted_proxies: Vec::new(),
+            alternates: Vec::new(),
             max_connections: 10_000,
             max_sessions: 20_000,
             max_live_streams: 1_000,
@@ -56,8 +60,13 @@ impl ConsoleConfig {
     /// Checks ranges; the error names the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let within = |key, value: usize, min, max| {
-            if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError { key, value, min, max }) }
+            let fits = (min..=max).contains(&value);
+            if fits { Ok(()) } else { Err(ConfigError::Range { key, value, min, max }) }
         };
+        within("alternates (how many)", self.alternates.len(), 0, MAX_ALTERNATES)?;
+        if let Some(bad) = self.alternates.iter().find(|origin| socket_origin(origin).is_none()) {
+            return Err(ConfigError::Origin { text: bad.chars().take(80).collect() });
+        }
         within("max_connections", self.max_connections, 1, 1_000_000)?;
         within("max_sessions", self.max_sessions, 1, 1_000_000)?;
         within("max_live_streams", self.max_live_streams, 1, 100_000)?;
@@ -67,18 +76,46 @@ impl ConsoleConfig {
     }
 }
 
-/// A value out of its range.
+/// Most of [`ConsoleConfig::alternates`].
+const MAX_ALTERNATES: usize = 16;
+
+/// Why a configuration of the console is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("console.{key} is {value}: give a number from {min} to {max}")]
-pub struct ConfigError {
-    /// The key below `console`.
-    pub key: &'static str,
-    /// What was given.
-    pub value: usize,
-    /// The least that works.
-    pub min: usize,
-    /// The most that is allowed.
-    pub max: usize,
+pub enum ConfigError {
+    /// A value out of its range.
+    #[error("console.{key} is {value}: give a number from {min} to {max}")]
+    Range {
+        /// The key below `console`.
+        key: &'static str,
+        /// What was given.
+        value: usize,
+        /// The least that works.
+        min: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// An alternate that is no origin.
+    #[error(
+        "console.alternates: {text:?} is no origin: give scheme, host and port only, such as https://console-2.example.com:8443"
+    )]
+    Origin {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// The origin of the WebSockets of a console, `wss://…` for `https://…`; `None` when it is no origin.
+pub(crate) fn socket_origin(origin: &str) -> Option<String> {
+    let (scheme, rest) = origin.split_once("://")?;
+    let scheme = match scheme {
+        "https" => "wss",
+        "http" => "ws",
+        _ => return None,
+    };
+    let authority: http::uri::Authority = rest.parse().ok()?;
+    // It goes into a header of policy: nothing that would end it there.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+    (!authority.host().is_empty() && rest.bytes().all(plain)).then(|| format!("{scheme}://{rest}"))
 }
 
 /// Parameters of Argon2id (RFC 9106), one lane. The defaults are the least that OWASP recommends.
@@ -174,6 +211,17 @@ mod tests {
         let config = ConsoleConfig { sign_ins_at_once: 0, ..ConsoleConfig::default() };
         let text = config.validate().unwrap_err().to_string();
         assert_eq!(text, "console.sign_ins_at_once is 0: give a number from 1 to 64");
+        let with =
+            |origin: &str| ConsoleConfig { alternates: vec![origin.to_owned()], ..ConsoleConfig::default() };
+        for good in ["https://console-2.example.com", "http://10.0.0.2:8080", "http://[::1]:8080"] {
+            assert_eq!(with(good).validate(), Ok(()), "{good}");
+        }
+        for bad in
+            ["console-2", "ws://x", "https://x/path", "https://", "https://x;script-src *", "https://a@b"]
+        {
+            let text = with(bad).validate().unwrap_err().to_string();
+            assert!(text.contains("console.alternates") && text.contains(bad), "{text}");
+        }
     }
 
     #[test]

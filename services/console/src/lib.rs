@@ -99,9 +99,18 @@ impl Console {
             tasks.clone(),
             stop.clone(),
         );
-        let registry = Arc::new(Registry::new(&ports, Arc::clone(&auth), timings, config.max_sessions));
-        let shared =
-            Arc::new(Shared { config, ports, auth, registry, records, live: Arc::new(live), tasks, stop });
+        let registry = Arc::new(Registry::new(&ports, Arc::clone(&auth), &config));
+        let shared = Arc::new(Shared {
+            policy: pages::policy(&config),
+            config,
+            ports,
+            auth,
+            registry,
+            records,
+            live: Arc::new(live),
+            tasks,
+            stop,
+        });
         let router = server::router(Arc::clone(&shared));
         shared.tasks.spawn(Arc::clone(&shared.registry).keep(shared.stop.clone()));
         shared.tasks.spawn(server::accept(listener, router, Arc::clone(&shared)));

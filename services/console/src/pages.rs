@@ -16,7 +16,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
 
-use crate::{problem::Problem, rest::PREFIX, server::Shared, ws};
+use crate::{
+    config::{ConsoleConfig, socket_origin},
+    problem::Problem,
+    rest::PREFIX,
+    server::Shared,
+    ws,
+};
 
 /// What `cargo xtask web` builds.
 #[derive(RustEmbed)]
@@ -31,6 +37,17 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
     media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; \
     form-action 'self'; frame-ancestors 'none'";
+
+/// The same for agents' pages that may connect to other consoles.
+pub(crate) fn policy(config: &ConsoleConfig) -> String {
+    let sockets: String = config
+        .alternates
+        .iter()
+        .filter_map(|origin| socket_origin(origin))
+        .map(|origin| format!(" {origin}"))
+        .collect();
+    POLICY.replace("connect-src 'self'", &format!("connect-src 'self'{sockets}"))
+}
 
 /// The page of documentation has one inline style: allowed by its digest.
 static DOCUMENT_POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -141,6 +158,7 @@ pub(crate) async fn protect(State(shared): State<Arc<Shared>>, request: Request,
     let path = request.uri().path();
     let is_document = path == "/api/v1/agent/protocol";
     let is_api = path.starts_with(PREFIX);
+    let policy = shared.policy.clone();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &str| {
@@ -150,7 +168,7 @@ pub(crate) async fn protect(State(shared): State<Arc<Shared>>, request: Request,
             headers.insert(name, value);
         }
     };
-    set(header::CONTENT_SECURITY_POLICY, if is_document { &DOCUMENT_POLICY } else { POLICY });
+    set(header::CONTENT_SECURITY_POLICY, if is_document { &DOCUMENT_POLICY } else { &policy });
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::X_FRAME_OPTIONS, "DENY");
     set(header::REFERRER_POLICY, "same-origin");

@@ -39,6 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What handlers share.
 pub(crate) struct Shared {
     pub(crate) config: ConsoleConfig,
+    /// The pages' content security policy.
+    pub(crate) policy: String,
     pub(crate) ports: Ports,
     pub(crate) auth: Arc<Auth>,
     pub(crate) registry: Arc<Registry>,

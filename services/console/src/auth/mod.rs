@@ -127,6 +127,23 @@ impl Auth {
         self.admit(claims, via)
     }
 
+    /// What opens the agents' WebSocket of another console for this caller, for as long as the sign-in holds.
+    pub(crate) fn ticket(&self, caller: &Caller) -> String {
+        self.keys.ticket(&Claims {
+            id: caller.token_id.clone(),
+            name: caller.name.clone(),
+            tenant: caller.tenant.to_string(),
+            expires_ms: caller.expires_ms,
+            fingerprint: caller.fingerprint.clone(),
+        })
+    }
+
+    /// Who holds a ticket.
+    pub(crate) fn ticket_holder(&self, ticket: &str) -> Option<Caller> {
+        let claims = self.keys.open_ticket(ticket, clock::now_ms())?;
+        self.admit(claims, Via::Bearer)
+    }
+
     fn admit(&self, claims: Claims, via: Via) -> Option<Caller> {
         if self.revoked.contains(&claims.id) {
             return None;

@@ -10,6 +10,8 @@ use crate::ports::Account;
 
 /// Form of the token; a new one gets a new number.
 const PREFIX: &str = "tl1";
+/// Form of a ticket: it opens the agents' WebSocket of another console, and nothing else.
+const TICKET: &str = "tw1";
 /// Of the MAC in the name of a session.
 const MARK_BYTES: usize = 11;
 /// Longer ones are not looked at.
@@ -88,7 +90,17 @@ impl SigningKeys {
             expires_ms,
             fingerprint: fingerprint(&account.password_hash),
         };
-        (self.seal(&claims), expires_ms)
+        (self.seal(PREFIX, &claims), expires_ms)
+    }
+
+    /// A ticket with these claims.
+    pub(super) fn ticket(&self, claims: &Claims) -> String {
+        self.seal(TICKET, claims)
+    }
+
+    /// The claims of a ticket, as those of a token.
+    pub(super) fn open_ticket(&self, ticket: &str, now_ms: i64) -> Option<Claims> {
+        self.open_as(TICKET, ticket, now_ms)
     }
 
     /// A random name with a MAC over it and `owner`; 38 characters, URL-safe.
@@ -107,23 +119,27 @@ impl SigningKeys {
         mark.len() == MARK_BYTES && self.0.iter().any(|key| key.is_mark(&mark, name, owner))
     }
 
-    fn seal(&self, claims: &Claims) -> String {
+    fn seal(&self, form: &str, claims: &Claims) -> String {
         let Some(key) = self.0.first() else { return String::new() };
         let body = BASE64.encode(serde_json::to_vec(claims).unwrap_or_default());
-        let signed = format!("{PREFIX}.{}.{body}", key.id);
+        let signed = format!("{form}.{}.{body}", key.id);
         let mac = key.mac.clone().chain_update(signed.as_bytes()).finalize().into_bytes();
         format!("{signed}.{}", BASE64.encode(mac))
     }
 
     /// The claims of a token that one of the keys signed and that has not expired.
     pub(super) fn open(&self, token: &str, now_ms: i64) -> Option<Claims> {
+        self.open_as(PREFIX, token, now_ms)
+    }
+
+    fn open_as(&self, form: &str, token: &str, now_ms: i64) -> Option<Claims> {
         if token.len() > MAX_TOKEN {
             return None;
         }
         let (signed, mac) = token.rsplit_once('.')?;
         let mut parts = signed.splitn(3, '.');
         let (prefix, id, body) = (parts.next()?, parts.next()?, parts.next()?);
-        let key = self.0.iter().find(|key| key.id == id).filter(|_| prefix == PREFIX)?;
+        let key = self.0.iter().find(|key| key.id == id).filter(|_| prefix == form)?;
         // Compares in constant time.
         key.mac.clone().chain_update(signed.as_bytes()).verify_slice(&BASE64.decode(mac).ok()?).ok()?;
         let claims: Claims = serde_json::from_slice(&BASE64.decode(body).ok()?).ok()?;
@@ -221,6 +237,29 @@ mod tests {
         assert!(SigningKeys::new([[2; 32]]).unwrap().open(&token, 1).is_none());
         assert_eq!(SigningKeys::new([]).unwrap_err(), KeyError::None);
         assert_eq!(SigningKeys::new([[1; 32], [1; 32]]).unwrap_err(), KeyError::Twice(1));
+    }
+
+    #[test]
+    fn a_ticket_is_no_token_and_a_token_no_ticket() {
+        let keys = SigningKeys::new([[1; 32]]).unwrap();
+        let (token, _) = keys.issue(&account(), 0, HOUR);
+        let claims = keys.open(&token, 1).unwrap();
+        let ticket = keys.ticket(&claims);
+        assert_eq!(keys.open_ticket(&ticket, 1), Some(claims));
+        assert_eq!((keys.open(&ticket, 1), keys.open_ticket(&token, 1)), (None, None));
+        assert_eq!(keys.open_ticket(&ticket, 3_600_001), None, "it ends with the token");
+    }
+
+    #[test]
+    fn a_session_is_its_owners() {
+        let (keys, others) = (SigningKeys::new([[1; 32]]).unwrap(), SigningKeys::new([[2; 32]]).unwrap());
+        let name = keys.name_session("alice");
+        assert!(name.len() <= 64 && keys.is_session_of("alice", &name));
+        assert!(SigningKeys::new([[3; 32], [1; 32]]).unwrap().is_session_of("alice", &name), "an old key");
+        assert!(!keys.is_session_of("bob", &name) && !others.is_session_of("alice", &name));
+        for bad in ["", ".", "x", &name[..name.len() - 1], &format!("{name}A"), &name.replace('.', "")] {
+            assert!(!keys.is_session_of("alice", bad), "{bad}");
+        }
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(crate) struct Hello {
     /// several nodes believe to have the session. 0 or absent = the client does not count.
     #[serde(default)]
     pub(crate) connection: u64,
+    /// From `welcome`, for a console of another origin, where the cookie of the first one is not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub(crate) ticket: Option<String>,
 }
 
 /// Which session, and how far it was seen.
@@ -159,6 +163,12 @@ pub(crate) struct Welcome {
     pub(crate) not_ready_reasons: Vec<String>,
     /// Send `ping` this often, seconds.
     pub(crate) keepalive_s: u32,
+    /// Origins of other consoles, to connect to when this one is gone. Absent where a load balancer stands in front.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alternates: Vec<String>,
+    /// For `hello` at an alternate: opens this WebSocket there and nothing else, until the sign-in ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ticket: Option<String>,
 }
 
 /// Who is signed in.

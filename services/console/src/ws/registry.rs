@@ -21,7 +21,7 @@ use super::{
 use crate::{
     auth::{Auth, Caller, Right},
     clock,
-    config::Timings,
+    config::{ConsoleConfig, Timings},
     metrics::ConsoleMetrics,
     ports::{AgentPort, Directory, Refused},
     rest::user,
@@ -41,6 +41,7 @@ pub(crate) struct Registry {
     auth: Arc<Auth>,
     timings: Timings,
     max_sessions: usize,
+    alternates: Vec<String>,
     metrics: ConsoleMetrics,
     inner: Mutex<Inner>,
 }
@@ -72,18 +73,25 @@ fn attach(connection: u64) -> Command {
 }
 
 impl Registry {
-    pub(crate) fn new(ports: &crate::Ports, auth: Arc<Auth>, timings: Timings, max_sessions: usize) -> Self {
+    pub(crate) fn new(ports: &crate::Ports, auth: Arc<Auth>, config: &ConsoleConfig) -> Self {
         Self {
             node: ports.node.clone(),
             incarnation: ports.incarnation,
             agents: Arc::clone(&ports.agents),
             directory: Arc::clone(&ports.directory),
             auth,
-            timings,
-            max_sessions,
+            timings: config.timings,
+            max_sessions: config.max_sessions,
+            alternates: config.alternates.clone(),
             metrics: ports.metrics.clone(),
             inner: Mutex::default(),
         }
+    }
+
+    /// Whoever holds the ticket of a `hello` without a cookie, if agents' pages may come from other origins.
+    pub(super) fn ticket_holder(&self, hello: &Hello) -> Option<Caller> {
+        let ticket = hello.ticket.as_deref().filter(|_| !self.alternates.is_empty())?;
+        self.auth.ticket_holder(ticket).filter(|caller| caller.may(Right::AgentDesk))
     }
 
     /// A client said hello: resumes its session or begins one.
@@ -186,6 +194,8 @@ impl Registry {
             user: user(caller),
             not_ready_reasons: self.directory.not_ready_reasons(&caller.tenant),
             keepalive_s: KEEPALIVE_S,
+            alternates: self.alternates.clone(),
+            ticket: (!self.alternates.is_empty()).then(|| self.auth.ticket(caller)),
         };
         Frame { kind: kind::WELCOME, re, data: json(&welcome) }
     }

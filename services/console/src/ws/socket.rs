@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     command_log::Begin,
     commands,
-    protocol::{ClientMessage, CloseCode, Hello, Pong, kind},
+    protocol::{ClientMessage, CloseCode, Pong, kind},
     registry::Registry,
     session::{Close, Link, Session, json},
 };
@@ -30,7 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// One WebSocket of an agent, from `hello` to the close frame.
 pub(super) struct Socket {
     pub(super) socket: WebSocket,
-    pub(super) caller: Caller,
+    /// Unknown: a ticket in `hello` has to say who it is.
+    pub(super) caller: Option<Caller>,
     pub(super) registry: Arc<Registry>,
     pub(super) timings: Timings,
     pub(super) metrics: ConsoleMetrics,
@@ -89,21 +90,20 @@ impl Socket {
             Some(Err(error)) => return protocol_error(format!("hello: {error}")),
             _ => return protocol_error("the first frame has to be hello"),
         };
+        let Some(caller) = self.caller.take().or_else(|| self.registry.ticket_holder(&hello)) else {
+            return End::Close(Close::new(CloseCode::NotSignedIn, "sign in first"));
+        };
         let link = Arc::new(Link::default());
-        let session = match self.join(&hello, envelope.id, &link) {
+        let session = match self.registry.join(&caller, &hello, envelope.id.map(Into::into), &link) {
             Ok(session) => session,
             Err(close) => return End::Close(close),
         };
-        let end = self.converse(&session, &link).await;
+        let end = self.converse(&caller, &session, &link).await;
         self.registry.part(&session, &link);
         end
     }
 
-    fn join(&self, hello: &Hello, id: Option<String>, link: &Arc<Link>) -> Result<Arc<Session>, Close> {
-        self.registry.join(&self.caller, hello, id.map(Into::into), link)
-    }
-
-    async fn converse(&mut self, session: &Arc<Session>, link: &Arc<Link>) -> End {
+    async fn converse(&mut self, caller: &Caller, session: &Arc<Session>, link: &Arc<Link>) -> End {
         let mut idle = Instant::now() + self.timings.idle;
         let mut allowance = Allowance::new();
         loop {
@@ -133,7 +133,7 @@ impl Socket {
                         return protocol_error("too many frames: at most 50 a second");
                     }
                     match received {
-                        Ok(Some(text)) => if let Err(end) = self.handle(session, &text) {
+                        Ok(Some(text)) => if let Err(end) = self.handle(caller, session, &text) {
                             return end;
                         },
                         Ok(None) => {}
@@ -152,7 +152,7 @@ impl Socket {
         }
     }
 
-    fn handle(&self, session: &Arc<Session>, text: &str) -> Result<(), End> {
+    fn handle(&self, caller: &Caller, session: &Arc<Session>, text: &str) -> Result<(), End> {
         self.metrics.frame("in");
         let envelope = read_envelope(text)?;
         let Some(message) = ClientMessage::read(&envelope.kind, envelope.data) else {
@@ -173,7 +173,7 @@ impl Socket {
                 Ok(())
             }
             Ok(message) => {
-                self.command(session, &command_id(envelope.id)?, message);
+                self.command(caller, session, &command_id(envelope.id)?, message);
                 Ok(())
             }
             Err(error) => {
@@ -184,7 +184,7 @@ impl Socket {
         }
     }
 
-    fn command(&self, session: &Arc<Session>, id: &str, message: ClientMessage) {
+    fn command(&self, caller: &Caller, session: &Arc<Session>, id: &str, message: ClientMessage) {
         let name = message.name();
         let now = std::time::Instant::now();
         let saved = session.lock().saved_notes();
@@ -198,7 +198,7 @@ impl Socket {
             return;
         }
         // Not under the lock: the answer may come back on this very thread.
-        if let Err(refused) = self.registry.send(&self.caller, &session.id, id, command) {
+        if let Err(refused) = self.registry.send(caller, &session.id, id, command) {
             session.lock().fail(id, refused.code(), &refused.to_string(), now);
         }
     }

@@ -151,3 +151,38 @@ async fn the_page_hears_of_moved_media_and_of_a_paused_recording() {
     assert_eq!(frame["type"], json!("media_moved"));
     assert_eq!(frame["data"], json!({"offer_id": "support:1:1", "generation": 5}));
 }
+
+/// Without a load balancer a page goes to another origin, where its cookie is not sent: the ticket says who it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_console_comes_in_with_its_ticket_only() {
+    let home = "http://console-1.example";
+    let world = World::at("node-2", |config| config.alternates = vec![home.into()]).await;
+    let token = world.token("alice").await;
+    let mut page = world.socket(&token).await;
+    page.send(json!({"id": "h", "type": "hello", "data": {"client": "test"}})).await;
+    let welcome = page.frame().await;
+    assert_eq!(welcome["data"]["alternates"], json!([home]));
+    let ticket = welcome["data"]["ticket"].as_str().unwrap().to_owned();
+    let resume = json!({"session": welcome["data"]["session"], "last_seq": 1});
+
+    let hello = |ticket: &str| json!({"id": "h", "type": "hello", "data": {"client": "test", "ticket": ticket, "resume": resume}});
+    let mut from_home = world.socket_from("", home).await.unwrap();
+    from_home.send(hello(&ticket)).await;
+    let again = from_home.frame().await;
+    assert_eq!((&again["type"], &again["data"]["session"]), (&json!("welcome"), &welcome["data"]["session"]));
+    for bad in ["", "x", token.as_str(), &ticket[1..]] {
+        let mut socket = world.socket_from("", home).await.unwrap();
+        socket.send(hello(bad)).await;
+        assert_eq!(socket.closed().await.0, 4401, "{bad}");
+    }
+    // A cookie that the browser sends along proves nothing there, and other sites do not come in at all.
+    let cookie = format!("trunkline_session={token}");
+    let mut socket = world.socket_from(&cookie, home).await.unwrap();
+    socket.send(json!({"id": "h", "type": "hello", "data": {"client": "test"}})).await;
+    assert_eq!(socket.closed().await.0, 4401);
+    assert!(world.socket_from(&cookie, "http://elsewhere.example").await.is_err());
+    // It opens nothing else.
+    assert_eq!(world.get("/api/v1/session", &ticket).await.status, 401);
+    let policy = world.get("/", "").await.header("content-security-policy").to_owned();
+    assert!(policy.contains("connect-src 'self' ws://console-1.example;"), "{policy}");
+}

@@ -476,6 +476,22 @@ impl World {
         Client { socket }
     }
 
+    /// A WebSocket of a browser with this cookie, from a page of this origin; the status when it is refused.
+    pub async fn socket_from(&self, cookie: &str, origin: &str) -> Result<Client, u16> {
+        let mut request = format!("ws://{}/api/v1/agent/ws", self.address).into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("sec-websocket-protocol", "trunkline.v1".parse().unwrap());
+        headers.insert("origin", origin.parse().unwrap());
+        if !cookie.is_empty() {
+            headers.insert("cookie", cookie.parse().unwrap());
+        }
+        match within(tokio_tungstenite::connect_async(request)).await {
+            Ok((socket, _)) => Ok(Client { socket }),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// A WebSocket that said hello: the socket, its session's id, and the Attach that came of it.
     pub async fn session(&mut self, token: &str) -> (Client, String) {
         let mut client = self.socket(token).await;
