@@ -49,6 +49,15 @@ impl Call {
         self.respond(cx, &invite.route, &invite.transaction, response);
     }
 
+    /// A request of ours has been made: its number is committed before it goes out, when another owner's came before.
+    pub(crate) fn keep_cseq(&mut self, cx: &mut Cx<'_>) {
+        let Some(caller) = self.caller.as_deref_mut() else { return };
+        if std::mem::take(&mut caller.jumped) {
+            let (route, session_s) = (caller.route.clone(), caller.session_s);
+            self.dialog_changed(cx, &route, session_s, None);
+        }
+    }
+
     pub(crate) fn dialog_changed(
         &mut self,
         cx: &mut Cx<'_>,

@@ -171,6 +171,7 @@ impl Call {
             silent_until: None,
             bye: Bye::No,
             info: InfoKeys::default(),
+            jumped: false,
             reoffer: Reoffer::default(),
             given: VecDeque::new(),
         }));

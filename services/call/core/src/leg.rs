@@ -43,6 +43,8 @@ pub(crate) struct CallerLeg {
     pub silent_until: Option<Timestamp>,
     pub bye: Bye,
     pub info: InfoKeys,
+    /// The CSeq jumped at a recovery: journalled with the next request of ours, so that the next owner jumps beyond it.
+    pub jumped: bool,
     /// Our INVITE, in a move.
     pub reoffer: Reoffer,
     /// Answers to in-dialog requests, for requests that come again.

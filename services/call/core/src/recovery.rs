@@ -51,6 +51,7 @@ impl Call {
         let over = self.ended.is_some();
         let Some(caller) = self.caller.as_deref_mut() else { return };
         caller.dialog.jump_cseq(CSEQ_JUMP);
+        caller.jumped = true;
         caller.unacked.retain(|answer| answer.give_up > now && !over);
         for answer in &mut caller.unacked {
             (answer.recovered, answer.interval, answer.next) = (true, t1, now);

@@ -156,6 +156,7 @@ impl Call {
         let until = cx.now.plus(patience);
         caller.reoffer.sent =
             Some(Box::new(Sent { transaction, cseq, request, next: cx.now, until, stale: false }));
+        self.keep_cseq(cx);
         self.reoffer_timer(cx);
     }
 

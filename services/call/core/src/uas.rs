@@ -186,6 +186,7 @@ impl Call {
         let transaction = format!("bye-{}", caller.dialog.local_cseq);
         caller.bye =
             Bye::Sent { transaction, request: Box::new(request), next: cx.now, until: cx.now.plus(patience) };
+        self.keep_cseq(cx);
         self.bye_timer(cx);
     }
 
@@ -307,6 +308,7 @@ impl Call {
         let transaction = format!("info-{}", caller.dialog.local_cseq);
         caller.info.in_flight =
             Some(InfoInFlight { transaction, request: Box::new(request), next: cx.now, until });
+        self.keep_cseq(cx);
         self.info_timer(cx);
     }
 

@@ -361,6 +361,26 @@ fn every_2xx_gets_its_ack_even_one_to_an_invite_of_a_former_owner() {
 }
 
 #[test]
+fn no_owner_uses_a_sequence_number_of_the_one_before() {
+    let mut bed = Bed::waiting();
+    bed.lose("m1");
+    bed.settle_media();
+    let mut last = our_invite(&bed).unwrap().1.headers.cseq().unwrap().number;
+    for _ in 0..3 {
+        bed.crash(Duration::from_secs(1));
+        bed.reply(Ok(crate::MediaOk::default()));
+        bed.settle_media();
+        let next = our_invite(&bed).unwrap().1.headers.cseq().unwrap().number;
+        assert!(next > last, "{next} after {last}");
+        last = next;
+    }
+    bed.crash(Duration::from_secs(1));
+    bed.step(Input::Release(ReleaseCause::Shutdown));
+    let (_, bye) = bed.requests().pop().unwrap();
+    assert!(bye.headers.cseq().unwrap().number > last);
+}
+
+#[test]
 fn a_second_loss_amid_the_move_waits_for_the_first_invite() {
     let mut bed = Bed::waiting();
     bed.lose("m1");

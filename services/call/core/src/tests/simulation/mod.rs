@@ -69,7 +69,7 @@ enum Happening {
     EdgeGivesInvite(String),
     EdgeDies,
     /// Our INVITE at the caller.
-    CallerInvited(String, Request),
+    CallerInvited(u64, String, Request),
     /// The caller's 2xx until the ACK.
     CallerRepeats(String, Response, u8),
     ToQueue(QueueRequest),
@@ -140,6 +140,8 @@ struct World {
     inviting: Option<u32>,
     /// Our INVITEs, by CSeq: what the caller answered, and whether it has the ACK.
     invited: BTreeMap<u32, (u16, bool)>,
+    /// The owners that numbered them.
+    numbered: BTreeMap<u32, u64>,
     /// The page makes a new offer for this move.
     remaking: Option<u32>,
     remade: u32,
@@ -189,6 +191,7 @@ impl World {
             heard: false,
             inviting: None,
             invited: BTreeMap::new(),
+            numbered: BTreeMap::new(),
             remaking: None,
             remade: 0,
             first: None,
@@ -351,7 +354,9 @@ impl World {
             Happening::MediaDrained(node) => self.media_drained(&node),
             Happening::EdgeGivesInvite(transaction) => self.edge_gives_invite(transaction),
             Happening::EdgeDies => self.edge_dies(),
-            Happening::CallerInvited(transaction, request) => self.caller_invited(transaction, &request),
+            Happening::CallerInvited(epoch, transaction, request) => {
+                self.caller_invited(epoch, transaction, &request);
+            }
             Happening::CallerRepeats(transaction, response, n) => {
                 self.caller_repeats(transaction, response, n);
             }

@@ -116,7 +116,7 @@ impl World {
 
     pub(super) fn caller_asked(&mut self, client_transaction: String, request: &Request) {
         if request.method == Method::Invite {
-            return self.send(Happening::CallerInvited(client_transaction, request.clone()));
+            return self.send(Happening::CallerInvited(self.epoch, client_transaction, request.clone()));
         }
         if request.method == Method::Bye {
             self.answered_bye = true;
@@ -129,8 +129,10 @@ impl World {
     }
 
     /// Our INVITE. The edge gives it to the caller once, and its response whenever it is asked.
-    pub(super) fn caller_invited(&mut self, client_transaction: String, request: &Request) {
+    pub(super) fn caller_invited(&mut self, epoch: u64, client_transaction: String, request: &Request) {
         let cseq = request.headers.cseq().unwrap().number;
+        let first = *self.numbered.entry(cseq).or_insert(epoch);
+        assert_eq!(first, epoch, "CSeq {cseq} of two owners");
         if let Some((status, _)) = self.invited.get(&cseq).copied() {
             if status != 0 {
                 self.send_answer(client_transaction, request, status);
