@@ -165,8 +165,8 @@ impl Bus {
         empty
     }
 
-    /// Waits, for at most `patience`, until other nodes have acknowledged what was sent to them, then ends the links. False
-    /// when something was not acknowledged.
+    /// Waits, for at most `patience`, until other nodes have acknowledged what was sent to them, then ends the links: what has to
+    /// leave this node is refused as [`Refused::Stopped`] from then on. False when something was not acknowledged.
     pub async fn shutdown(&self, patience: Duration) -> bool {
         let Some(remote) = self.inner.remote.get() else { return true };
         let quiet = async {
@@ -267,7 +267,7 @@ impl Bus {
                     return self.hand(entity, envelope).map(|()| Sent::Delivered);
                 }
             }
-            Way::Peer(peer) if remote.settled() => {
+            Way::Peer(peer) if remote.settled() && !remote.has_stopped() => {
                 match remote.push(&peer, envelope, Some(shard), origin)? {
                     Pushed::Linked => return Ok(Sent::Linked),
                     Pushed::Full(_) => return Err(Refused::Full),
@@ -275,6 +275,9 @@ impl Bus {
                 }
             }
             Way::Peer(_) | Way::Wait => {}
+        }
+        if remote.has_stopped() {
+            return Err(Refused::Stopped);
         }
         let waiting = Waiting::new(entity, envelope, origin, remote);
         remote.shelves.push(shard, waiting, &remote.options).map_err(|NoRoom| Refused::Full)?;

@@ -190,3 +190,103 @@ async fn an_envelope_for_another_life_of_the_node_is_not_taken() {
     a.view.member(&b.info);
     eventually("arrived", || b.media.numbers() == [1]).await;
 }
+
+/// What a peer that is no node of ours could send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_make_no_sense_are_refused_and_harm_nothing() {
+    use tokio_stream::iter;
+    use trunkline_proto::cluster::v1::{
+        Batch, Hello, Lane, LinkRequest, link_client::LinkClient, link_request::Message,
+    };
+    let a = Node::start("a").await;
+    introduce(&[&a]);
+    let q = queue("support");
+    assign(&[&a], q.shard(), &a, 1);
+    let channel = trunkline_rpc::dial(&a.address.to_string(), None).unwrap();
+    let hello = Hello {
+        node: "b".to_owned(),
+        incarnation: 1,
+        lane: Lane::Control.into(),
+        to_node: "a".to_owned(),
+        to_incarnation: 1,
+        link_id: 5,
+    };
+    let ask = async |messages: Vec<Message>| {
+        let requests = messages.into_iter().map(|message| LinkRequest { message: Some(message) });
+        let mut answers = LinkClient::new(channel.clone()).open(iter(requests.collect::<Vec<_>>())).await?;
+        let mut last = 0;
+        while let Some(answer) = answers.get_mut().message().await? {
+            last = answer.acknowledged;
+        }
+        Ok::<u64, tonic::Status>(last)
+    };
+    let open = async |messages: Vec<Message>| {
+        tokio::time::timeout(Duration::from_secs(20), ask(messages)).await.expect("a stream that never ends")
+    };
+    let batch = |first, envelopes: &[&[u8]]| {
+        let envelopes = envelopes.iter().map(|bytes| bytes.to_vec().into()).collect();
+        Message::Batch(Batch { first, envelopes, sent_us: 0 })
+    };
+    use tonic::Code::{Aborted, FailedPrecondition, InvalidArgument};
+    let code = async |messages: Vec<Message>| open(messages).await.unwrap_err().code();
+    assert_eq!(code(vec![batch(1, &[])]).await, InvalidArgument, "no hello");
+    assert_eq!(code(vec![]).await, InvalidArgument, "nothing at all");
+    let with = |change: fn(&mut Hello)| {
+        let mut hello = hello.clone();
+        change(&mut hello);
+        Message::Hello(hello)
+    };
+    assert_eq!(code(vec![with(|hello| hello.node = "no name!".to_owned())]).await, InvalidArgument);
+    assert_eq!(code(vec![with(|hello| hello.lane = 77)]).await, InvalidArgument);
+    assert_eq!(code(vec![with(|hello| hello.to_node = "c".to_owned())]).await, Aborted);
+    assert_eq!(code(vec![with(|hello| hello.to_incarnation = 2)]).await, Aborted);
+    let hi = || Message::Hello(hello.clone());
+    assert_eq!(code(vec![hi(), hi()]).await, InvalidArgument, "two hellos");
+
+    use prost::Message as _;
+    let good = message(&q, 7).encode_to_vec();
+    let nowhere = Envelope::default().encode_to_vec();
+    let taken = open(vec![hi(), batch(1, &[b"\xff\xff no envelope", &nowhere, &good])]).await.unwrap();
+    assert_eq!((taken, a.queues.numbers()), (3, vec![7]), "the one that makes sense arrives");
+    let taken = open(vec![hi(), batch(1, &[&good, &good, &good]), batch(9, &[&good])]).await.unwrap();
+    assert_eq!((taken, a.queues.numbers()), (9, vec![7, 7]), "three were known, and numbers may be left out");
+    assert_eq!(code(vec![with(|hello| hello.link_id = 4)]).await, FailedPrecondition, "a former link");
+    assert_eq!(
+        code(vec![hi(), batch(u64::MAX, &[&good, &good])]).await,
+        InvalidArgument,
+        "beyond all numbers"
+    );
+}
+
+/// A receiver answers from within its delivery, as shells do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_may_send_while_it_takes() {
+    struct Echo(trunkline_rpc::Bus, trunkline_types::EntityAddress);
+    impl trunkline_rpc::Deliver for Echo {
+        fn deliver(
+            &self,
+            _: Option<trunkline_types::EntityAddress>,
+            envelope: Envelope,
+        ) -> Result<(), Refused> {
+            let n = envelope.effect.map_or(0, |effect| effect.seq);
+            self.0.send(message(&self.1, n))
+        }
+    }
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    introduce(&[&a, &b]);
+    let (here, there) = (queue("here"), queue("there"));
+    assert_ne!(here.shard(), there.shard());
+    b.bus.attach_role(Role::Edge, std::sync::Arc::new(Echo(b.bus.clone(), there.clone())));
+    assign(&[&a, &b], here.shard(), &a, 1);
+    let to = Some(trunkline_rpc::node(&b.identity.id, Role::Edge));
+    // The answers have no owner yet, then this node itself.
+    for n in 1..=100 {
+        a.bus.send(Envelope { to: to.clone(), ..message(&here, n) }).unwrap();
+    }
+    eventually("they wait", || b.figure("held_back") == 100).await;
+    assign(&[&a, &b], there.shard(), &b, 1);
+    eventually("echoed", || b.queues.numbers() == (1..=100).collect::<Vec<_>>()).await;
+    assert!(a.bus.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(a.bus.send(Envelope { to, ..message(&here, 1) }), Err(Refused::Stopped));
+    assert_eq!(a.bus.send(message(&here, 1)), Ok(()), "within the node it goes on");
+}

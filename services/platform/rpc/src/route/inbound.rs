@@ -164,6 +164,9 @@ impl Taking {
             };
             match request {
                 Ok(Some(LinkRequest { message: Some(Message::Batch(batch)) })) => {
+                    if batch.first.checked_add(batch.envelopes.len() as u64).is_none() {
+                        break ErrorKind::Invalid.status("batch.first: there are no such numbers");
+                    }
                     if !self.take(batch) {
                         break ErrorKind::Conflict.status("a later stream of this link is known");
                     }
@@ -177,7 +180,7 @@ impl Taking {
         self.answers.end(status);
     }
 
-    /// Delivers what is new. False = the link has another stream.
+    /// Delivers what is new. (A number behind the last one fits: it was checked.) False = the link has another stream.
     fn take(&self, batch: Batch) -> bool {
         let now = (self.remote.now)();
         // Of the same instant as the sender's: on the way nothing is added to deadlines.
@@ -209,6 +212,13 @@ impl Taking {
         drop(sequence);
         self.answers.acknowledge(taken, moved);
         true
+    }
+}
+
+impl Drop for Taking {
+    /// However it ends, by a panic of a receiver too, the sender is told and connects again.
+    fn drop(&mut self) {
+        self.answers.end(ErrorKind::Internal.status("the stream was given up"));
     }
 }
 
@@ -247,7 +257,9 @@ impl Answers {
 
     fn end(&self, status: Status) {
         let mut answer = self.0.lock();
-        answer.end = Some(status);
+        if answer.end.is_none() && !answer.ended {
+            answer.end = Some(status);
+        }
         answer.wake();
     }
 }

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -80,6 +80,7 @@ pub(crate) struct Remote {
     /// The revision of the map up to which what waited was sent on.
     routed: AtomicU64,
     stop: watch::Sender<bool>,
+    ended: AtomicBool,
     lost: Arc<OnceLock<OnLost>>,
     runtime: tokio::runtime::Handle,
 }
@@ -111,6 +112,7 @@ impl Remote {
             // The router's first look settles it.
             routed: AtomicU64::new(u64::MAX),
             stop: watch::Sender::new(false),
+            ended: AtomicBool::new(false),
             lost: Arc::default(),
             runtime: tokio::runtime::Handle::current(),
             metrics,
@@ -203,6 +205,9 @@ impl Remote {
 
     /// To a role of another node.
     pub(crate) fn to_node(&self, node: &NodeId, envelope: Envelope) -> Result<Sent, Refused> {
+        if self.has_stopped() {
+            return Err(Refused::Stopped);
+        }
         let mut envelope = envelope;
         // A second life that begins between the two is met by the second try.
         for _ in 0..2 {
@@ -270,6 +275,11 @@ impl Remote {
         self.routed.load(Ordering::Acquire) == self.placement.revision().0
     }
 
+    /// Whether links and router have ended: nothing leaves this node any more.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Has the router look again.
     pub(crate) fn poke(&self) {
         self.wake.notify_one();
@@ -285,6 +295,7 @@ impl Remote {
 
     /// Ends links and router.
     pub(crate) fn stop(&self) {
+        self.ended.store(true, Ordering::Release);
         self.stop.send_replace(true);
     }
 

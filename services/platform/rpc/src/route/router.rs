@@ -14,6 +14,8 @@ use crate::{
 
 /// While something waits it is looked at this often even if the map does not change: gates open, links get room.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Shards that are seen to before others on the thread have their turn.
+const BETWEEN: usize = 16;
 /// What has waited too long is searched for this often.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 
@@ -23,7 +25,7 @@ pub(crate) async fn run(bus: Bus, remote: Arc<Remote>) {
     let mut stopped = remote.stopped();
     let mut expired = Instant::now();
     loop {
-        remote.send_on(&bus);
+        remote.send_on(&bus).await;
         if expired.elapsed() >= EXPIRE_EVERY && !remote.shelves.is_empty() {
             expired = Instant::now();
             let late = remote.shelves.expire((remote.now)());
@@ -46,7 +48,7 @@ pub(crate) async fn run(bus: Bus, remote: Arc<Remote>) {
 
 impl Remote {
     /// Sends on, by the present map, what waits on links and shelves.
-    fn send_on(&self, bus: &Bus) {
+    async fn send_on(&self, bus: &Bus) {
         let revision = self.placement.revision();
         for peer in self.gone() {
             for link in peer.links() {
@@ -60,8 +62,11 @@ impl Remote {
                 self.reroute(link, moved);
             }
         }
-        for shard in self.shelves.shards() {
+        for (n, shard) in self.shelves.shards().into_iter().enumerate() {
             self.clear(bus, shard);
+            if n % BETWEEN == BETWEEN - 1 {
+                tokio::task::yield_now().await;
+            }
         }
         self.routed.store(revision.0, Ordering::Release);
     }
