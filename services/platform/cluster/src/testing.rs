@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub struct Etcd {
     members: Vec<Member>,
     folder: TempDir,
+    extra: Vec<String>,
 }
 
 struct Member {
@@ -30,23 +31,37 @@ impl Etcd {
     /// # Panics
     /// When etcd is not installed (Debian: `etcd-server`) or does not come up.
     pub async fn start(members: usize) -> Self {
+        let etcd = Self::spawn_all("http", &[], members);
+        etcd.until_it_answers().await;
+        etcd
+    }
+
+    /// Starts one member that speaks TLS to clients, with these further arguments. It may not answer yet.
+    ///
+    /// # Panics
+    /// When etcd is not installed.
+    pub fn start_tls(arguments: &[String]) -> Self {
+        Self::spawn_all("https", arguments, 1)
+    }
+
+    fn spawn_all(scheme: &str, extra: &[String], members: usize) -> Self {
         let folder = tempfile::Builder::new().prefix("etcd").tempdir().expect("a temporary folder");
         // Held together, so that no port is given twice; free again just before etcd takes it.
         let ports: Vec<TcpListener> =
             (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let url = |at: usize| format!("http://{}", ports[at].local_addr().expect("an address"));
+        let url =
+            |scheme: &str, at: usize| format!("{scheme}://{}", ports[at].local_addr().expect("an address"));
         let members = (0..members)
             .map(|n| Member {
                 name: format!("m{n}"),
-                client: url(n * 2),
-                peer: url(n * 2 + 1),
+                client: url(scheme, n * 2),
+                peer: url("http", n * 2 + 1),
                 process: None,
             })
             .collect();
         drop(ports);
-        let mut etcd = Self { members, folder };
+        let mut etcd = Self { members, folder, extra: extra.to_vec() };
         (0..etcd.members.len()).for_each(|n| etcd.spawn(n));
-        etcd.until_it_answers().await;
         etcd
     }
 
@@ -61,6 +76,7 @@ impl Etcd {
             .args(["--listen-peer-urls", &member.peer, "--initial-advertise-peer-urls", &member.peer])
             .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)

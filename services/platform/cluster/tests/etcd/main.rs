@@ -5,3 +5,4 @@ mod contract;
 mod faults;
 mod life;
 mod nodes;
+mod secure;
