@@ -42,6 +42,14 @@ pub const RING_ALONE: Duration = Duration::from_secs(5);
 /// a quarter of it: requests carry deadlines of at most 30 s.
 pub const REMEMBER: Duration = Duration::from_secs(120);
 
+/// From where what is numbered within an epoch (offers, announcements, requests, views) counts after a recovery: above
+/// everything that a former activation of the same epoch can have used. There is one when an entity is rebuilt because
+/// the journal left open whether it had taken an append. Within an epoch the clock is that of one process, and nothing is
+/// numbered more than once a microsecond.
+pub(crate) fn counts_from(now: trunkline_types::Timestamp) -> u64 {
+    u64::try_from(now.as_micros()).unwrap_or(0)
+}
+
 /// Which rules of the protocol are in force: all, unless the simulator leaves one out (feature `mutations`).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Protocol {

@@ -186,7 +186,7 @@ impl Agent {
     /// A number that no other request of any epoch has, ascending.
     fn next_control(&mut self) -> u64 {
         self.last_control += 1;
-        (self.epoch.0 << 24) | (self.last_control & 0xff_ffff)
+        (self.epoch.0 << 40) | (self.last_control & 0xff_ffff_ffff)
     }
 
     /// Starts a request to the call of the conversation in the slot.

@@ -43,7 +43,7 @@ pub use view::{AgentStatus, AgentView};
 use self::state::Slot;
 use crate::{
     AgentConfig, AgentToCall, AgentToQueue, CallToAgent, QueueToAgent, SessionId, Stamp,
-    protocol::{Protocol, REMEMBER},
+    protocol::{Protocol, REMEMBER, counts_from},
     timers::Timers,
 };
 
@@ -405,6 +405,9 @@ impl Machine for Agent {
     }
 
     fn recovered(&mut self, now: Timestamp, out: &mut Outbox) {
+        self.last_stamp = counts_from(now);
+        self.last_control = counts_from(now);
+        self.view_version = counts_from(now);
         // An agent without a console is as good as just left alone.
         self.alone_since = self.state.sessions.is_empty().then_some(now);
         // Nobody believes a signed-out agent to be available; whoever is to know of it asks.

@@ -367,7 +367,7 @@ fn a_connected_call_survives_a_crash_and_gets_new_media() {
     let [AgentToCall::RemakeMedia { control, .. }] = seat.asks_call()[..] else {
         panic!("{:?}", seat.effects)
     };
-    assert_eq!(control >> 24, 2, "control numbers of two owners never meet");
+    assert_eq!(control >> 40, 2, "control numbers of two owners never meet");
     let answer = CallToAgent::MediaRemade { offer: offer(1), control, sdp_answer: "new".into() };
     seat.call(answer);
     let media = CommandReply::Media { offer: offer(1), sdp_answer: "new".into() };
@@ -710,4 +710,29 @@ fn the_microphone_stays_where_it_is() {
     let accept = Command::Accept { offer: offer(1), sdp_offer: "v=0 again".into() };
     assert_eq!(seat.command(1, accept), None, "under way");
     assert!(matches!(seat.request(), AgentToCall::RemakeMedia { session, .. } if session == tab(1)));
+}
+
+/// An entity that is rebuilt within its epoch (the journal left open what it had taken) uses no number twice: neither for
+/// requests to the call, nor for announcements, nor for views.
+#[test]
+fn a_rebuilt_agent_uses_no_number_of_its_former_self() {
+    let mut seat = Seat::talking();
+    let press = |seat: &mut Seat, id: &str| {
+        let command = Command::Control { action: Action::Hold };
+        seat.session(1, SessionInput::Command { id: id.into(), command });
+        match seat.request() {
+            AgentToCall::Control { control, .. } => control,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, version) = (press(&mut seat, "a"), seat.agent.view().version);
+    seat.call(CallToAgent::ControlDone {
+        offer: offer(1),
+        control: first,
+        status: ConversationStatus::default(),
+    });
+    let stamp = seat.agent.stamp();
+    let mut again = seat.moved(1);
+    assert_ne!(press(&mut again, "b"), first);
+    assert!(again.agent.stamp() > stamp && again.agent.view().version > version);
 }

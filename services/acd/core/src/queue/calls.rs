@@ -23,7 +23,11 @@ impl Queue {
                     Self::tell_call(call, QueueToCall::LeaveSeen { entry }, out);
                 }
             }
-            CallToQueue::Gone { entry } => self.leave(call, entry, LeaveCause::Lost, now, out),
+            CallToQueue::Gone { entry } => match self.stay(call, entry).and_then(|q| q.offer.clone()) {
+                // It may be gone from here because it talks to the agent of this very offer, whose word decides.
+                Some(offer) => self.deliver(&offer, now, out),
+                None => self.leave(call, entry, LeaveCause::Lost, now, out),
+            },
             CallToQueue::Alive { entry } => {
                 if self.stay(call, entry).is_some() {
                     self.asked.insert(call, now.plus(protocol::CALL_CHECK_EVERY));

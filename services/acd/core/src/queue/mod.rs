@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{
     AgentToQueue, CallToQueue, QueueConfig, QueueToAgent, QueueToCall,
-    protocol::{self, Protocol},
+    protocol::{self, Protocol, counts_from},
     timers::Timers,
 };
 
@@ -371,6 +371,8 @@ impl Machine for Queue {
     }
 
     fn recovered(&mut self, now: Timestamp, out: &mut Outbox) {
+        // Not every offer of a former activation was journalled, and it may have been of this very epoch.
+        self.last_offer = counts_from(now);
         self.ask_agents(out);
         self.timers.set(Key::AskAgents, now.plus(protocol::ASK_AGENTS_AGAIN));
         let offers: Vec<OfferId> = self.state.offers.keys().cloned().collect();

@@ -529,3 +529,40 @@ fn a_recovered_queue_asks_the_silent_again() {
     desk.pass(secs(120));
     assert!(!desk.effects.iter().any(|e| matches!(e, QueueEffect::AskAgents { .. })));
 }
+
+/// A call that talks already may say that it does not wait any more before it says why: the conversation counts.
+#[test]
+fn a_call_that_is_gone_while_its_offer_is_open_is_not_lost() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    desk.available("a", desk.now, 1);
+    let (offer, _) = desk.grant("a");
+    desk.call(1, CallToQueue::Gone { entry: 0 });
+    assert_eq!(desk.commits().len(), 1, "the agent is asked");
+    desk.ended("a", &offer, Outcome::Answered);
+    let totals = desk.queue.totals();
+    assert_eq!((totals.answered, totals.lost), (1, 0));
+    desk.enqueue(2);
+    desk.call(2, CallToQueue::Gone { entry: 0 });
+    assert_eq!(desk.queue.totals().lost, 1);
+}
+
+/// The same for a queue that is rebuilt within its epoch: also the offers that it had reserved and not committed.
+#[test]
+fn a_rebuilt_queue_uses_no_offer_of_its_former_self() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    desk.available("a", desk.now, 1);
+    let (_, reserved) = desk.reserved().pop().unwrap();
+    let (tenant, id) = (desk.queue.tenant.clone(), desk.queue.id.clone());
+    let mut queue = Queue::new(tenant, id, desk.queue.epoch, config());
+    desk.journal.iter().for_each(|event| queue.apply(event));
+    desk.queue = queue;
+    let mut out = Outbox::new();
+    desk.queue.recovered(desk.now, &mut out);
+    desk.take(out);
+    desk.available("b", desk.now, 1);
+    let (_, other) = desk.reserved().pop().unwrap();
+    assert_eq!(other.epoch, reserved.epoch);
+    assert!(other.n > reserved.n, "{other} after {reserved}");
+}
