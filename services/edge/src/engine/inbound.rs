@@ -218,7 +218,7 @@ impl Engine {
         // One that cannot be had now is told the next time.
         let _ = match again {
             Again::Request(request, since) => {
-                self.to_call_under(String::new(), &call, edge_event::Event::Request(request), since)
+                self.to_call_under(String::new(), &call, edge_event::Event::Request(*request), since)
             }
             Again::Cancelled(reason) => {
                 self.to_call(&call, edge_event::Event::Cancelled(Cancelled { transaction: name, reason }))

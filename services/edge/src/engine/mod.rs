@@ -177,7 +177,7 @@ impl Engine {
         self.perform(outputs);
         while let Some(due) = self.calls.waits.due(now) {
             match due {
-                Due::Again(id, again) => self.give_again(id, *again),
+                Due::Again(id, again) => self.give_again(id, again),
                 Due::Over(id) => self.give_up(id),
             }
         }

@@ -67,7 +67,7 @@ impl Waiting {
 #[derive(Debug, Clone)]
 pub(super) enum Again {
     /// The request, and when it came.
-    Request(IncomingRequest, Timestamp),
+    Request(Box<IncomingRequest>, Timestamp),
     /// That the caller has given up, with the Reason.
     Cancelled(String),
 }
@@ -76,7 +76,7 @@ pub(super) enum Again {
 #[derive(Debug)]
 pub(super) enum Due {
     /// Tell the call once more.
-    Again(TransactionId, Box<Again>),
+    Again(TransactionId, Again),
     /// Answer it here.
     Over(TransactionId),
 }
@@ -203,13 +203,13 @@ impl Waits {
                         Some(reason) => Again::Cancelled(reason.clone()),
                         None => {
                             waiting.event.attempt = waiting.event.attempt.saturating_add(1);
-                            Again::Request(waiting.event.clone(), waiting.since)
+                            Again::Request(Box::new(waiting.event.clone()), waiting.since)
                         }
                     });
                 }
             });
             if let Some(again) = again {
-                return Some(Due::Again(id, Box::new(again)));
+                return Some(Due::Again(id, again));
             }
         }
     }
@@ -346,7 +346,7 @@ mod tests {
         waits.cancelled(&id, "SIP;cause=200", Timestamp::from_millis(1_000));
         match waits.due(Timestamp::from_millis(1_500)).unwrap() {
             Due::Again(_, again) => {
-                assert!(matches!(*again, Again::Cancelled(reason) if reason == "SIP;cause=200"))
+                assert!(matches!(again, Again::Cancelled(reason) if reason == "SIP;cause=200"))
             }
             Due::Over(_) => panic!("too early"),
         }
