@@ -118,7 +118,7 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
     let mut seed = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     note(&format!("seed {seed}; {size:?}"));
     let plan = Plan::standard(cli.bin.canonicalize().context("--bin")?, size.agents());
-    let (mut spare, mut world, mut outcomes) = (Some(network), None, Vec::new());
+    let (mut spare, mut world, mut outcomes, mut clusters) = (Some(network), None, Vec::new(), 0);
     loop {
         for scenario in chosen {
             let folder = cli.out.join(format!("{}-{seed}", scenario.name));
@@ -126,9 +126,12 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
             if world.is_none() {
                 let network = spare.take().context("the network is in use")?;
                 let begun = Instant::now();
-                world =
-                    Some(World::start(network, &plan, &folder).await.context("the cluster does not start")?);
-                note(&format!("the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64()));
+                clusters += 1;
+                let logs = cli.out.join(format!("cluster-{clusters}"));
+                let started = World::start(network, &plan, &logs).await;
+                world = Some(started.context("the cluster does not start")?);
+                let took = begun.elapsed().as_secs_f64();
+                note(&format!("the cluster is ready after {took:.1} s; it writes to {}", logs.display()));
             }
             let Some(mut running) = world.take() else { continue };
             let outcome = one(scenario, seed, (size, cli.previous.clone()), &mut running, &folder).await;

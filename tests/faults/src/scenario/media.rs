@@ -53,6 +53,7 @@ pub async fn killed(run: &mut Run<'_>) -> Result<Verdict> {
         let again = two_way_since(&stage, &agents, *caller, Some(killed));
         back.push(again.map_or(f64::INFINITY, |at| (at - killed).as_secs_f64()));
     }
+    let back_of = back.clone();
     let in_time = back.iter().filter(|after| **after <= AUDIO_BACK.as_secs_f64()).count();
     let share = in_time as f64 / affected.len() as f64;
     stage.measure(at_least("share with two-way audio within 4 s", share, "", 0.99));
@@ -66,8 +67,10 @@ pub async fn killed(run: &mut Run<'_>) -> Result<Verdict> {
     }
     run.world.start_nodes(std::slice::from_ref(&victim)).await?;
     hang_up(&stage, who.clone()).await?;
-    let (missing, unplayable) = recordings(run, &stage, who).await?;
-    stage.measure(seconds("most audio missing in a recording", missing, Some(MISSING + AUDIO_BACK)));
+    // While there was no audio there was nothing to record: only what was said and is not there counts.
+    let silent: BTreeMap<usize, f64> = affected.iter().copied().zip(back_of).collect();
+    let (missing, unplayable) = recordings(run, &stage, who, &silent).await?;
+    stage.measure(seconds("most audio missing in a recording", missing, Some(MISSING)));
     stage.measure(count("recordings not playable", unplayable, Some(0)));
     stage.close().await
 }
@@ -110,8 +113,14 @@ async fn hang_up(stage: &Stage, who: std::ops::Range<usize>) -> Result<()> {
     stage.crowd.over(who, s(30)).await
 }
 
-/// The most that a recording of these callers lacks, and how many cannot be played.
-async fn recordings(run: &Run<'_>, stage: &Stage, who: std::ops::Range<usize>) -> Result<(Duration, usize)> {
+/// The most that a recording of these callers lacks, and how many cannot be played. `silent`: for how many seconds a
+/// conversation had no audio.
+async fn recordings(
+    run: &Run<'_>,
+    stage: &Stage,
+    who: std::ops::Range<usize>,
+    silent: &BTreeMap<usize, f64>,
+) -> Result<(Duration, usize)> {
     let api = run.world.api().await?;
     let (mut missing, mut unplayable) = (Duration::ZERO, 0);
     let count = who.len();
@@ -143,7 +152,9 @@ async fn recordings(run: &Run<'_>, stage: &Stage, who: std::ops::Range<usize>) -
             recorded += f64::from(seconds);
         }
         let talked = contact["talk_ms"].as_i64().unwrap_or(0) as f64 / 1_000.0;
-        missing = missing.max(Duration::from_secs_f64((talked - recorded).max(0.0)));
+        let caller = index_of(contact["caller_number"].as_str().unwrap_or_default());
+        let silent = caller.and_then(|caller| silent.get(&caller)).copied().unwrap_or(0.0);
+        missing = missing.max(Duration::from_secs_f64((talked - silent - recorded).clamp(0.0, 3_600.0)));
     }
     stage.history.flush()?;
     Ok((missing, unplayable))

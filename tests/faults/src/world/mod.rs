@@ -270,15 +270,30 @@ pub async fn supervisor(consoles: &[SocketAddr]) -> Result<Api> {
     .await
 }
 
+const FOLDER: &str = "trunkline-faults-";
+
 /// In memory when the machine has such a folder: a disk that is shared with builds says nothing about the system.
 fn data_folder() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("trunkline-faults-");
-    let made = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() };
-    let made = made.context("a folder for data")?;
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    remove_stale(&place);
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(place).context("a folder for data")?;
     // PostgreSQL is another user.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(made.path(), open)?;
     Ok(made)
+}
+
+/// Removes the folders of runs whose process is gone. What cannot be removed stays for the next one.
+fn remove_stale(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next()).map(str::to_owned);
+        let Some(pid) = pid.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit())) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            tmpfs::unmount_under(&entry.path());
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }

@@ -51,7 +51,18 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: a process that still has a file open there must not keep it for ever.
-        let _ = Command::new("umount").arg("-l").arg(&self.path).stderr(Stdio::null()).status();
+        unmount(&self.path);
     }
+}
+
+fn unmount(path: &Path) {
+    // Lazily: a process that still has a file open there must not keep it for ever.
+    let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
+}
+
+/// Unmounts what a dead run left under a folder.
+pub(super) fn unmount_under(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    points.filter(|point| point.starts_with(folder)).for_each(unmount);
 }
