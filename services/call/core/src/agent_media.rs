@@ -143,8 +143,9 @@ impl Call {
         let Some(part) = self.agent.as_deref() else { return };
         let (leg, queue) = (part.leg, part.queue.clone());
         let entered = self.waiting_since.unwrap_or(cx.now);
+        let running = self.running();
         self.release_agent_part(cx, ReleaseCause::MediaTimeout);
-        self.stop_recordings(cx);
+        self.stop_recordings(cx, running);
         self.media(cx, MediaBody::CloseEndpoint { leg }, Then::Optional);
         self.enter_queue(cx, queue, RETURN_PRIORITY, entered);
         self.pay_due(cx);

@@ -228,6 +228,8 @@ impl Call {
         }
         self.decided.push(Decided { offer: offer.clone(), outcome, cause, at });
         if connected.is_some() {
+            // Recordings end with their conversation.
+            self.recordings_end(at);
             self.owe(
                 at,
                 DebtKind::AgentEnded { agent: agent.clone(), offer: offer.clone(), cause, at, connected },

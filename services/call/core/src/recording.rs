@@ -91,21 +91,20 @@ impl Call {
         self.media(cx, body, Then::Optional);
     }
 
+    /// Recordings that run, and whether their transcripts do.
+    pub(crate) fn running(&self) -> Vec<(RecordingId, bool)> {
+        let running = self.recordings.iter().filter(|recording| recording.deadline.is_none());
+        running.map(|recording| (recording.id, recording.transcript_open)).collect()
+    }
+
     /// The conversation is over, the call goes on.
-    pub(crate) fn stop_recordings(&mut self, cx: &mut Cx<'_>) {
-        let running: Vec<(RecordingId, bool)> = self
-            .recordings
-            .iter()
-            .filter(|recording| recording.deadline.is_none())
-            .map(|recording| (recording.id, recording.transcript_open))
-            .collect();
+    pub(crate) fn stop_recordings(&mut self, cx: &mut Cx<'_>, running: Vec<(RecordingId, bool)>) {
         for (recording, transcript) in running {
             self.media(cx, MediaBody::StopRecording { recording }, Then::Optional);
             if transcript {
                 self.media(cx, MediaBody::StopTranscription { recording }, Then::Optional);
             }
         }
-        self.recordings_end(cx.now);
     }
 
     /// From now on they are waited for.

@@ -1,6 +1,6 @@
 //! A call after a replay: asks the media node what is left, then ends or goes on.
 
-use trunkline_types::{ReleaseCause, Timestamp};
+use trunkline_types::{RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::Audio,
@@ -148,6 +148,7 @@ impl Call {
             }
             None => return self.resume_without_session(cx, false),
         }
+        self.tidy(cx, &session);
         self.resume_move(cx);
         let agent = self.agent.as_deref().map(|part| (part.leg, part.bridged.is_some()));
         match agent {
@@ -161,6 +162,29 @@ impl Call {
             }
             None if self.stay.is_some() => self.programs(cx),
             None => self.resume_flow(cx),
+        }
+    }
+
+    /// What had been ended, but not on the node: the leg of an agent who is gone, a recording that was to stop.
+    fn tidy(&mut self, cx: &mut Cx<'_>, session: &SessionInfo) {
+        let agent = self.agent.as_deref().map(|part| part.leg);
+        let known = [Some(self.caller_leg()), agent];
+        for leg in session.endpoints.iter().map(|endpoint| endpoint.leg) {
+            if !known.contains(&Some(leg)) {
+                self.media(cx, MediaBody::CloseEndpoint { leg }, Then::Optional);
+            }
+        }
+        let wanted = self.running_recording().map(|recording| recording.id);
+        if let Some(recording) = session.recording.filter(|running| Some(*running) != wanted) {
+            self.media(cx, MediaBody::StopRecording { recording }, Then::Optional);
+        }
+        // A transcription is named like its recording, of which the last one is the only one that can still run.
+        if session.transcribing
+            && wanted.is_none()
+            && let Some(index) = self.next_recording.checked_sub(1)
+        {
+            let recording = RecordingId { call: self.id, index };
+            self.media(cx, MediaBody::StopTranscription { recording }, Then::Optional);
         }
     }
 

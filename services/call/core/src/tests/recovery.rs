@@ -215,3 +215,30 @@ fn a_crash_before_the_first_commit_leaves_nothing() {
     assert!(bed.call.finished());
     assert!(bed.effects.is_empty());
 }
+
+#[test]
+fn what_had_ended_is_ended_on_the_node_too() {
+    let mut bed = Bed::talking();
+    bed.media_event(MediaEvent::Disconnected { leg: leg(1), reason: crate::Disconnect::Closed });
+    bed.settle_media();
+    bed.pass(Duration::from_secs(61));
+    assert_eq!(bed.call.phase(), Phase::Queued);
+    // The owner dies before the node has heard of it.
+    bed.crash(Duration::from_secs(1));
+    let recording = trunkline_types::RecordingId { call: call_id(), index: 0 };
+    let session = SessionInfo {
+        call: call_id(),
+        endpoints: vec![endpoint(0, true), endpoint(1, false)],
+        recording: Some(recording),
+        transcribing: true,
+    };
+    bed.reply(Ok(MediaOk { sessions: vec![session], ..MediaOk::default() }));
+    let done = bed.settle_media();
+    for wanted in [
+        MediaBody::CloseEndpoint { leg: leg(1) },
+        MediaBody::StopRecording { recording },
+        MediaBody::StopTranscription { recording },
+    ] {
+        assert!(done.contains(&wanted), "{wanted:?} is missing in {done:?}");
+    }
+}

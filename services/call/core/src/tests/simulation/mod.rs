@@ -224,6 +224,7 @@ impl World {
             (30, 60_000, Happening::AgentReloads),
             (25, 90_000, Happening::Crash),
             (5, 2_000, Happening::Crash),
+            (20, 90_000, Happening::Crash),
             (30, 90_000, Happening::MediaDies),
             (10, 2_000, Happening::MediaDies),
             (20, 90_000, Happening::MediaDies),
