@@ -105,6 +105,11 @@ impl Call {
         self.moving.search = Some((cx.now.plus(self.settings.media_resend), until));
     }
 
+    /// There is another node than the call's.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.media.node.as_ref().is_some_and(|node| self.pick_node(std::slice::from_ref(node)).is_some())
+    }
+
     /// The node has no room or takes no new session: the next one, if there is one. False: there is none.
     pub(crate) fn next_node(&mut self, cx: &mut Cx<'_>) -> bool {
         self.shun();

@@ -18,8 +18,8 @@ pub struct Settings {
     /// A media command without an answer has failed after this long. 8 s: it leaves only when the journal's disk has
     /// taken what is before it, so more than a stalled disk or a pause of the node, less than the agent's patience.
     pub media_deadline: Duration,
-    /// A media node that was asked for an endpoint and does not answer for this long is left for another one, when there
-    /// is another. 2 s.
+    /// A media node that was asked for an endpoint, or by a new owner for what is left, and does not answer for this long
+    /// is left for another one, when there is another. 2 s.
     pub media_try: Duration,
     /// Looking for a media node that takes the call over lasts this long, and so long at the longest do both ends stay on
     /// a node that is left as planned. 10 s.

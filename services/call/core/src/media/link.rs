@@ -82,7 +82,7 @@ struct Open {
     id: u64,
     body: MediaBody,
     then: Then,
-    /// From then on another node is looked for, when this makes the caller's endpoint.
+    /// From then on another node is looked for, when this makes the caller's endpoint or asks what is left of it.
     leave: Timestamp,
     resend: Timestamp,
     give_up: Timestamp,
@@ -292,9 +292,16 @@ impl Call {
             return self.node_gone(cx);
         }
         let Some(open) = self.media.open.as_deref_mut() else { return };
+        let (late, then) = (cx.now >= open.leave && self.ended.is_none(), open.then.clone());
         let makes_a_session = matches!(open.body, MediaBody::CreateRtp { .. });
-        if makes_a_session && cx.now >= open.leave && self.ended.is_none() && self.next_node(cx) {
+        if late && makes_a_session && self.next_node(cx) {
             return;
+        }
+        // It may have died with the call's former owner, and still count as a member.
+        if late && then == Then::Probe && self.may_leave() {
+            self.media.open = None;
+            self.recovering = false;
+            return self.resume_without_session(cx, true);
         }
         self.send_open(cx);
     }

@@ -62,7 +62,9 @@ fn a_waiting_call_whose_media_are_gone_is_ended_and_marked_when_no_node_takes_it
 fn a_media_node_that_does_not_answer_counts_as_gone() {
     let mut bed = Bed::talking();
     bed.crash(Duration::from_secs(8));
-    bed.pass(Duration::from_secs(9));
+    bed.pass(Duration::from_millis(1_900));
+    assert_eq!(bed.call.media_node(), Some(&media_node("m1")));
+    bed.pass(Duration::from_millis(200));
     assert_eq!((bed.call.cause(), bed.call.media_node()), (None, Some(&media_node("m2"))));
     let moved = bed.notices().into_iter().any(|notice| notice == AgentNotice::MediaMoved { moved: 1 });
     assert!(moved, "{:?}", bed.notices());
