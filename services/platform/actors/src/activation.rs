@@ -101,7 +101,6 @@ impl<B: Behaviour> Inner<B> {
         if lost || (released && !waited_for) || self.closing.load(Ordering::Acquire) {
             return self.drop_slot(address, ticket, Undeliverable::Failed);
         }
-        self.tenures.begin(shard, epoch);
         if history.finished {
             return self.drop_slot(address, ticket, Undeliverable::Finished);
         }

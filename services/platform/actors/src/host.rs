@@ -107,14 +107,21 @@ impl<B: Behaviour> Inner<B> {
         self.generations.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// An entity is started at an epoch of its shard.
+    pub(crate) fn begin(&self, shard: ShardId, epoch: Epoch) -> u64 {
+        self.tenures.begin(shard, epoch);
+        self.ticket()
+    }
+
     /// Puts the next life of an entity into the slot of one of a former epoch, which is discarded: whatever it appended
     /// and was not committed before the seal is refused. What waited for it waits for the new one.
     pub(crate) fn restart<'a>(
         &self,
         slot: &'a mut Slot<B>,
+        shard: ShardId,
         epoch: Epoch,
     ) -> (u64, &'a mut Starting<B::Message>) {
-        let ticket = self.ticket();
+        let ticket = self.begin(shard, epoch);
         let former = std::mem::replace(slot, Slot::Starting(Starting::new(epoch, ticket)));
         let Slot::Starting(starting) = slot else { unreachable!("put there just now") };
         match former {
@@ -267,7 +274,7 @@ impl<B: Behaviour> Host<B> {
         let mut slots = inner.registry.stripe(address);
         match slots.get_mut(address) {
             Some(slot) if slot.epoch() < epoch => {
-                let (ticket, starting) = inner.restart(slot, epoch);
+                let (ticket, starting) = inner.restart(slot, address.shard(), epoch);
                 starting.waiting.push_back((message, activation));
                 drop(slots);
                 inner.activate(Arc::new(address.clone()), ticket, 0, Vec::new());
@@ -294,7 +301,7 @@ impl<B: Behaviour> Host<B> {
                     return Err(Refused::Crowded);
                 }
                 let address = Arc::new(address.clone());
-                let ticket = inner.ticket();
+                let ticket = inner.begin(address.shard(), epoch);
                 let mut starting = Starting::new(epoch, ticket);
                 starting.waiting.push_back((message, activation));
                 inner.registry.insert(&mut slots, Arc::clone(&address), Slot::Starting(starting));
@@ -329,7 +336,7 @@ impl<B: Behaviour> Host<B> {
             let (told, watcher) = oneshot::channel();
             match slots.get_mut(&address) {
                 Some(slot) if slot.epoch() < epoch => {
-                    let (ticket, starting) = self.0.restart(slot, epoch);
+                    let (ticket, starting) = self.0.restart(slot, address.shard(), epoch);
                     starting.watchers.push(told);
                     drop(slots);
                     self.0.activate(Arc::new(address), ticket, 0, Vec::new());
@@ -338,7 +345,7 @@ impl<B: Behaviour> Host<B> {
                 Some(Slot::Starting(starting)) => starting.watchers.push(told),
                 None => {
                     let address = Arc::new(address);
-                    let ticket = self.0.ticket();
+                    let ticket = self.0.begin(address.shard(), epoch);
                     let mut starting = Starting::new(epoch, ticket);
                     starting.watchers.push(told);
                     self.0.registry.insert(&mut slots, Arc::clone(&address), Slot::Starting(starting));

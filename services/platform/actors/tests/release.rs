@@ -154,6 +154,13 @@ async fn what_waits_for_an_entity_that_is_being_rebuilt_is_handled_before_the_sh
     assert!(f.host.release(&[a.shard()], PATIENCE).await);
     assert_eq!(f.host.count(), 0);
     assert_eq!(f.journal.load_entity(&a).await.unwrap().count, 2, "the message was not lost");
+    // The same when the map has changed before the host is told.
+    f.placement.seal(f.journal.as_ref(), &[a.shard()]).await;
+    f.host.deliver(&a, In::Add(5), Activation::OnlyExisting).unwrap();
+    f.placement.lose(a.shard());
+    assert!(f.host.release(&[a.shard()], PATIENCE).await);
+    assert_eq!(f.host.count(), 0);
+    assert_eq!(f.journal.load_entity(&a).await.unwrap().count, 3, "this one neither");
     assert!(f.undeliverable().is_empty());
     f.stop().await;
 }
