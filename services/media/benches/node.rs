@@ -95,7 +95,7 @@ async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -
         shard: 1,
         epoch: 1,
         command_id,
-        acknowledges_events: true,
+        acknowledges_events: false,
         command: Some(command),
     };
     match node.command(command).await.result {
@@ -107,71 +107,104 @@ async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -
 fn main() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).thread_name("media-runtime").enable_all().build().unwrap();
-    runtime.block_on(bench());
+    runtime.block_on(async {
+        let mut bed = Bed::start(1_000).await;
+        bed.music().await;
+        bed.report("music", false);
+        bed.bridge().await;
+        bed.report("relay", true);
+        bed.node.shutdown().await;
+        for (segment_ms, what) in [
+            (0, "relay, recorded in stereo, stored at the end"),
+            (1_000, "relay, recorded in stereo, copied every second"),
+        ] {
+            let mut bed = Bed::start(segment_ms).await;
+            bed.bridge().await;
+            bed.record().await;
+            bed.report(what, true);
+            bed.node.shutdown().await;
+        }
+    });
 }
 
-async fn bench() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config {
-        workers: 1,
-        rtp: "22000-23999".parse().unwrap(),
-        recording: RecordingConfig {
-            spool: folder.path().join("spool"),
-            store: StoreConfig::Folder { path: folder.path().join("recordings") },
-            ..RecordingConfig::default()
-        },
-        ..Config::default()
-    };
-    let (events, mut taken) = mpsc::channel(1_024);
-    tokio::spawn(async move { while taken.recv().await.is_some() {} });
-    let node = MediaNode::start(config, &mut Registry::default(), events).unwrap();
-    let (mut calls, mut legs) = (Vec::new(), Vec::new());
-    for n in 0..CALLS {
-        let call = CallId::mint(ShardId::new(1).unwrap(), Timestamp::from_millis(1), u128::from(n));
-        for (id, endpoint) in [(1, "a"), (2, "b")] {
-            let mut leg = Leg::new();
-            let create = pb::CreateRtpEndpoint {
-                endpoint: endpoint.into(),
-                sdp: leg.offer().into(),
-                ..Default::default()
-            };
-            leg.answered(&ok(&node, call, id, Command::CreateRtp(create)).await.sdp);
-            legs.push(leg);
+/// A node with calls of two parties.
+struct Bed {
+    node: MediaNode,
+    calls: Vec<CallId>,
+    legs: Vec<Leg>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bed {
+    async fn start(segment_ms: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            workers: 1,
+            rtp: "22000-23999".parse().unwrap(),
+            recording: RecordingConfig {
+                spool: folder.path().join("spool"),
+                store: StoreConfig::Folder { path: folder.path().join("recordings") },
+                segment_ms,
+            },
+            ..Config::default()
+        };
+        let (events, mut taken) = mpsc::channel(1_024);
+        tokio::spawn(async move { while taken.recv().await.is_some() {} });
+        let node = MediaNode::start(config, &mut Registry::default(), events).unwrap();
+        let (mut calls, mut legs) = (Vec::new(), Vec::new());
+        for n in 0..CALLS {
+            let call = CallId::mint(ShardId::new(1).unwrap(), Timestamp::from_millis(1), u128::from(n));
+            for (id, endpoint) in [(1, "a"), (2, "b")] {
+                let mut leg = Leg::new();
+                let create = pb::CreateRtpEndpoint {
+                    endpoint: endpoint.into(),
+                    sdp: leg.offer().into(),
+                    ..Default::default()
+                };
+                leg.answered(&ok(&node, call, id, Command::CreateRtp(create)).await.sdp);
+                legs.push(leg);
+            }
+            calls.push(call);
         }
-        calls.push(call);
+        Self { node, calls, legs, _folder: folder }
     }
-    let report = |what: &str, (packets, cpu): (u64, Duration)| {
+
+    async fn music(&self) {
+        for call in &self.calls {
+            for (id, endpoint) in [(3, "a"), (4, "b")] {
+                let music =
+                    pb::Program { kind: Some(program::Kind::Music(pb::Music { name: "hold".into() })) };
+                let set = pb::SetProgram { endpoint: endpoint.into(), program: Some(music) };
+                ok(&self.node, *call, id, Command::SetProgram(set)).await;
+            }
+        }
+    }
+
+    async fn bridge(&mut self) {
+        for call in &self.calls {
+            let bridge = Command::Bridge(pb::Bridge { a: "a".into(), b: "b".into() });
+            ok(&self.node, *call, 5, bridge).await;
+        }
+        // Until every source is believed.
+        run(&mut self.legs, true);
+    }
+
+    async fn record(&self) {
+        for call in &self.calls {
+            let recording_id = RecordingId { call: *call, index: 0 }.to_string();
+            let (tenant, left, right) = ("default".into(), "a".into(), "b".into());
+            let start = pb::StartRecording { recording_id, tenant, left, right };
+            ok(&self.node, *call, 6, Command::StartRecording(start)).await;
+        }
+    }
+
+    fn report(&mut self, what: &str, speak: bool) {
+        let (packets, cpu) = run(&mut self.legs, speak);
         let rate = packets as f64 / SPAN.as_secs_f64();
         println!(
-            "{what}: {:.2} us of CPU a packet at {rate:.0} packets/s",
-            cpu.as_secs_f64() * 1e6 / packets as f64
+            "{what}: {:.2} us of CPU a packet at {rate:.0} packets/s, {:.0} us a second and call",
+            cpu.as_secs_f64() * 1e6 / packets as f64,
+            cpu.as_secs_f64() * 1e6 / SPAN.as_secs_f64() / f64::from(CALLS),
         );
-    };
-    for call in &calls {
-        for (id, endpoint) in [(3, "a"), (4, "b")] {
-            let music = pb::Program { kind: Some(program::Kind::Music(pb::Music { name: "hold".into() })) };
-            let set = pb::SetProgram { endpoint: endpoint.into(), program: Some(music) };
-            ok(&node, *call, id, Command::SetProgram(set)).await;
-        }
     }
-    report("music", run(&mut legs, false));
-    for call in &calls {
-        ok(&node, *call, 5, Command::Bridge(pb::Bridge { a: "a".into(), b: "b".into() })).await;
-    }
-    run(&mut legs, true);
-    report("relay", run(&mut legs, true));
-    for call in &calls {
-        let recording_id = RecordingId { call: *call, index: 0 }.to_string();
-        let (tenant, left, right) = ("default".into(), "a".into(), "b".into());
-        ok(
-            &node,
-            *call,
-            6,
-            Command::StartRecording(pb::StartRecording { recording_id, tenant, left, right }),
-        )
-        .await;
-    }
-    report("relay, recorded in stereo", run(&mut legs, true));
-    drop(legs);
-    node.shutdown().await;
 }

@@ -6,7 +6,6 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -90,7 +89,7 @@ impl Server {
     }
 }
 
-fn name(path: &PathBuf, id: &str) -> String {
+fn name(path: &std::path::Path, id: &str) -> String {
     let text = path.display().to_string();
     text.rsplit_once(id).map_or(text.clone(), |(_, rest)| rest.to_owned())
 }

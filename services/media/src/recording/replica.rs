@@ -121,9 +121,11 @@ impl Copier {
     /// Pauses, unless the recording ends.
     async fn rest(&self, pause: Duration) {
         let until = tokio::time::Instant::now() + pause;
-        while !self.progress.ended.load(Ordering::Acquire)
-            && tokio::time::timeout_at(until, self.progress.news.notified()).await.is_ok()
-        {}
+        while !self.progress.ended.load(Ordering::Acquire) {
+            if tokio::time::timeout_at(until, self.progress.news.notified()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Puts what is new. `false`: nothing was.

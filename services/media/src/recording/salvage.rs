@@ -18,7 +18,7 @@ use crate::events::Owner;
 /// Recordings that may be salvaged or stored at once; a node has as many at most.
 const MOST: usize = 20_000;
 /// Written at once where audio is missing.
-const SILENCE: [u8; 32 * 1024] = [0; 32 * 1024];
+static SILENCE: [u8; 32 * 1024] = [0; 32 * 1024];
 /// Bytes of audio in a millisecond.
 const BYTES_PER_MS: u64 = wav::STEREO_FRAME_BYTES * 8;
 
