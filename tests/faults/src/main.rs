@@ -128,8 +128,14 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
                 let begun = Instant::now();
                 clusters += 1;
                 let logs = cli.out.join(format!("cluster-{clusters}"));
-                let started = World::start(network, &plan, &logs).await;
-                world = Some(started.context("the cluster does not start")?);
+                match World::start(network, &plan, &logs).await {
+                    Ok(started) => world = Some(started),
+                    Err(error) => {
+                        let error = format!("the cluster does not start: {error:#}");
+                        outcomes.push(failed(scenario, seed, error, begun));
+                        return Ok(outcomes);
+                    }
+                }
                 let took = begun.elapsed().as_secs_f64();
                 note(&format!("the cluster is ready after {took:.1} s; it writes to {}", logs.display()));
             }
@@ -150,6 +156,19 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
         }
         seed += 1;
     }
+}
+
+fn failed(scenario: &Scenario, seed: u64, error: String, begun: Instant) -> Outcome {
+    let outcome = Outcome {
+        scenario: scenario.name.to_owned(),
+        seed,
+        measured: Vec::new(),
+        violations: Vec::new(),
+        error: Some(error),
+        seconds: begun.elapsed().as_secs_f64(),
+    };
+    say(scenario, &outcome);
+    outcome
 }
 
 async fn one(

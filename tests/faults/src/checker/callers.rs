@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Promise, Rules, Violation, violation};
 use crate::history::{Entry, What};
 
-/// A call is placed in its queue so soon after it was answered, on a busy machine.
-const ENTERED_WITHIN_MS: i64 = 5_000;
-
 #[derive(Debug, Default)]
 struct Caller {
     called: bool,
@@ -93,7 +90,7 @@ fn waits_since_the_call(caller: usize, seen: &Caller, rules: &Rules, found: &mut
     }
     let connected = rules.begun_unix_ms + i64::try_from(connected).unwrap_or(i64::MAX);
     let late = entered - connected;
-    if late.abs() > ENTERED_WITHIN_MS {
+    if u128::from(late.unsigned_abs()) > rules.entered_within.as_millis() {
         let text = format!("caller {caller} waits since {late} ms after the call was answered");
         found.push(violation(Promise::WaitingTime, text));
     }

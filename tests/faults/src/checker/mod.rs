@@ -62,6 +62,8 @@ pub struct Rules {
     pub told_within: Duration,
     /// An agent who is told about a caller so much earlier than another was not told in the order of the places.
     pub order_within: Duration,
+    /// A call that was answered has its place in the queue within this. Longer only where nothing could reach the queue.
+    pub entered_within: Duration,
     /// Conversations that may be cut off (the loss of a media node may cost 1 %).
     pub lost: usize,
     /// New calls may be refused: their INVITE came while nothing could be committed.
@@ -79,6 +81,7 @@ impl Default for Rules {
         Self {
             told_within: Duration::from_millis(500),
             order_within: Duration::from_secs(1),
+            entered_within: Duration::from_secs(5),
             lost: 0,
             refused: false,
             clocks_differ: false,

@@ -77,6 +77,8 @@ impl Network {
     pub fn clear(&mut self, kept: &str) -> Result<()> {
         let gone: Vec<String> = self.hosts.keys().filter(|host| *host != kept).cloned().collect();
         for host in gone {
+            // The kernel removes a namespace's links when it comes to it; the name is wanted again at once.
+            let _ = quiet(&["-n", &self.namespace(BRIDGE), "link", "del", "dev", &host]);
             remove(&self.namespace(&host));
             self.hosts.remove(&host);
         }

@@ -32,7 +32,7 @@ pub async fn minority(run: &mut Run<'_>) -> Result<Verdict> {
     run.world.network.clear_rules("minority")?;
     traffic::during(&stage, run.size.rate, s(5), async { Ok(()) }).await?;
     served(&mut stage, from);
-    finish(stage).await
+    finish(stage, run.size.trouble).await
 }
 
 /// What one control node sends to another is lost; the other way works.
@@ -54,7 +54,7 @@ pub async fn one_way(run: &mut Run<'_>) -> Result<Verdict> {
     // Both reach etcd and the journal: neither is dead, so there is nothing to move.
     stage.measure(count("shards that changed hands", moved.max(0.0) as usize, Some(0)));
     served(&mut stage, seen);
-    finish(stage).await
+    finish(stage, run.size.trouble).await
 }
 
 /// Between all control nodes a tenth of the packets is lost and a tenth comes twice.
@@ -78,7 +78,7 @@ pub async fn bad_line(run: &mut Run<'_>) -> Result<Verdict> {
     run.world.network.clear_rules("bad-line")?;
     stage.measure(count("shards that changed hands", moved.max(0.0) as usize, Some(0)));
     served(&mut stage, seen);
-    finish(stage).await
+    finish(stage, run.size.trouble).await
 }
 
 /// At least half of what came was answered while it lasted: the system goes on, and does not only recover.
@@ -87,7 +87,9 @@ fn served(stage: &mut Stage, from: usize) {
     stage.measure(at_least("share answered meanwhile", answered as f64 / came.max(1) as f64, "", 0.5));
 }
 
-async fn finish(mut stage: Stage) -> Result<Verdict> {
+async fn finish(mut stage: Stage, trouble: Duration) -> Result<Verdict> {
     stage.healed_within = Duration::from_secs(60);
+    // A call on one side of the fault gets its place on the other side when it is over.
+    stage.rules.entered_within += trouble;
     stage.close().await
 }
