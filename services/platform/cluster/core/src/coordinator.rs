@@ -44,6 +44,14 @@ struct Elected {
     at: Duration,
 }
 
+impl Probed {
+    /// When the next one is due. One failure may be an accident: the second probe follows soon.
+    fn due(&self, policy: &Policy) -> Duration {
+        let pause = if self.failed == 1 { policy.probe / 4 } else { policy.probe };
+        self.sent.map_or(Duration::ZERO, |sent| sent + pause)
+    }
+}
+
 impl Coordinator {
     pub fn new(me: NodeIdentity, policy: Policy) -> Self {
         Self {
@@ -83,7 +91,7 @@ impl Coordinator {
     pub fn next_deadline(&self) -> Option<Duration> {
         self.elected?;
         let probes = self.probed.values().filter(|probed| !probed.under_way);
-        let probes = probes.map(|probed| probed.sent.map_or(Duration::ZERO, |sent| sent + self.policy.probe));
+        let probes = probes.map(|probed| probed.due(&self.policy));
         probes.chain(self.plan_at.filter(|_| !self.writing)).min()
     }
 
@@ -139,8 +147,7 @@ impl Coordinator {
 
     fn probe(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {
         for (identity, probed) in &mut self.probed {
-            let due = probed.sent.is_none_or(|sent| now >= sent + self.policy.probe);
-            if probed.under_way || !due {
+            if probed.under_way || now < probed.due(&self.policy) {
                 continue;
             }
             probed.sent = Some(now);
@@ -230,7 +237,7 @@ impl Coordinator {
         });
         let lost = unexpected.chain(map.members.lost(now, &self.policy)).map(|node| &node.id);
         let lost = lost.collect::<BTreeSet<&NodeId>>().len();
-        self.policy.mass(lost, lost + map.members.present().count())
+        self.policy.mass(lost, lost + map.members.present().count()) || map.members.mass(now, &self.policy)
     }
 
     fn write(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {

@@ -210,6 +210,7 @@ impl Machine {
     }
 
     fn changed(&mut self, now: Duration, shards: Vec<ShardId>, effects: &mut Vec<Effect>) {
+        self.map.members.note_mass(now, &self.policy);
         self.check_registration(now, effects);
         self.check_election(now);
         self.moves.look(now, &self.map);

@@ -41,6 +41,8 @@ pub struct Members {
     /// Drained by an operator.
     drains: BTreeMap<NodeId, ()>,
     changed: Duration,
+    /// When too many were lost together, last.
+    mass_at: Option<Duration>,
 }
 
 impl Members {
@@ -160,10 +162,18 @@ impl Members {
             .map(|(identity, ..)| identity)
     }
 
-    /// Whether so many were lost together that it is not trusted.
-    pub fn mass(&self, now: Duration, policy: &Policy) -> bool {
+    /// Looks whether too many were lost together. To be called after changes.
+    pub fn note_mass(&mut self, now: Duration, policy: &Policy) {
         let lost = self.lost(now, policy).count();
-        policy.mass(lost, lost + self.present().count())
+        if policy.mass(lost, lost + self.present().count()) {
+            self.mass_at = Some(now);
+        }
+    }
+
+    /// Whether so many were lost together that it is not trusted. It is not trusted either that the last few of them are still
+    /// missing when most have come back: for twice the life of a lease.
+    pub fn mass(&self, now: Duration, policy: &Policy) -> bool {
+        self.mass_at.is_some_and(|at| now < at + policy.ttl * 2)
     }
 
     fn listed_until(&self, now: Duration, policy: &Policy) -> Vec<(NodeIdentity, Option<Duration>)> {

@@ -100,6 +100,8 @@ pub enum Effect {
     Publish(Holdings),
     /// Write another node's record, if its key is there and this node still is elected.
     Evict(NodeIdentity, NodeRecord),
+    /// Remove the coordinator's key if it still is the one of this revision: two observers do not reach its node.
+    Depose(u64),
     /// Write a suspicion under the node's lease, or remove it.
     Suspect(NodeIdentity, bool),
     /// Ask a node directly whether it lives.

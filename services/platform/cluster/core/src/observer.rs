@@ -24,11 +24,13 @@ pub(crate) struct Observer {
     me: NodeId,
     policy: Policy,
     suspects: BTreeMap<NodeIdentity, Suspect>,
+    /// The election that this node has tried to end.
+    deposed: Option<u64>,
 }
 
 impl Observer {
     pub fn new(me: NodeId, policy: Policy) -> Self {
-        Self { me, policy, suspects: BTreeMap::new() }
+        Self { me, policy, suspects: BTreeMap::new(), deposed: None }
     }
 
     /// A link to a node broke.
@@ -74,6 +76,7 @@ impl Observer {
     pub fn tick(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {
         let me = self.me.clone();
         self.watch_gone(now, map);
+        self.depose(map, effects);
         self.suspects.retain(|identity, suspect| {
             let stands = match map.members.presence(identity) {
                 Presence::Present => true,
@@ -101,6 +104,19 @@ impl Observer {
                     effects.push(Effect::Probe(info));
                 }
             }
+        }
+    }
+
+    /// A coordinator that another member and this node do not reach: its election ends now and not with its lease. What it
+    /// still wants to write compares its election.
+    fn depose(&mut self, map: &Map, effects: &mut Vec<Effect>) {
+        let Some((leader, revision)) = &map.leader else { return };
+        let failed = self.suspects.get(leader).is_some_and(|suspect| suspect.failed >= 2);
+        let said = map.suspected().find(|(known, _)| *known == leader);
+        let others = said.is_some_and(|(_, by)| by.into_iter().any(|id| *id != self.me));
+        if failed && others && self.deposed != Some(*revision) {
+            self.deposed = Some(*revision);
+            effects.push(Effect::Depose(*revision));
         }
     }
 

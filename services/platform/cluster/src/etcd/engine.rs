@@ -222,6 +222,12 @@ impl Engine {
                 Input::Published(this.link.publish(&this.shared.me, &holdings, lease).await.is_ok())
             }),
             Effect::Evict(node, record) => self.spawn(async move { this.evict(node, record).await }),
+            Effect::Depose(revision) => self.spawn(async move {
+                if this.link.depose(revision).await.is_ok() {
+                    tracing::warn!("two observers do not reach the coordinator: another one is elected");
+                }
+                Input::Tick
+            }),
             Effect::Suspect(node, stands) => self.spawn(async move {
                 let written = this.link.suspect(&node, &this.shared.me.id, stands, this.lease()).await;
                 if written.is_ok() || !stands { Input::Tick } else { Input::NotSuspected(node) }

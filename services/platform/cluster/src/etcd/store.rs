@@ -103,6 +103,12 @@ impl Link {
         self.write(Txn::new().when([vacant]).and_then([put])).await
     }
 
+    /// Ends an election.
+    pub async fn depose(&self, elected: u64) -> Result<(), StoreError> {
+        let delete = TxnOp::delete(self.keys.leader(), None);
+        self.write(Txn::new().when([self.elected(elected)]).and_then([delete])).await.map(|_| ())
+    }
+
     fn elected(&self, revision: u64) -> Compare {
         Compare::create_revision(self.keys.leader(), CompareOp::Equal, revision as i64)
     }

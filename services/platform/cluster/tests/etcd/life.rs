@@ -115,3 +115,21 @@ async fn a_shard_that_somebody_else_sealed_is_given_up_and_taken_again() {
     until("it is held again", || nodes[0].placement.held(shard) == Some(Epoch(sealed.0 + 1))).await;
     until("and published", || agreed(&nodes)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_coordinator_is_followed_before_its_lease_ends() {
+    let (etcd, world) = (Etcd::start(3).await, World::new().await);
+    let mut nodes = three(&world, &etcd).await;
+    let leads = nodes[0].placement.overview().coordinator;
+    let at = nodes.iter().position(|node| node.placement.local().id.as_str() == leads).unwrap();
+    let victim = nodes.remove(at);
+    let gone = victim.placement.local().id;
+    victim.kill(&world);
+    nodes.iter().for_each(|node| node.placement.suspect(&gone));
+    let took = within(TTL, "the others have all shards before the lease ends", || {
+        nodes.iter().map(Node::all).sum::<usize>() == 4_096
+    })
+    .await;
+    println!("shards of the coordinator's node were held again after {took:?} (lease of {TTL:?})");
+    settled(&nodes, 2).await;
+}

@@ -36,6 +36,7 @@ enum Op {
     Assign(u64, Vec<(usize, u64, Block)>, Vec<Reason>),
     Publish(Holdings),
     Evict(u64, NodeIdentity, NodeRecord),
+    Depose(u64),
     Suspect(NodeIdentity, bool),
     Confirm(Vec<usize>),
 }
@@ -369,6 +370,7 @@ impl Model {
                 Op::Assign(..) => Input::Assigned(Err(())),
                 Op::Publish(_) => Input::Published(false),
                 Op::Evict(_, node, _) => Input::NotEvicted(node),
+                Op::Depose(_) => Input::Tick,
                 Op::Suspect(node, _) => Input::NotSuspected(node),
                 Op::Confirm(blocks) => Input::Confirmed(Vec::new(), blocks, false),
             };
@@ -406,6 +408,10 @@ impl Model {
                 } else {
                     Input::NotEvicted(node)
                 }
+            }
+            Op::Depose(revision) => {
+                self.store.depose(revision);
+                Input::Tick
             }
             Op::Suspect(node, stands) => {
                 let lease = self.nodes[n].lease.map_or(0, |(id, _)| id);
@@ -544,6 +550,7 @@ impl Model {
                 let elected = self.nodes[n].machine.elected().unwrap();
                 self.later(n, 1..=10, Event::Op(Op::Evict(elected, node, record)));
             }
+            Effect::Depose(revision) => self.later(n, 1..=10, Event::Op(Op::Depose(revision))),
             Effect::Suspect(node, stands) => self.later(n, 1..=10, Event::Op(Op::Suspect(node, stands))),
             Effect::Confirm(blocks) => self.later(n, 1..=10, Event::Op(Op::Confirm(blocks))),
             Effect::Probe(info) => {

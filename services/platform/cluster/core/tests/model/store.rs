@@ -79,6 +79,13 @@ impl Store {
         Some(at)
     }
 
+    pub fn depose(&mut self, elected: u64) {
+        if self.is_elected(elected) {
+            self.leader = None;
+            self.commit(vec![Seen::Leader(None)]);
+        }
+    }
+
     fn is_elected(&self, elected: u64) -> bool {
         self.leader.as_ref().is_some_and(|(_, at, _)| *at == elected)
     }
