@@ -9,6 +9,7 @@
 //! again with its trace.
 
 pub mod acd;
+pub mod cluster;
 mod rng;
 
 pub use rng::Rng;

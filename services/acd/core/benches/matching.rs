@@ -77,6 +77,7 @@ impl Bench {
             caller_name: String::new(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            entered_at: None,
         };
         let message = CallToQueue::Enqueue(Box::new(enqueue));
         self.input(QueueInput::FromCall { call: CallId::mint(shard, self.now, self.calls), message });

@@ -111,6 +111,7 @@ impl Caller {
             caller_name: String::new(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            entered_at: None,
         };
         Says::Queue(self.queue, CallToQueue::Enqueue(Box::new(enqueue)))
     }

@@ -10,15 +10,15 @@ use super::caller::{Caller, Phase, Stay};
 
 /// Knows the promises, and nothing of how they are kept. Sees what is committed and what the calls do.
 #[derive(Debug, Default)]
-pub(super) struct Checker {
+pub(crate) struct Checker {
     /// What is in each agent's slot.
     slots: BTreeMap<AgentId, (CallId, OfferId)>,
     at: BTreeMap<CallId, BTreeSet<AgentId>>,
     lines: Vec<Line>,
     /// Offers used.
     offers: BTreeSet<OfferId>,
-    pub(super) agent_answers: u64,
-    pub(super) violations: Vec<String>,
+    pub(crate) agent_answers: u64,
+    pub(crate) violations: Vec<String>,
 }
 
 /// One queue's line, folded from its events.
@@ -42,7 +42,7 @@ enum End {
 }
 
 impl Checker {
-    pub(super) fn new(queues: usize) -> Self {
+    pub(crate) fn new(queues: usize) -> Self {
         Self { lines: (0..queues).map(|_| Line::default()).collect(), ..Self::default() }
     }
 
@@ -51,7 +51,7 @@ impl Checker {
     }
 
     /// A call is at most at one agent, an agent has at most one call: by the agents' own journals.
-    pub(super) fn agent_event(&mut self, agent: &AgentId, event: &AgentEvent) {
+    pub(crate) fn agent_event(&mut self, agent: &AgentId, event: &AgentEvent) {
         match event {
             AgentEvent::Offered { offer, card, .. } => {
                 if let Some((call, _)) = self.slots.insert(agent.clone(), (card.call, offer.clone())) {
@@ -97,7 +97,7 @@ impl Checker {
         }
     }
 
-    pub(super) fn queue_event(&mut self, queue: usize, event: &QueueEvent) {
+    pub(crate) fn queue_event(&mut self, queue: usize, event: &QueueEvent) {
         let mut broken = Vec::new();
         self.lines[queue].event(event, &mut broken);
         self.violations.append(&mut broken);

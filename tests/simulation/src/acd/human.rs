@@ -1,40 +1,45 @@
 use trunkline_acd_core::{
     Action, AgentView, SessionId,
-    agent::{AgentStatus, Command, NextStatus, Notes, SessionInput},
+    agent::{AgentStatus, Command, Console, DetachReason, NextStatus, Notes, SessionInput},
 };
 
 use crate::Rng;
 
 /// A model of the person at the console: looks at the view now and then, and does something or nothing.
 #[derive(Debug, Default)]
-pub(super) struct Human {
-    pub(super) view: Option<AgentView>,
-    pub(super) attached: bool,
+pub(crate) struct Human {
+    pub(crate) view: Option<AgentView>,
+    pub(crate) attached: bool,
     session: u32,
     commands: u32,
 }
 
 impl Human {
-    pub(super) fn session(&self) -> SessionId {
+    pub(crate) fn session(&self) -> SessionId {
         SessionId(format!("tab-{}", self.session))
     }
 
     /// The console's own connection comes back after the agent's shard has moved.
-    pub(super) fn lost_connection(&mut self) {
+    pub(crate) fn lost_connection(&mut self) {
         self.attached = false;
     }
 
+    /// The console that serves the page.
+    pub(crate) fn console(&self) -> Console {
+        Console { node: "console".parse().unwrap_or_else(|_| unreachable!("a valid name")), incarnation: 1 }
+    }
+
     /// `diligent`: no more nonsense, everything is to come to an end.
-    pub(super) fn look(&mut self, rng: &mut Rng, diligent: bool) -> Option<SessionInput> {
+    pub(crate) fn look(&mut self, rng: &mut Rng, diligent: bool) -> Option<SessionInput> {
         if !self.attached {
             self.attached = true;
             // A reloaded page is a new session now and then.
             self.session += u32::from(rng.chance(500));
-            return Some(SessionInput::Attach);
+            return Some(SessionInput::Attach { connection: 0 });
         }
         if !diligent && rng.chance(15) {
             self.attached = false;
-            return Some(SessionInput::Detach);
+            return Some(SessionInput::Detach { reason: DetachReason::Closed });
         }
         let percent = rng.below(100);
         let command = match &self.view.as_ref()?.status {

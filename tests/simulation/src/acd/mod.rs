@@ -11,9 +11,9 @@
 //! - replaying a journal gives the state of the machine that wrote it.
 
 mod caller;
-mod check;
+pub(crate) mod check;
 mod host;
-mod human;
+pub(crate) mod human;
 mod world;
 
 use std::time::Duration;

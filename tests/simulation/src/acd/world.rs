@@ -393,10 +393,17 @@ impl World {
 
     fn look(&mut self, n: usize) {
         let diligent = self.calm_since.is_some();
+        if self.humans[n].attached && self.agents[n].machine.is_some() {
+            // Attaches again what was detached by mistake.
+            let (session, console) = (self.humans[n].session(), self.humans[n].console());
+            let alive = AgentInput::FromSession { session, console, message: SessionInput::Keepalive };
+            self.after(Duration::from_micros(500), Happening::ToAgent(n, Box::new(alive)));
+        }
         if let Some(message) = self.humans[n].look(&mut self.rng, diligent) {
             let session = self.humans[n].session();
-            if matches!(message, SessionInput::Attach) || self.agents[n].machine.is_some() {
-                let input = AgentInput::FromSession { session, message };
+            if matches!(message, SessionInput::Attach { .. }) || self.agents[n].machine.is_some() {
+                let console = self.humans[n].console();
+                let input = AgentInput::FromSession { session, console, message };
                 self.after(Duration::from_millis(1), Happening::ToAgent(n, Box::new(input)));
             }
         }

@@ -1,6 +1,11 @@
 //! Commits, crashes, pauses and takeovers.
 
-use trunkline_acd_core::AgentEffect;
+use std::time::Duration;
+
+use trunkline_acd_core::{
+    AgentEffect, AgentInput,
+    agent::{DetachReason, SessionInput},
+};
 
 use super::{Happening, LastCommit, Node, Weather, World};
 
@@ -53,10 +58,17 @@ impl World {
                 self.agents[n].epoch += 1;
                 let agent = self.agent_from_journal(n);
                 let step = self.agents[n].start(agent, now);
-                self.humans[n].lost_connection();
                 self.agent_stepped(n, step);
-                let back = self.rng.millis(5, 300);
-                self.after(back, Happening::Back(n));
+                if self.rng.chance(500) {
+                    // The page's console went as well.
+                    let (session, console) = (self.humans[n].session(), self.humans[n].console());
+                    self.humans[n].lost_connection();
+                    let message = SessionInput::Detach { reason: DetachReason::ConsoleLost };
+                    let gone = AgentInput::FromSession { session, console, message };
+                    self.after(Duration::from_millis(1), Happening::ToAgent(n, Box::new(gone)));
+                    let back = self.rng.millis(5, 300);
+                    self.after(back, Happening::Back(n));
+                }
             }
         }
     }

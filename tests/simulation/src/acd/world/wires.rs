@@ -57,9 +57,11 @@ impl World {
                         self.queue_to_agent(n, index, message);
                     }
                 }
-                QueueEffect::AskAgents => {
+                QueueEffect::AskAgents { known } => {
                     for index in 0..self.agents.len() {
-                        self.queue_to_agent(n, index, QueueToAgent::AskAnnounce);
+                        if known.binary_search(&self.agent_ids[index]).is_err() {
+                            self.queue_to_agent(n, index, QueueToAgent::AskAnnounce);
+                        }
                     }
                 }
             }
@@ -86,7 +88,9 @@ impl World {
                     }
                 }
                 AgentEffect::Show(view) => self.humans[n].view = Some(*view),
-                AgentEffect::CommandDone { .. } | AgentEffect::CommandFailed { .. } => {}
+                AgentEffect::CommandDone { .. }
+                | AgentEffect::CommandFailed { .. }
+                | AgentEffect::Superseded { .. } => {}
             }
         }
     }

@@ -1,0 +1,126 @@
+//! A whole cluster: placement, queues, agents and calls, each the core that is shipped, on nodes that crash, sleep, are
+//! cut off and drained, over a journal that answers late, ambiguously or not at all.
+//!
+//! Real: the coordination of every node (`trunkline-cluster-core`), queues and agents (`trunkline-acd-core`), calls
+//! (`trunkline-call-core`). Modelled: the store of the map (leases, watches, an election), the journal (epochs, seals,
+//! histories), the hosts of actors (pipelined commits, output commit, recovery), the bus, and the world around: phones,
+//! agents' pages, a media node.
+//!
+//! What is promised here, and checked by [`check`]:
+//! - a call rings or talks at one agent at most, an agent has one call at most;
+//! - a commit takes the first caller by committed place; the place outlives every move;
+//! - no caller is lost: a call ends because somebody hung up or the queue's rules said so, never for a node's sake;
+//! - nothing that a former owner says acts where its successor has been heard;
+//! - an offer that is over is not made again;
+//! - no record is lost or doubled: each stay and each conversation is in the journals once, and they agree;
+//! - nobody is stuck: once the faults are over, everything comes to its end within [`SETTLES_WITHIN`].
+
+mod actor;
+mod check;
+mod core;
+mod faults;
+mod journal;
+mod light;
+mod node;
+mod peers;
+mod store;
+mod translate;
+mod world;
+
+use std::time::Duration;
+
+/// One schedule in so many runs the real coordination (each of its nodes keeps 4,096 shards in mind, which is most of the
+/// time that such a schedule takes); the others a light one with the same steps.
+pub const REAL_EVERY: u64 = 20;
+
+/// How long after the last fault everything has come to an end at the latest.
+pub const SETTLES_WITHIN: Duration = Duration::from_secs(900);
+
+/// How rough a schedule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// Nodes are drained and come back; nothing is lost.
+    Calm,
+    /// Besides, messages are lost, doubled and late; nodes crash, sleep and are cut off.
+    Rough,
+    /// As rough, with slow commits and ambiguous answers of the journal, and faults close together.
+    Haunted,
+}
+
+/// Rules to leave out, for the proof that it would be noticed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mutations {
+    /// Receivers take what former owners say, and agents take offers of any epoch.
+    pub no_epoch_check: bool,
+    /// A queue offers a call to somebody else when the answer to its commit is late.
+    pub reoffer_after_commit: bool,
+    /// Recovery says again what the events had said.
+    pub replay_not_muted: bool,
+    /// A recovered queue gives out its places anew.
+    pub place_recomputed: bool,
+}
+
+/// One schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// How rough it is.
+    pub weather: Weather,
+    /// With the real coordination of nodes.
+    pub coordinated: bool,
+    /// Rules to leave out.
+    pub mutations: Mutations,
+    /// Print each step.
+    pub trace: bool,
+}
+
+impl Schedule {
+    /// The schedule of a seed: one in ten is calm, five are rough, four are haunted.
+    pub fn of(seed: u64) -> Self {
+        let weather = match seed % 10 {
+            0 => Weather::Calm,
+            1..=5 => Weather::Rough,
+            _ => Weather::Haunted,
+        };
+        // Neighbours, so that each weather has its share.
+        let coordinated = (seed / 10).is_multiple_of(REAL_EVERY);
+        Self { seed, weather, coordinated, mutations: Mutations::default(), trace: false }
+    }
+
+    /// Runs it.
+    pub fn run(self) -> Report {
+        world::World::new(self).run()
+    }
+}
+
+/// What a schedule gave.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Broken promises; empty is good.
+    pub violations: Vec<String>,
+    /// Messages between entities.
+    pub messages: u64,
+    /// Entities that were taken over.
+    pub moves: u64,
+    /// Messages of former owners that were refused.
+    pub refused: u64,
+    /// Conversations.
+    pub conversations: u64,
+    /// Crashes, pauses and cuts.
+    pub faults: u64,
+    /// Answers of the journal that left open what had happened.
+    pub ambiguous: u64,
+}
+
+impl Report {
+    /// Adds another one's numbers.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.moves += other.moves;
+        self.refused += other.refused;
+        self.conversations += other.conversations;
+        self.faults += other.faults;
+        self.ambiguous += other.ambiguous;
+    }
+}
