@@ -11,7 +11,6 @@ use crate::{
     report::{at_least, count, seconds},
 };
 
-const MOVES: &str = "trunkline_cluster_moves_total";
 /// Some shards may move when leases come back one after the other; a mass move is more than this.
 const FEW: usize = 4_096 / 20;
 
@@ -28,7 +27,7 @@ pub async fn etcd_stopped(run: &mut Run<'_>) -> Result<Verdict> {
 
 async fn etcd_away(run: &mut Run<'_>, members: usize, outage: Duration) -> Result<Verdict> {
     let mut stage = traffic::open(run).await?;
-    let moves = run.world.metric(MOVES, "").await;
+    let moves = run.world.moves().await?;
     let from = stage.history.len();
     stage.history.fault(format!("{members} members of etcd stop for {outage:?}"));
     run.world.etcd.pause(members)?;
@@ -42,7 +41,7 @@ async fn etcd_away(run: &mut Run<'_>, members: usize, outage: Duration) -> Resul
     run.world.etcd.healthy(s(30)).await?;
     // Leases that were found expired would be acted on now.
     traffic::during(&stage, run.size.rate, s(10), async { Ok(()) }).await?;
-    let moved = run.world.metric(MOVES, "").await - moves;
+    let moved = run.world.moves().await? - moves;
     stage.measure(count("shards that changed hands", moved.max(0.0) as usize, Some(FEW)));
     stage.healed_within = s(60);
     stage.close().await

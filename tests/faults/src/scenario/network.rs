@@ -13,9 +13,6 @@ use crate::{
     world::CLIENTS,
 };
 
-/// Shards that changed hands, as the coordinators counted.
-const MOVES: &str = "trunkline_cluster_moves_total";
-
 /// One control node is cut off from everything but callers and agents.
 pub async fn minority(run: &mut Run<'_>) -> Result<Verdict> {
     let mut stage = traffic::open(run).await?;
@@ -42,12 +39,12 @@ pub async fn one_way(run: &mut Run<'_>) -> Result<Verdict> {
     let pair: Vec<&String> = names.choose_multiple(&mut run.random, 2).collect();
     let [from, to] = pair.as_slice() else { anyhow::bail!("one control node is too few") };
     let (from_at, to_at) = (run.world.network.address(from)?, run.world.network.address(to)?);
-    let moves = run.world.metric(MOVES, "").await;
+    let moves = run.world.moves().await?;
     stage.history.fault(format!("nothing that {from} sends reaches {to} for {:?}", run.size.trouble));
     let seen = stage.history.len();
     run.world.network.set_rules("one-way", vec![Rule::cut(from_at, to_at)])?;
     traffic::during(&stage, run.size.rate, run.size.trouble, async { Ok(()) }).await?;
-    let moved = run.world.metric(MOVES, "").await - moves;
+    let moved = run.world.moves().await? - moves;
     stage.history.fault("healed");
     run.world.network.clear_rules("one-way")?;
     traffic::during(&stage, run.size.rate, s(5), async { Ok(()) }).await?;
@@ -68,12 +65,12 @@ pub async fn bad_line(run: &mut Run<'_>) -> Result<Verdict> {
     // Each pair is met twice in a group with itself.
     rules.sort_by_key(|rule| (rule.from, rule.to));
     rules.dedup();
-    let moves = run.world.metric(MOVES, "").await;
+    let moves = run.world.moves().await?;
     let seen = stage.history.len();
     stage.history.fault(format!("10 % lost and 10 % doubled between {names:?} for {:?}", run.size.trouble));
     run.world.network.set_rules("bad-line", rules)?;
     traffic::during(&stage, run.size.rate, run.size.trouble, async { Ok(()) }).await?;
-    let moved = run.world.metric(MOVES, "").await - moves;
+    let moved = run.world.moves().await? - moves;
     stage.history.fault("healed");
     run.world.network.clear_rules("bad-line")?;
     stage.measure(count("shards that changed hands", moved.max(0.0) as usize, Some(0)));

@@ -194,6 +194,21 @@ impl World {
         sum
     }
 
+    /// Shards that the coordinators have moved, as far as they run. Fails when no node knows such a figure: a name that is
+    /// wrong must not pass for calm.
+    pub async fn moves(&mut self) -> Result<f64> {
+        let (mut known, mut sum) = (false, 0.0);
+        for node in self.nodes.values_mut() {
+            if !node.runs() {
+                continue;
+            }
+            known |= node::knows(node.address, "trunkline_cluster_moves").await;
+            sum += node.metric("trunkline_cluster_moves_total", "").await?.unwrap_or(0.0);
+        }
+        ensure!(known, "no node has the metric trunkline_cluster_moves");
+        Ok(sum)
+    }
+
     /// The node on which a metric is greatest, of those that run; by it a scenario finds whom to hit.
     pub async fn most(&mut self, role: &str, metric: &str) -> Result<String> {
         let mut best: Option<(f64, String)> = None;

@@ -222,6 +222,12 @@ pub async fn metric(node: Ipv4Addr, name: &str, labels: &str) -> Result<Option<f
     Ok(sum(&text, name, labels))
 }
 
+/// Whether the node at an address describes a metric.
+pub(super) async fn knows(node: Ipv4Addr, name: &str) -> bool {
+    let answer = http::get((node, METRICS_PORT).into(), "/metrics").await;
+    answer.is_ok_and(|answer| answer.text().lines().any(|line| line.starts_with(&format!("# HELP {name}"))))
+}
+
 fn sum(text: &str, name: &str, labels: &str) -> Option<f64> {
     let mut found = None;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
