@@ -171,20 +171,23 @@ impl Coordinator {
         }
     }
 
-    /// Takes out who is suspected by another member and not reached from here either: two observers. Not when so many are
-    /// suspected that it may be our own side that is cut off.
+    /// Takes out who is suspected by another member and not reached from here either: two observers. Not when there are so many
+    /// of those that it may be our own side that is cut off. The word of one alone, who may be cut off itself, weighs nothing.
     fn evict(&mut self, map: &Map, effects: &mut Vec<Effect>) {
-        let suspects: Vec<_> = map.suspected().collect();
-        if self.policy.mass(suspects.len(), map.members.present().count()) {
+        let unreached: Vec<_> = map
+            .suspected()
+            .filter(|(suspect, observers)| {
+                let others = observers.iter().any(|id| **id != self.me.id);
+                let failed = self.probed.get(*suspect).is_some_and(|probed| probed.failed >= 2);
+                others && failed && **suspect != self.me
+            })
+            .map(|(suspect, _)| suspect)
+            .collect();
+        if self.policy.mass(unreached.len(), map.members.present().count()) {
             return;
         }
-        for (suspect, observers) in suspects {
-            let others = observers.iter().filter(|id| ***id != self.me.id).count();
-            let failed = self.probed.get(suspect).is_some_and(|probed| probed.failed >= 2);
-            if others > 0
-                && failed
-                && *suspect != self.me
-                && let Some(record) = map.members.record(suspect)
+        for suspect in unreached {
+            if let Some(record) = map.members.record(suspect)
                 && self.evicting.insert(suspect.clone())
             {
                 effects.push(Effect::Evict(suspect.clone(), NodeRecord { evicted: true, ..record.clone() }));

@@ -53,6 +53,9 @@ pub(crate) struct Holder {
     policy: Policy,
     stages: Vec<Stage>,
     failures: BTreeMap<ShardId, u32>,
+    /// Shards of others that this node has sealed, and at which epoch: if their owners sealed them before, they do not know that
+    /// nobody listens to them any more.
+    strays: BTreeMap<ShardId, Epoch>,
     /// Shards whose stage waits for a time, or for [`May::take`].
     waiting: BTreeSet<ShardId>,
     /// As the store has it; `None` = not known.
@@ -101,6 +104,7 @@ impl Holder {
             policy,
             stages: vec![AWAY; usize::from(SHARD_COUNT)],
             failures: BTreeMap::new(),
+            strays: BTreeMap::new(),
             waiting: BTreeSet::new(),
             published: None,
             publish_at: None,
@@ -166,6 +170,24 @@ impl Holder {
         stages.chain(publish).min()
     }
 
+    /// Owners that published an epoch below one at which this node sealed their shard are asked to let go, as by a new owner:
+    /// they seal it again.
+    pub fn tell_strays(&mut self, map: &Map, effects: &mut Vec<Effect>) {
+        let me = &self.me;
+        let mut requests = Requests::default();
+        self.strays.retain(|shard, epoch| {
+            let Some(owner) = map.assignment(*shard).owner.as_ref().filter(|owner| *owner != me) else {
+                return false;
+            };
+            let Some(published) = map.published(*shard) else { return true };
+            if published < *epoch {
+                requests.release.entry(owner.clone()).or_default().push(*shard);
+            }
+            false
+        });
+        requests.into_effects(effects);
+    }
+
     /// One shard: what the table says against how far we are.
     fn judge(&mut self, may: May, map: &Map, shard: ShardId, requests: &mut Requests) {
         self.waiting.remove(&shard);
@@ -187,9 +209,12 @@ impl Holder {
                 self.set(shard, AWAY);
                 self.judge(may, map, shard, requests);
             }
-            Stage::Opening { turn, .. } | Stage::Held { turn, .. } | Stage::Reopening { turn, .. }
+            Stage::Opening { turn, epoch }
+            | Stage::Held { turn, epoch }
+            | Stage::Reopening { turn, epoch, .. }
                 if !ours || turn != assignment.turn =>
             {
+                self.strays.insert(shard, epoch);
                 self.close(may.now, shard, None, requests);
             }
             Stage::Reopening { turn, epoch, not_before } => {
@@ -269,6 +294,7 @@ impl Holder {
                 requests.holding.push((*shard, Holding::Opening(*epoch)));
                 requests.open.push(*shard);
             } else {
+                self.strays.insert(*shard, *epoch);
                 self.set(*shard, AWAY);
                 self.judge(may, map, *shard, &mut requests);
             }

@@ -326,6 +326,7 @@ impl Machine {
         self.observer.tick(now, &self.map, effects);
         let may = self.may(now);
         self.holder.tick(may, &self.map, effects);
+        self.holder.tell_strays(&self.map, effects);
         if self.relist_at.is_some_and(|at| at <= now) {
             self.relist_at = self.map.members.next_deadline(now, &self.policy);
             effects.push(Effect::Changed);

@@ -261,3 +261,41 @@ fn a_loss_that_is_trusted_without_the_brake_moves_what_lives() {
         .sum();
     assert!(moved > 0, "mass losses are trusted when the brake is off");
 }
+
+#[test]
+fn one_who_is_cut_off_is_taken_out_and_its_word_weighs_nothing() {
+    for seed in seeds(12) {
+        println!("seed {seed}");
+        let mut model = cluster(seed, 3);
+        let n = model.random.random_range(0..3);
+        // It reaches the store and nobody else; everybody suspects whom it does not reach.
+        model.nodes[n].cut_from_nodes = true;
+        for by in 0..3 {
+            for of in (0..3).filter(|of| *of != by && (by == n || *of == n)) {
+                let id = model.nodes[of].machine.me().id.clone();
+                model.input(by, Input::Suspect(id));
+            }
+        }
+        let lives = |model: &Model| (0..3).filter(|m| *m != n).all(|m| model.nodes[m].actors.len() == 2_048);
+        model.run_until("the other two have all shards", TTL * 2, lives);
+        model.nodes[n].cut_from_nodes = false;
+        model.run_until("even", HEALED, |model| model.is_even(3));
+        is_quiet(&mut model);
+    }
+}
+
+#[test]
+fn an_owner_learns_that_a_node_with_an_old_map_has_sealed_over_it() {
+    for seed in seeds(12) {
+        println!("seed {seed}");
+        let mut model = cluster(seed, 3);
+        // Nobody appends anything: only the machines can find out.
+        model.appends = false;
+        let n = model.random.random_range(0..3);
+        let far = (0..3).find(|m| *m != n).unwrap();
+        let shard = *model.nodes[far].actors.keys().next().unwrap();
+        // The old map's seal: it succeeds in the journal, and its answer comes to a node that does not own the shard.
+        model.seal_late(n, shard);
+        model.run_until("its owner has sealed it again", HEALED, |model| model.is_settled());
+    }
+}

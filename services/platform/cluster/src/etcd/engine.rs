@@ -359,7 +359,6 @@ impl Engine {
     }
 
     fn release(self: &Arc<Self>, node: NodeIdentity, shards: Vec<ShardId>) {
-        self.taking(&shards);
         let this = Arc::clone(self);
         let (info, deadline) = {
             let machine = self.machine.lock();

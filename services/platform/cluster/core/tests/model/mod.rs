@@ -90,6 +90,8 @@ pub struct Model {
     /// Writes to the store in each second.
     pub writes: BTreeMap<u64, u64>,
     pub host_fails: bool,
+    /// Whether what acts tries to commit now and then, and so learns that it was fenced.
+    pub appends: bool,
     /// Times that a machine wanted to be woken and was.
     pub wakes: u64,
 }
@@ -115,6 +117,7 @@ impl Model {
             moves: BTreeMap::new(),
             writes: BTreeMap::new(),
             host_fails: false,
+            appends: true,
             wakes: 0,
         }
     }
@@ -466,6 +469,21 @@ impl Model {
         self.later(n, 1..=20, Event::Input(Input::Sealed(sealed)));
     }
 
+    /// Node `n` begins to take a shard, and its assignment goes back before its seal is answered.
+    pub fn seal_late(&mut self, n: usize, shard: ShardId) {
+        let (me, owner) = (self.nodes[n].machine.me().clone(), self.find_owner(shard));
+        let back = self.nodes[owner].machine.me().clone();
+        self.store.reassign(shard, &me);
+        self.wrote();
+        self.run(self.now + ms(60));
+        self.store.reassign(shard, &back);
+        self.wrote();
+    }
+
+    fn find_owner(&self, shard: ShardId) -> usize {
+        self.nodes.iter().position(|node| node.actors.contains_key(&shard)).unwrap()
+    }
+
     fn opened(&mut self, n: usize, shards: Vec<ShardId>) {
         if self.host_fails && self.random.random_bool(0.1) {
             return self.handle(n, Input::Opened(shards, false));
@@ -491,7 +509,7 @@ impl Model {
 
     /// Everything that acts here tries to commit something.
     fn append(&mut self, n: usize) {
-        if self.journal_up {
+        if self.journal_up && self.appends {
             let stale: Vec<_> = self.nodes[n]
                 .actors
                 .iter()

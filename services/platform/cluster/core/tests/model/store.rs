@@ -79,6 +79,18 @@ impl Store {
         Some(at)
     }
 
+    /// As if the coordinator had decided it.
+    pub fn reassign(&mut self, shard: ShardId, to: &NodeIdentity) {
+        let at = self.revision + 1;
+        let Some((revision, block)) = self.blocks.get_mut(&block_of(shard)) else { return };
+        let entry = &mut block.0[place_of(shard)];
+        entry.previous = entry.owner.replace(to.clone());
+        entry.turn += 1;
+        *revision = at;
+        let seen = Seen::Block(block_of(shard), at, block.clone());
+        self.commit(vec![seen]);
+    }
+
     pub fn depose(&mut self, elected: u64) {
         if self.is_elected(elected) {
             self.leader = None;
