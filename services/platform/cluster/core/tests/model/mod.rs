@@ -90,6 +90,8 @@ pub struct Model {
     /// Writes to the store in each second.
     pub writes: BTreeMap<u64, u64>,
     pub host_fails: bool,
+    /// A node whose seals take long to be carried out.
+    slow: Option<usize>,
     /// Whether what acts tries to commit now and then, and so learns that it was fenced.
     pub appends: bool,
     /// Times that a machine wanted to be woken and was.
@@ -118,6 +120,7 @@ impl Model {
             writes: BTreeMap::new(),
             host_fails: false,
             appends: true,
+            slow: None,
             wakes: 0,
         }
     }
@@ -469,15 +472,21 @@ impl Model {
         self.later(n, 1..=20, Event::Input(Input::Sealed(sealed)));
     }
 
-    /// Node `n` begins to take a shard, and its assignment goes back before its seal is answered.
+    /// Node `n` begins to take a shard, and the assignment goes back. Its seal is carried out when the owner has long sealed and
+    /// published the shard again.
     pub fn seal_late(&mut self, n: usize, shard: ShardId) {
         let (me, owner) = (self.nodes[n].machine.me().clone(), self.find_owner(shard));
         let back = self.nodes[owner].machine.me().clone();
+        self.slow = Some(n);
         self.store.reassign(shard, &me);
         self.wrote();
-        self.run(self.now + ms(60));
+        self.run(self.now + ms(400));
         self.store.reassign(shard, &back);
         self.wrote();
+        let before = self.epochs[usize::from(shard.index())];
+        self.run(self.now + ms(2_000));
+        self.slow = None;
+        assert!(self.epochs[usize::from(shard.index())] >= before + 2, "sealed by the owner, and over it");
     }
 
     fn find_owner(&self, shard: ShardId) -> usize {
@@ -584,6 +593,7 @@ impl Model {
                 let until = self.now + self.policy.release;
                 self.later(n, 15..=30, Event::Release(former, shards, until));
             }
+            Effect::Seal(shards) if self.slow == Some(n) => self.later(n, 1_500..=1_500, Event::Seal(shards)),
             Effect::Seal(shards) => self.later(n, 1..=20, Event::Seal(shards)),
             Effect::Open(shards) => {
                 for shard in &shards {
