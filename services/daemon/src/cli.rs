@@ -16,7 +16,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run every role on this machine, with embedded coordination, journal and sample data.
-    Dev(DevArgs),
+    Dev(Box<DevArgs>),
     /// Run a node: alone, or as a member of a cluster when the configuration has a `cluster` section.
     Run(RunArgs),
     /// Show the cluster: members, shards, epochs, drains, moves.
@@ -173,9 +173,11 @@ pub struct DevRun {
 /// Does what was typed.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Dev(DevArgs { command: Some(DevCommand::Call(args)), .. }) => dev_call::run(args).await,
-        Command::Dev(DevArgs { run, .. }) => dev::run(run).await,
-        Command::Run(args) => run::run(args).await,
+        Command::Dev(args) => match *args {
+            DevArgs { command: Some(DevCommand::Call(args)), .. } => dev_call::run(args).await,
+            DevArgs { run, .. } => Box::pin(dev::run(run)).await,
+        },
+        Command::Run(args) => Box::pin(run::run(args)).await,
         Command::Cluster(args) => command::cluster::run(args).await,
         Command::Drain(args) => command::drain::run(args, true).await,
         Command::Undrain(args) => command::drain::run(args, false).await,

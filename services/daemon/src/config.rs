@@ -152,7 +152,10 @@ impl NodeConfig {
         let mut config = Self::read(&loader, |_| Ok(dir.to_owned()))?;
         config.temporary = flags.data_dir.is_none();
         config.dev = Some(loader.section("dev")?);
-        ensure!(config.cluster.is_none(), "cluster: `dev` runs alone; use `trunkline run` for a node of a cluster");
+        ensure!(
+            config.cluster.is_none(),
+            "cluster: `dev` runs alone; use `trunkline run` for a node of a cluster"
+        );
         Ok(config)
     }
 
@@ -167,7 +170,9 @@ impl NodeConfig {
         }
         let config = Self::read(&loader, |node| match &node.data_dir {
             Some(dir) => Ok(dir.clone()),
-            None => bail!("node.data_dir is required: the folder for recordings under way and this node's records"),
+            None => bail!(
+                "node.data_dir is required: the folder for recordings under way and this node's records"
+            ),
         })?;
         config.check()?;
         Ok(config)
@@ -196,8 +201,11 @@ impl NodeConfig {
         if let Some(journal) = &self.journal {
             journal.validate().context("journal")?;
         }
-        let missing: Vec<&str> =
-            Role::ALL.iter().filter(|role| !self.node.roles.contains(role)).map(|role| role.as_str()).collect();
+        let missing: Vec<&str> = Role::ALL
+            .iter()
+            .filter(|role| !self.node.roles.contains(role))
+            .map(|role| role.as_str())
+            .collect();
         match &self.cluster {
             None => ensure!(
                 missing.is_empty(),

@@ -30,7 +30,8 @@ pub async fn run(flags: DevRun) -> Result<ExitCode> {
     let data = DataDir::new(flags.data_dir.as_ref())?;
     let config = NodeConfig::dev(&flags, &data.path)?;
     let recogniser = config.media.transcription.as_ref().map(|t| t.endpoint.clone());
-    process::serve(config, &data.path, |node| banner(node, &data, recogniser.as_deref())).await
+    let told = |node: &Node| banner(node, &data, recogniser.as_deref());
+    Box::pin(process::serve(config, &data.path, told)).await
 }
 
 fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {

@@ -12,14 +12,16 @@ pub async fn run(flags: RunArgs) -> Result<ExitCode> {
     let dir = config.node.data_dir.clone().context("node.data_dir is required")?;
     std::fs::create_dir_all(&dir)
         .with_context(|| format!("node.data_dir {}: the folder cannot be made", dir.display()))?;
-    process::serve(config, &dir, banner).await
+    Box::pin(process::serve(config, &dir, banner)).await
 }
 
 fn banner(node: &Node) {
     println!("Trunkline {}: node {}", env!("CARGO_PKG_VERSION"), node.name());
     println!("  roles       {}", node.roles().join(", "));
     let at = &node.addresses;
-    for (what, address) in [("cluster", at.cluster), ("SIP", at.sip), ("HTTP", at.http), ("metrics", Some(at.metrics))] {
+    for (what, address) in
+        [("cluster", at.cluster), ("SIP", at.sip), ("HTTP", at.http), ("metrics", Some(at.metrics))]
+    {
         if let Some(address) = address {
             println!("  {what:<11} {address}");
         }

@@ -100,7 +100,9 @@ impl Records {
     }
 
     /// The gRPC service, for the node's server; once.
-    pub fn service(&mut self) -> Option<RecordsServer<impl trunkline_proto::records::v1::records_server::Records>> {
+    pub fn service(
+        &mut self,
+    ) -> Option<RecordsServer<impl trunkline_proto::records::v1::records_server::Records>> {
         self.service.take()
     }
 

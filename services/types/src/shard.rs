@@ -227,7 +227,11 @@ mod tests {
             }
             // Mean 100, standard deviation 10: six deviations either side.
             let used = &counts[usize::from(first)..usize::from(first + count)];
-            assert!(used.iter().all(|c| (40..=160).contains(c)), "{:?}", (used.iter().min(), used.iter().max()));
+            assert!(
+                used.iter().all(|c| (40..=160).contains(c)),
+                "{:?}",
+                (used.iter().min(), used.iter().max())
+            );
         }
     }
 

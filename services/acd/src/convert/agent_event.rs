@@ -248,15 +248,12 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
         },
         Event::Next(m) => AgentEvent::NextStatusSet { at: when, next: next(&m) },
         Event::OutcomeSeen(_) => AgentEvent::OutcomeSeen { at: when, offer: offer()? },
-        Event::SessionAttached(m) => AgentEvent::SessionAttached {
-            at: when,
-            session: SessionId(m.session),
-            console: Console {
-                node: parse("session_attached.console", &m.console)?,
-                incarnation: m.console_incarnation,
-            },
-            connection: m.connection,
-        },
+        Event::SessionAttached(m) => {
+            let node = parse("session_attached.console", &m.console)?;
+            let console = Console { node, incarnation: m.console_incarnation };
+            let (session, connection) = (SessionId(m.session), m.connection);
+            AgentEvent::SessionAttached { at: when, session, console, connection }
+        }
         Event::SessionDetached(m) => AgentEvent::SessionDetached {
             at: when,
             session: SessionId(m.session),

@@ -76,7 +76,8 @@ fn show(overview: &Overview, args: &ClusterArgs) {
     }
     if args.moves {
         println!();
-        let rows: Vec<Vec<String>> = overview.moves.iter().map(|moved| move_row(moved, overview.at_us)).collect();
+        let rows: Vec<Vec<String>> =
+            overview.moves.iter().map(|moved| move_row(moved, overview.at_us)).collect();
         table::print(&["SHARD", "FROM", "TO", "REASON", "WHEN", "TOOK"], &rows);
     }
 }

@@ -15,7 +15,9 @@ pub fn check(flags: &RunArgs) -> Result<ExitCode> {
     let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
     println!("  roles    {}", roles.join(", "));
     match &config.cluster {
-        Some(cluster) => println!("  cluster  {} through etcd, reached at {}", cluster.name, cluster.advertised()),
+        Some(cluster) => {
+            println!("  cluster  {} through etcd, reached at {}", cluster.name, cluster.advertised())
+        }
         None => println!("  cluster  none: this node is alone"),
     }
     println!("  journal  {}", config.journal_kind());

@@ -22,7 +22,9 @@ pub async fn run(args: DrainArgs, drain: bool) -> Result<ExitCode> {
     match (args.wait, drain) {
         (None, true) => println!("{} drains; `trunkline cluster --watch` shows how far it is", args.name),
         (None, false) => println!("{} works again and is given shards", args.name),
-        (Some(seconds), _) => return watch(&mut client, &args.name, drain, Duration::from_secs(seconds)).await,
+        (Some(seconds), _) => {
+            return watch(&mut client, &args.name, drain, Duration::from_secs(seconds)).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,7 +60,9 @@ async fn watch(
 fn done(member: &Member, drain: bool) -> bool {
     let moving = member.shards_leaving + member.shards_opening;
     match drain {
-        true => member.state == "drained" || (member.state == "draining" && member.shards_active + moving == 0),
+        true => {
+            member.state == "drained" || (member.state == "draining" && member.shards_active + moving == 0)
+        }
         false => member.state == "serving" && moving == 0,
     }
 }

@@ -76,7 +76,8 @@ impl Operator {
         let id: NodeId =
             node.parse().map_err(|_| (ErrorKind::Invalid, format!("node: {node:?} is not a node's name")))?;
         let Some(etcd) = &self.etcd else {
-            let why = "this node is alone: there is no other that could take its calls; stop it instead (SIGTERM)";
+            let why =
+                "this node is alone: there is no other that could take its calls; stop it instead (SIGTERM)";
             return Err((ErrorKind::Conflict, why.to_owned()));
         };
         if !self.placement.nodes().iter().any(|member| member.identity.id == id) {
@@ -94,7 +95,9 @@ fn ranges(shards: &[ShardId], owner: &NodeIdentity, epoch: impl Fn(ShardId) -> u
         let (index, epoch) = (u32::from(shard.index()), epoch(*shard));
         let first_of_group = ShardGroup::ALL.iter().any(|group| group.range().0 == shard.index());
         match ranges.last_mut() {
-            Some(last) if last.last + 1 == index && last.epoch == epoch && !first_of_group => last.last = index,
+            Some(last) if last.last + 1 == index && last.epoch == epoch && !first_of_group => {
+                last.last = index
+            }
             _ => ranges.push(ShardRange {
                 first: index,
                 last: index,
@@ -125,7 +128,10 @@ impl Admin for Operator {
         Ok(Response::new(self.overview()))
     }
 
-    async fn set_drain(&self, request: Request<SetDrainRequest>) -> Result<Response<SetDrainResponse>, Status> {
+    async fn set_drain(
+        &self,
+        request: Request<SetDrainRequest>,
+    ) -> Result<Response<SetDrainResponse>, Status> {
         let SetDrainRequest { node, drain, by } = request.into_inner();
         match Self::set_drain(self, &node, drain, &by).await {
             Ok(()) => Ok(Response::new(SetDrainResponse {})),

@@ -121,7 +121,9 @@ async fn take_seat(config: &NodeConfig, journal: &Arc<dyn Journal>, metrics: &Me
 }
 
 fn load_tls(config: &NodeConfig, metrics: &Metrics) -> Result<Option<Tls>> {
-    let Some(files) = config.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref()) else { return Ok(None) };
+    let Some(files) = config.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref()) else {
+        return Ok(None);
+    };
     let metrics = metrics.room("cluster", TlsMetrics::register);
     Ok(Some(Tls::load(tls_files(files), metrics).context("cluster.tls")?))
 }

@@ -103,8 +103,12 @@ impl Node {
         ground.seat.join(rooms, Peers::new(ground.channels.clone(), ground.tls.clone())).await?;
         let (metrics, metrics_task) =
             metrics_server::start(config.metrics.listen, ground.metrics.clone(), health.probe()).await?;
-        let told =
-            members::Told { acd: acd.clone(), calls: calls.clone(), edge: edge.clone(), media: media.clone() };
+        let told = members::Told {
+            acd: acd.clone(),
+            calls: calls.clone(),
+            edge: edge.clone(),
+            media: media.clone(),
+        };
         let tasks = vec![
             metrics_task,
             tokio::spawn(follow(ground.documents.clone(), acd.clone())),
@@ -118,7 +122,20 @@ impl Node {
             http: console.as_ref().map(Console::local_addr),
             metrics,
         };
-        Ok(Self { addresses, config, ground, health, server, records, media, acd, calls, console, edge, tasks })
+        Ok(Self {
+            addresses,
+            config,
+            ground,
+            health,
+            server,
+            records,
+            media,
+            acd,
+            calls,
+            console,
+            edge,
+            tasks,
+        })
     }
 
     /// Its name.

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::Result;
 use object_store::ObjectStore;
 use tokio::sync::mpsc;
+use tonic::transport::Channel;
 use trunkline_acd::{Acd, AcdMetrics, AcdParts};
 use trunkline_actors::now;
 use trunkline_call::{CallMetrics, CallParts, Calls, MediaMembers};
@@ -15,7 +16,6 @@ use trunkline_media::{MediaNode, MediaPort};
 use trunkline_proto::{common::v1::Role, records::v1::records_client::RecordsClient};
 use trunkline_records::{Records, RecordsMetrics, RecordsParts};
 use trunkline_rpc::Traced;
-use tonic::transport::Channel;
 
 use super::{admin::Operator, ground::Ground, health::Health};
 use crate::{

@@ -78,7 +78,10 @@ impl ShardHost for Rooms {
         };
         let (acd, calls) = tokio::join!(acd, calls);
         if !(empty && acd && calls) {
-            tracing::warn!(shards = shards.len(), "not everything was committed when shards were released; the journal fences the rest");
+            tracing::warn!(
+                shards = shards.len(),
+                "not everything was committed when shards were released; the journal fences the rest"
+            );
         }
     }
 }

@@ -216,7 +216,13 @@ mod tests {
     use super::*;
 
     fn event(s: i64, event: Event) -> AgentEvent {
-        AgentEvent { at_us: s * 1_000_000, offer_id: "o".into(), call_id: "c".into(), event: Some(event), by: None }
+        AgentEvent {
+            at_us: s * 1_000_000,
+            offer_id: "o".into(),
+            call_id: "c".into(),
+            event: Some(event),
+            by: None,
+        }
     }
 
     #[test]

@@ -103,8 +103,13 @@ impl Script {
     }
 
     fn agent(&mut self, at: i64, agent: &str, offer: &str, call: &str, event: agent_event::Event) {
-        let event =
-            AgentEvent { at_us: at, offer_id: offer.into(), call_id: call.into(), event: Some(event), by: None };
+        let event = AgentEvent {
+            at_us: at,
+            offer_id: offer.into(),
+            call_id: call.into(),
+            event: Some(event),
+            by: None,
+        };
         let id: AgentId = agent.parse().unwrap();
         let entity = EntityAddress::agent(&self.tenant, &id);
         self.lines.push((at, entity, "agent.event", event.encode_to_vec().into()));

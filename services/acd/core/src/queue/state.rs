@@ -95,6 +95,17 @@ pub(crate) enum Departed {
     Left(LeaveCause),
 }
 
+impl QueuedCall {
+    /// Not to this agent again for a while; the oldest is forgotten when there are many.
+    fn avoid(&mut self, avoid: Avoid) {
+        self.avoid.retain(|a| a.agent != avoid.agent);
+        if self.avoid.len() == AVOIDED_MOST {
+            self.avoid.remove(0);
+        }
+        self.avoid.push(avoid);
+    }
+}
+
 impl QueueSnapshot {
     /// Applies an event to what is durable.
     pub(crate) fn apply(&mut self, event: &QueueEvent) {
@@ -151,12 +162,8 @@ impl QueueSnapshot {
                     queued.offer = None;
                 }
                 if let Some(until) = *avoid_until {
-                    queued.avoid.retain(|a| a.agent != *agent);
-                    if queued.avoid.len() == AVOIDED_MOST {
-                        queued.avoid.remove(0);
-                    }
-                    let avoid = Avoid { agent: agent.clone(), since: *ended_at, until, after: *outcome };
-                    queued.avoid.push(avoid);
+                    let after = *outcome;
+                    queued.avoid(Avoid { agent: agent.clone(), since: *ended_at, until, after });
                 }
             }
             QueueEvent::Answered { at, offer, call, .. } => {

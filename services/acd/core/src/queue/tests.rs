@@ -567,23 +567,18 @@ fn a_rebuilt_queue_uses_no_offer_of_its_former_self() {
     assert!(other.n > reserved.n, "{other} after {reserved}");
 }
 
-/// A queue with 5,000 callers is back from its journal, with its order, in far less than a second, and dispatches at once.
+/// A queue with 5,000 callers is back from its journal with its order, and dispatches at once.
 #[test]
-#[allow(clippy::disallowed_methods, clippy::print_stdout)] // a test that measures
-fn a_long_queue_is_back_soon() {
+fn a_long_queue_is_back_in_order() {
     let mut desk = Desk::new(config());
     (1..=5_000).for_each(|n| desk.enqueue(n));
     let (tenant, id) = (desk.queue.tenant.clone(), desk.queue.id.clone());
-    let began = std::time::Instant::now();
     let mut queue = Queue::new(tenant, id, Epoch(9), config());
     desk.journal.iter().for_each(|event| queue.apply(event));
     desk.queue = queue;
     let mut out = Outbox::new();
     desk.queue.recovered(desk.now, &mut out);
-    let took = began.elapsed();
     desk.take(out);
-    println!("a queue of 5,000 is rebuilt in {took:?}");
-    assert!(took < secs(1), "{took:?}");
     desk.available("a", desk.now, 1);
     assert_eq!(desk.grant("a").1, call(1));
 }
