@@ -254,15 +254,14 @@ pub(crate) fn decode(event: pb::AgentEvent) -> Parsed<AgentEvent> {
             let (session, connection) = (SessionId(m.session), m.connection);
             AgentEvent::SessionAttached { at: when, session, console, connection }
         }
-        Event::SessionDetached(m) => AgentEvent::SessionDetached {
-            at: when,
-            session: SessionId(m.session),
+        Event::SessionDetached(m) => {
             // Reasons are additive.
-            reason: DetachReason::parse(&m.reason).unwrap_or(DetachReason::Closed),
-        },
+            let reason = DetachReason::parse(&m.reason).unwrap_or(DetachReason::Closed);
+            AgentEvent::SessionDetached { at: when, session: SessionId(m.session), reason }
+        }
         Event::CommandBegun(m) => {
-            let by = by_whom()?;
-            let (control, request) = (m.control, Box::new(request(m, offer()?, &by.session)?));
+            let (by, control) = (by_whom()?, m.control);
+            let request = Box::new(request(m, offer()?, &by.session)?);
             AgentEvent::CommandBegun { at: when, by, control, request }
         }
         Event::CommandEnded(m) => AgentEvent::CommandEnded {
