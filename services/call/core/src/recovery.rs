@@ -52,6 +52,10 @@ impl Call {
         let Some(caller) = self.caller.as_deref_mut() else { return };
         caller.dialog.jump_cseq(CSEQ_JUMP);
         caller.jumped = true;
+        if caller.adrift && !over {
+            // Long enough for an answer to be sent again once (section 13.3.1.4: after T1, then twice that).
+            caller.reoffer.hush(now.plus(t1 * 5 / 2));
+        }
         caller.unacked.retain(|answer| answer.give_up > now && !over);
         for answer in &mut caller.unacked {
             (answer.recovered, answer.interval, answer.next) = (true, t1, now);

@@ -30,6 +30,8 @@ pub(crate) struct Reoffer {
     /// The offer, to be sent as soon as no other INVITE is open and this instant is over.
     ready: Option<Bytes>,
     from: Timestamp,
+    /// An INVITE of a former owner of the call may be open until then: a second one beside it is not allowed (section 14.1).
+    hush: Option<Timestamp>,
     /// Looked at again then, in case that what it waited for ended unnoticed.
     look: Timestamp,
     sent: Option<Box<Sent>>,
@@ -60,7 +62,13 @@ impl Reoffer {
             sent.stale = true;
         }
         let sent = self.sent.take();
-        *self = Self { from, land_by: Some(land_by), sent, ..Self::default() };
+        *self = Self { from, land_by: Some(land_by), sent, hush: self.hush, ..Self::default() };
+    }
+
+    /// A former owner was about to make its offer: its answer may be on the way, sent again by the peer until it is
+    /// acknowledged.
+    pub fn hush(&mut self, until: Timestamp) {
+        self.hush = Some(until);
     }
 
     /// The move is over.
@@ -82,7 +90,9 @@ impl Reoffer {
     pub fn timers(&self, visit: &mut dyn FnMut(Timestamp, Timer)) {
         match &self.sent {
             Some(sent) => visit(sent.next.min(sent.until), Timer::Reoffer),
-            None if self.ready.is_some() => visit(self.from.max(self.look), Timer::Reoffer),
+            None if self.ready.is_some() => {
+                visit(self.from.max(self.look).max(self.hush.unwrap_or(self.from)), Timer::Reoffer);
+            }
             None => {}
         }
         if let Some(at) = self.land_by {
@@ -129,7 +139,8 @@ impl Call {
             || caller.update.is_some()
             || caller.reoffer.sent.is_some()
             || caller.unacked.iter().any(|answer| !answer.recovered)
-            || cx.now < caller.reoffer.from;
+            || cx.now < caller.reoffer.from
+            || caller.reoffer.hush.is_some_and(|until| cx.now < until);
         if waits || self.ended.is_some() {
             return;
         }
@@ -196,7 +207,11 @@ impl Call {
         let Some(caller) = self.caller.as_deref_mut() else { return };
         let ours =
             caller.reoffer.sent.take_if(|sent| sent.cseq == cseq.number && sent.transaction == transaction);
-        let Some(sent) = ours else { return };
+        let Some(sent) = ours else {
+            // A former owner's: it is settled now, and this one's may go out.
+            caller.reoffer.hush = None;
+            return self.try_offer(cx);
+        };
         if self.ended.is_some() {
             return;
         }

@@ -370,6 +370,8 @@ fn no_owner_uses_a_sequence_number_of_the_one_before() {
         bed.crash(Duration::from_secs(1));
         bed.reply(Ok(crate::MediaOk::default()));
         bed.settle_media();
+        assert!(our_invite(&bed).is_none(), "the former owner's may be open");
+        bed.pass(Duration::from_millis(1_250));
         let next = our_invite(&bed).unwrap().1.headers.cseq().unwrap().number;
         assert!(next > last, "{next} after {last}");
         last = next;
@@ -378,6 +380,23 @@ fn no_owner_uses_a_sequence_number_of_the_one_before() {
     bed.step(Input::Release(ReleaseCause::Shutdown));
     let (_, bye) = bed.requests().pop().unwrap();
     assert!(bye.headers.cseq().unwrap().number > last);
+}
+
+#[test]
+fn a_former_owners_invite_is_acknowledged_before_another_goes_out() {
+    let mut bed = Bed::waiting();
+    bed.lose("m1");
+    bed.settle_media();
+    let (transaction, first) = our_invite(&bed).unwrap();
+    bed.crash(Duration::from_secs(1));
+    bed.reply(Ok(crate::MediaOk::default()));
+    bed.settle_media();
+    assert!(our_invite(&bed).is_none(), "one INVITE at a time");
+    bed.drain();
+    let response = Response::to(&first, 200).with_body("application/sdp", "v=0\r\n");
+    bed.step(Input::Response { client_transaction: transaction, response: Box::new(response) });
+    assert_eq!(acks(&bed), 1);
+    assert!(our_invite(&bed).is_some(), "at once, when the former one is settled");
 }
 
 #[test]
