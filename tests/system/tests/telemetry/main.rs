@@ -224,7 +224,7 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
-    const LABELS: [&str; 24] = [
+    const LABELS: [&str; 29] = [
         "answer",
         "by",
         "cause",
@@ -249,6 +249,11 @@ fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
         "trunk",
         "role",
         "result",
+        "stage",
+        "lane",
+        "receiver",
+        "group",
+        "certificate",
     ];
     for name in series {
         let Some((_, labels)) = name.split_once('{') else { continue };
