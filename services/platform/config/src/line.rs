@@ -20,7 +20,8 @@ pub(crate) fn line_of(text: &str, path: &[Step]) -> Option<usize> {
         .collect();
     let mut found = None;
     for step in path {
-        let indent = lines.iter().map(|(_, line)| indent(line)).min()?;
+        // Nothing below it: a value in YAML's flow style stands on its key's line.
+        let Some(indent) = lines.iter().map(|(_, line)| indent(line)).min() else { return found };
         let at = match step {
             Step::Key(key) => lines.iter().position(|(_, line)| indent_is(line, indent) && names(line, key)),
             Step::Index(index) => {
@@ -84,5 +85,7 @@ mod tests {
         assert_eq!(line(&[key("listen"), Step::Index(1)]), Some(15));
         assert_eq!(line(&[key("media"), key("absent")]), Some(4), "the nearest that is there");
         assert_eq!(line(&[key("absent")]), None);
+        let flow = "log: json\nnode: { name: n1, rolles: [edge] }\nsip:\n  listen: x\n";
+        assert_eq!(line_of(flow, &[key("node"), key("rolles")]), Some(2), "flow style");
     }
 }
