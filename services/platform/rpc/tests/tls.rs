@@ -77,7 +77,8 @@ async fn links_run_over_tls_and_a_stranger_gets_no_link() {
 async fn changed_files_are_used_by_new_connections() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let server = load(old.issue(dir.path(), "a"));
+    let mut registry = prometheus_client::registry::Registry::default();
+    let server = Tls::load(old.issue(dir.path(), "a"), TlsMetrics::register(&mut registry)).unwrap();
     let follower = server.follow_every(Duration::from_millis(5));
     let a = node("a", Some(server)).await;
     let old_client = load(old.issue(dir.path(), "b"));
@@ -90,7 +91,13 @@ async fn changed_files_are_used_by_new_connections() {
     // A file that is not finished is not taken into use.
     let half = Path::new(&dir.path().join("a-cert.pem")).to_owned();
     std::fs::write(&half, "-----BEGIN CERTIFICATE-----\nMIIB").unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let refused = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let counted = |line: &&str| line.starts_with("certificate_reloads_total{outcome=\"failed\"}");
+        text.lines().find(counted).is_some_and(|line| !line.ends_with(" 0"))
+    };
+    eventually("the file was looked at and refused", refused).await;
     assert!(ping(a.address, Some(old_client.clone())).await.is_ok(), "the former ones stay");
 
     new.issue(dir.path(), "a");
