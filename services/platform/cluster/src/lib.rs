@@ -29,7 +29,10 @@ use trunkline_types::{EntityAddress, Epoch, NodeId, ShardId};
 
 pub use config::{ClusterConfig, ConfigError, EtcdConfig, EtcdTls, TlsFiles};
 pub use embedded::EmbeddedPlacement;
-pub use etcd::{EtcdPlacement, NodeSpec};
+pub use etcd::{
+    EtcdEndpoint, EtcdPlacement, EtcdReport, EtcdStatus, NodeSpec, RegisteredNode, inspect as inspect_etcd,
+};
+pub use trunkline_cluster_core::NodeRecord;
 pub use guard::{EpochGuard, StaleEpoch};
 pub use metrics::ClusterMetrics;
 pub use mint::{LoadGuard, Loads, call_shard, mint_call};

@@ -55,7 +55,7 @@ pub use fault::Fault;
 pub(crate) use fault::Fault;
 pub use metrics::JournalMetrics;
 pub use pending::Pending;
-pub use postgres::{PostgresJournal, PostgresOptions};
+pub use postgres::{PostgresInspector, PostgresJournal, PostgresOptions, PostgresReport, Schema, Verified};
 pub use sqlite::{SqliteJournal, SqliteOptions};
 
 /// A shard's ownership as the journal knows it.

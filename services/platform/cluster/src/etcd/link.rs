@@ -232,7 +232,7 @@ impl Link {
     }
 }
 
-fn options(config: &EtcdConfig) -> Result<ConnectOptions, ClusterError> {
+pub(super) fn options(config: &EtcdConfig) -> Result<ConnectOptions, ClusterError> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(DEADLINE)
         .with_keep_alive(PING.0, PING.1)

@@ -1,6 +1,7 @@
 //! Placement over etcd.
 
 mod engine;
+mod inspect;
 mod keys;
 mod link;
 mod shared;
@@ -27,6 +28,7 @@ use trunkline_cluster_core::{
 use trunkline_journal::Journal;
 use trunkline_types::{Epoch, NodeId, ShardGroup, ShardId};
 
+pub use self::inspect::{EtcdEndpoint, EtcdReport, EtcdStatus, RegisteredNode, inspect};
 use self::{
     engine::{Engine, Ports},
     keys::Keys,

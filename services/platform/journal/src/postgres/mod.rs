@@ -6,9 +6,11 @@
 //! a standby that is promoted must be a synchronous one: with any other, what was acknowledged can be lost.
 
 mod batch;
+mod inspect;
 mod read;
 mod server;
 mod store;
+mod verify;
 mod watch;
 mod writer;
 
@@ -31,7 +33,9 @@ use crate::{
     gate::{Gate, QUEUE},
     pace::Pace,
 };
+pub use inspect::{PostgresInspector, PostgresReport, Schema};
 use server::Server;
+pub use verify::Verified;
 use watch::Committed;
 use writer::{Command, Writer};
 

@@ -14,6 +14,8 @@ use crate::OpenError;
 /// of the version before must be able to go on. The number is the least schema version that a program must know to use the
 /// database after it.
 const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("1.sql"))];
+/// The newest schema version that this program makes.
+pub(super) const KNOWN_SCHEMA: usize = MIGRATIONS.len();
 /// "trunklin": nodes that start together migrate one by one.
 const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 /// The first version with everything that the functions use (`pg_current_xact_id` and friends came with 13).
@@ -44,7 +46,7 @@ impl Server {
         Ok(Self { options, name })
     }
 
-    fn unreachable(&self, source: sqlx::Error) -> OpenError {
+    pub(super) fn unreachable(&self, source: sqlx::Error) -> OpenError {
         OpenError::Unreachable { server: self.name.clone(), source }
     }
 
@@ -53,7 +55,7 @@ impl Server {
     }
 
     /// A connection that is set up for short statements.
-    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let made = async {
             let mut connection = self.options.connect().await?;
             set_up(&mut connection).await?;
