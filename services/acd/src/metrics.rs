@@ -1,10 +1,10 @@
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use trunkline_acd_core::{AgentEvent, QueueEvent};
-use trunkline_telemetry::buckets;
+use trunkline_telemetry::{CallHistogram, buckets};
 use trunkline_types::{QueueId, TenantId};
 
 /// Queues are few and configured: they may stand in a label.
@@ -42,6 +42,10 @@ struct ReceiverLabels {
     receiver: &'static str,
 }
 
+/// How a call can leave a queue.
+const OUTCOMES: [&str; 7] =
+    ["answered", "short_abandoned", "abandoned", "flow", "timed_out", "lost", "refused"];
+
 /// What queues and agents count. Ratios (service level, abandonment) are recording rules over these.
 #[derive(Clone)]
 pub struct AcdMetrics {
@@ -50,7 +54,7 @@ pub struct AcdMetrics {
     in_target: Family<QueueLabels, Counter>,
     waiting: Family<QueueLabels, Gauge>,
     oldest: Family<QueueLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    wait_seconds: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    wait_seconds: Family<QueueLabels, CallHistogram, fn() -> CallHistogram>,
     agent_states: Family<StateLabels, Counter>,
     agents: Family<AgentLabels, Gauge>,
     malformed: Family<ReasonLabels, Counter>,
@@ -66,9 +70,7 @@ impl AcdMetrics {
             in_target: Family::default(),
             waiting: Family::default(),
             oldest: Family::default(),
-            wait_seconds: Family::new_with_constructor(|| {
-                Histogram::new(buckets::CALL_SECONDS.iter().copied())
-            }),
+            wait_seconds: Family::new_with_constructor(|| CallHistogram::new(buckets::CALL_SECONDS)),
             agent_states: Family::default(),
             agents: Family::default(),
             malformed: Family::default(),
@@ -137,19 +139,24 @@ impl AcdMetrics {
         self.oldest.get_or_create(&labels).set(oldest_s);
     }
 
+    /// The queue is not on this node any more. What was counted stays.
+    pub(crate) fn gone(&self, tenant: &TenantId, queue: &QueueId) {
+        let labels = labels(tenant, queue);
+        self.waiting.remove(&labels);
+        self.oldest.remove(&labels);
+    }
+
     pub(crate) fn queue(&self, tenant: &TenantId, queue: &QueueId, event: &QueueEvent) {
         let outcome = match event {
-            QueueEvent::Enqueued { .. } => {
-                self.offered.get_or_create(&labels(tenant, queue)).inc();
-                return;
-            }
+            QueueEvent::Enqueued { .. } => return self.enqueued(tenant, queue),
             QueueEvent::Refused { .. } => "refused",
-            QueueEvent::Answered { at, enqueued_at, within_target, .. } => {
+            QueueEvent::Answered { at, enqueued_at, within_target, call, .. } => {
                 let labels = labels(tenant, queue);
                 if *within_target {
                     self.in_target.get_or_create(&labels).inc();
                 }
-                self.wait_seconds.get_or_create(&labels).observe(at.since(*enqueued_at).as_secs_f64());
+                let waited = at.since(*enqueued_at).as_secs_f64();
+                self.wait_seconds.get_or_create(&labels).observe(waited, *call);
                 "answered"
             }
             QueueEvent::Left { short: true, .. } => "short_abandoned",
@@ -165,6 +172,19 @@ impl AcdMetrics {
         };
         let labels = OutcomeLabels { tenant: tenant.to_string(), queue: queue.to_string(), outcome };
         self.outcomes.get_or_create(&labels).inc();
+    }
+
+    fn enqueued(&self, tenant: &TenantId, queue: &QueueId) {
+        let labels = labels(tenant, queue);
+        if self.offered.get(&labels).is_none() {
+            // There from the first call on, so that the first of each outcome is an increase.
+            for outcome in OUTCOMES {
+                let (tenant, queue) = (labels.tenant.clone(), labels.queue.clone());
+                drop(self.outcomes.get_or_create(&OutcomeLabels { tenant, queue, outcome }));
+            }
+            drop(self.in_target.get_or_create(&labels));
+        }
+        self.offered.get_or_create(&labels).inc();
     }
 
     pub(crate) fn agent(&self, event: &AgentEvent) {

@@ -110,6 +110,8 @@ impl Drop for QueueShell {
         if let Some(asking) = &self.asking {
             asking.abort();
         }
+        // Its next owner tells how many wait; two would count them twice.
+        self.metrics.gone(&self.tenant, &self.queue);
     }
 }
 

@@ -94,6 +94,7 @@ impl Calls {
             library: parts.library.clone(),
             media: parts.media.clone(),
             used: used.clone(),
+            placement: parts.placement.clone(),
         });
         let host = host(parts, &library, &used);
         let end = CallEnd::new(parts, host.clone(), library);
@@ -160,6 +161,7 @@ fn host(parts: &CallParts, library: &Arc<dyn Library>, used: &Arc<MediaUse>) -> 
     };
     let (bus, placement) = (parts.bus.clone(), parts.placement.clone());
     let (library, used, metrics) = (library.clone(), used.clone(), parts.metrics.clone());
+    metrics.takes(parts.max_calls);
     let settings = Arc::new(parts.settings.clone());
     let factory = move |address: &EntityAddress, _| {
         // Checked when the message was taken from the bus, or written by this crate.

@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, MoveReason, Phase};
-use trunkline_telemetry::buckets;
+use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, MoveReason, Phase, Quality};
+use trunkline_telemetry::{CallHistogram, buckets};
+use trunkline_types::{CallId, LegId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabels {
@@ -40,7 +41,18 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Whom a leg leads to. Trunks are few and configured: they may stand in a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LegLabels {
+    /// "caller" or "agent".
+    party: &'static str,
+    /// That of a caller's leg; empty for others.
+    trunk: String,
+}
+
 const INBOUND: &str = "inbound";
+/// Between "nobody understands a word" (1) and the best that G.711 can be (4.41): alerts ask for the share below 3.5.
+const MOS: [f64; 10] = [1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.5];
 
 /// What calls count. Ratios (ASR, NER) are recording rules over these.
 #[derive(Clone)]
@@ -48,7 +60,11 @@ pub struct CallMetrics {
     started: Family<DirectionLabels, Counter>,
     ended: Family<EndLabels, Counter>,
     active: Family<PhaseLabels, Gauge>,
-    setup: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
+    capacity: Gauge,
+    setup: Family<OutcomeLabels, CallHistogram, fn() -> CallHistogram>,
+    mos: Family<LegLabels, CallHistogram, fn() -> CallHistogram>,
+    packets_received: Family<LegLabels, Counter>,
+    packets_lost: Family<LegLabels, Counter>,
     flow_steps: Family<OutcomeLabels, Counter>,
     recordings: Family<OutcomeLabels, Counter>,
     malformed: Family<FromLabels, Counter>,
@@ -63,39 +79,87 @@ impl CallMetrics {
             started: Family::default(),
             ended: Family::default(),
             active: Family::default(),
-            setup: Family::new_with_constructor(|| Histogram::new(buckets::LATENCY_SECONDS.iter().copied())),
+            capacity: Gauge::default(),
+            setup: Family::new_with_constructor(|| CallHistogram::new(buckets::LATENCY_SECONDS)),
+            mos: Family::new_with_constructor(|| CallHistogram::new(&MOS)),
+            packets_received: Family::default(),
+            packets_lost: Family::default(),
             flow_steps: Family::default(),
             recordings: Family::default(),
             malformed: Family::default(),
             moves: Family::default(),
             epochs_refused: Counter::default(),
         };
-        registry.register("started", "Calls begun", metrics.started.clone());
+        // There from the start, so that the first failure is an increase.
+        for outcome in ["started", "finished", "failed"] {
+            drop(metrics.recordings.get_or_create(&OutcomeLabels { outcome }));
+        }
+        metrics.publish(registry);
+        metrics.publish_quality(registry);
+        metrics
+    }
+
+    fn publish(&self, registry: &mut Registry) {
+        registry.register("started", "Calls begun", self.started.clone());
         registry.register(
             "ended",
             "Calls ended, by release cause and by who ended them",
-            metrics.ended.clone(),
+            self.ended.clone(),
         );
-        registry.register("active", "Calls now, by phase", metrics.active.clone());
+        registry.register("active", "Calls now, by phase", self.active.clone());
+        registry.register("capacity", "Most calls that this node takes", self.capacity.clone());
         registry.register(
             "setup_seconds",
             "From the INVITE on the socket to 180 (ringing), 200 (answered) or a refusal",
-            metrics.setup.clone(),
+            self.setup.clone(),
         );
-        registry.register("flow_steps", "What happened at nodes of flows", metrics.flow_steps.clone());
-        registry.register("recordings", "Recordings, by outcome", metrics.recordings.clone());
-        registry.register("malformed_messages", "Messages that could not be read", metrics.malformed.clone());
+        registry.register("flow_steps", "What happened at nodes of flows", self.flow_steps.clone());
+        registry.register("recordings", "Recordings, by outcome", self.recordings.clone());
+        registry.register("malformed_messages", "Messages that could not be read", self.malformed.clone());
         registry.register(
             "media_moves",
             "Calls that went to another media node, by why they left theirs",
-            metrics.moves.clone(),
+            self.moves.clone(),
         );
         registry.register(
             "epochs_refused",
             "Messages of queues and agents whose shard had another owner already",
-            metrics.epochs_refused.clone(),
+            self.epochs_refused.clone(),
         );
-        metrics
+    }
+
+    fn publish_quality(&self, registry: &mut Registry) {
+        registry.register(
+            "leg_mos",
+            "Mean opinion score of what a leg sent us over its life (E-model G.107, G.711 with concealment)",
+            self.mos.clone(),
+        );
+        registry.register(
+            "leg_packets_received",
+            "RTP packets of legs that have ended",
+            self.packets_received.clone(),
+        );
+        registry.register(
+            "leg_packets_lost",
+            "RTP packets missing of legs that have ended (RFC 3550 A.3)",
+            self.packets_lost.clone(),
+        );
+    }
+
+    pub(crate) fn takes(&self, most: usize) {
+        self.capacity.set(i64::try_from(most).unwrap_or(i64::MAX));
+    }
+
+    /// A leg has ended and was measured. `trunk`: by which the call came.
+    pub(crate) fn measured(&self, leg: LegId, quality: &Quality, trunk: &str) {
+        let (party, trunk) = if leg.index == 0 { ("caller", trunk) } else { ("agent", "") };
+        let labels = LegLabels { party, trunk: trunk.to_owned() };
+        self.packets_received.get_or_create(&labels).inc_by(quality.packets_received);
+        self.packets_lost.get_or_create(&labels).inc_by(quality.packets_lost);
+        // Who sent nothing was not heard badly, but not at all.
+        if quality.packets_received > 0 {
+            self.mos.get_or_create(&labels).observe(f64::from(quality.mos), leg.call);
+        }
     }
 
     pub(crate) fn stale(&self) {
@@ -110,8 +174,8 @@ impl CallMetrics {
         self.active.get_or_create(&PhaseLabels { phase: phase_name(phase) }).dec();
     }
 
-    pub(crate) fn setup(&self, outcome: &'static str, took: Duration) {
-        self.setup.get_or_create(&OutcomeLabels { outcome }).observe(took.as_secs_f64());
+    pub(crate) fn setup(&self, outcome: &'static str, took: Duration, call: CallId) {
+        self.setup.get_or_create(&OutcomeLabels { outcome }).observe(took.as_secs_f64(), call);
     }
 
     pub(crate) fn malformed(&self, from: &'static str) {
@@ -135,12 +199,14 @@ impl CallMetrics {
                 let reason = match reason {
                     MoveReason::Lost => "lost",
                     MoveReason::Drained => "drained",
+                    MoveReason::Unrecorded => "unrecorded",
                 };
                 self.moves.get_or_create(&ReasonLabels { reason }).inc();
             }
             EventBody::RecordingStarted { .. } => self.recording("started"),
             EventBody::RecordingFinished(_) => self.recording("finished"),
             EventBody::RecordingFailed { .. } => self.recording("failed"),
+            EventBody::RecordingTrouble { over: false, .. } => self.recording("troubled"),
             _ => {}
         }
     }

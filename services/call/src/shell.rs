@@ -1,6 +1,6 @@
 //! The shell of a call.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use trunkline_actors::{Behaviour, CommitClass, DecodeError};
 use trunkline_call_core::{Call, EdgeCommand, Effect, Event, EventBody, Input, Phase};
@@ -38,6 +38,8 @@ pub(crate) struct CallShell {
     /// Set until the INVITE is answered.
     received: Option<Timestamp>,
     rung: bool,
+    /// By which the call came, once that is known: its first event tells.
+    trunk: OnceLock<String>,
     /// The traceparent of the message in hand.
     cause: String,
 }
@@ -62,6 +64,7 @@ impl CallShell {
             used,
             received: None,
             rung: false,
+            trunk: OnceLock::new(),
             cause: String::new(),
         }
     }
@@ -83,12 +86,20 @@ impl CallShell {
         let took = trunkline_actors::now().since(received);
         if response.is_provisional() {
             if !self.rung {
-                self.metrics.setup("ringing", took);
+                self.metrics.setup("ringing", took, self.call);
             }
             self.rung = true;
         } else {
             self.received = None;
-            self.metrics.setup(if response.is_success() { "answered" } else { "refused" }, took);
+            let outcome = if response.is_success() { "answered" } else { "refused" };
+            self.metrics.setup(outcome, took, self.call);
+        }
+    }
+
+    /// What later figures are told apart by.
+    fn learn(&self, event: &Event) {
+        if let EventBody::Started(started) = &event.body {
+            self.trunk.get_or_init(|| started.trunk.clone());
         }
     }
 }
@@ -115,7 +126,11 @@ impl Behaviour for CallShell {
 
     fn encode(&self, event: &Event, _: Timestamp) -> NewEvent {
         self.metrics.event(event);
+        self.learn(event);
         match &event.body {
+            EventBody::LegQuality { leg, quality } => {
+                self.metrics.measured(*leg, quality, self.trunk.get().map_or("", String::as_str));
+            }
             EventBody::Ended { cause, by } => tracing::info!(
                 call_id = %self.call, trace_id = %trace_id_of(self.call), cause = cause.as_str(), ?by, "call ended"
             ),
@@ -129,7 +144,9 @@ impl Behaviour for CallShell {
     }
 
     fn decode(&self, stored: &StoredEvent) -> Result<Event, DecodeError> {
-        convert::decode(&stored.payload).map_err(|error| DecodeError::new(error.to_string()))
+        let event = convert::decode(&stored.payload).map_err(|error| DecodeError::new(error.to_string()))?;
+        self.learn(&event);
+        Ok(event)
     }
 
     fn perform(&mut self, effect: Effect, id: EffectId) {

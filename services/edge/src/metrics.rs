@@ -2,10 +2,11 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use trunkline_telemetry::buckets;
+use trunkline_telemetry::{CallHistogram, buckets};
+use trunkline_types::CallId;
 
 /// Label of what comes from no configured trunk.
 pub(crate) const NO_TRUNK: &str = "none";
@@ -42,7 +43,7 @@ pub struct EdgeMetrics {
     pub(crate) rejected: Family<ReasonLabels, Counter>,
     pub(crate) transactions: Gauge,
     pub(crate) connections: Gauge,
-    pub(crate) setup_seconds: Family<SetupLabels, Histogram, fn() -> Histogram>,
+    pub(crate) setup_seconds: Family<SetupLabels, CallHistogram, fn() -> CallHistogram>,
     pub(crate) epochs_refused: Counter,
     pub(crate) given_again: Counter,
     pub(crate) relayed: Counter,
@@ -57,9 +58,7 @@ impl EdgeMetrics {
             rejected: Family::default(),
             transactions: Gauge::default(),
             connections: Gauge::default(),
-            setup_seconds: Family::new_with_constructor(|| {
-                Histogram::new(buckets::LATENCY_SECONDS.iter().copied())
-            }),
+            setup_seconds: Family::new_with_constructor(|| CallHistogram::new(buckets::LATENCY_SECONDS)),
             epochs_refused: Counter::default(),
             given_again: Counter::default(),
             relayed: Counter::default(),
@@ -108,13 +107,13 @@ impl EdgeMetrics {
         self.rejected.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    pub(crate) fn answered(&self, status: u16, trunk: Arc<String>, took: Duration) {
+    pub(crate) fn answered(&self, status: u16, trunk: Arc<String>, took: Duration, call: CallId) {
         let answer = match status {
             ..200 => "ringing",
             200..300 => "answered",
             _ => "refused",
         };
-        self.setup_seconds.get_or_create(&SetupLabels { answer, trunk }).observe(took.as_secs_f64());
+        self.setup_seconds.get_or_create(&SetupLabels { answer, trunk }).observe(took.as_secs_f64(), call);
     }
 
     pub(crate) fn message(

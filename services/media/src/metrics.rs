@@ -84,6 +84,13 @@ pub struct StageLabel {
     pub stage: Stage,
 }
 
+/// Label `reason`: "no_rtp" (a telephone), "paused" (a browser that sends no audio), "ice" (a browser that is gone).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct SilenceLabel {
+    /// What was missed.
+    pub reason: &'static str,
+}
+
 /// Everything this room counts. Worker threads add what they counted by themselves once a second.
 #[derive(Debug)]
 pub struct Metrics {
@@ -98,7 +105,7 @@ pub struct Metrics {
     pub(crate) send_errors: Counter,
     pub(crate) jitter: Histogram,
     pub(crate) mos: Histogram,
-    pub(crate) silent_parties: Counter,
+    pub(crate) silent_parties: Family<SilenceLabel, Counter>,
     pub(crate) commands_refused: Counter,
     pub(crate) epochs_refused: Counter,
     pub(crate) events_dropped: Counter,
@@ -131,7 +138,7 @@ impl Metrics {
             send_errors: Counter::default(),
             jitter: Histogram::new([0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2]),
             mos: Histogram::new([1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.5]),
-            silent_parties: Counter::default(),
+            silent_parties: Family::default(),
             commands_refused: Counter::default(),
             epochs_refused: Counter::default(),
             events_dropped: Counter::default(),
@@ -148,6 +155,9 @@ impl Metrics {
             transcriptions_open: Gauge::default(),
             recogniser_failures: Counter::default(),
         };
+        for reason in ["no_rtp", "paused", "ice"] {
+            metrics.silent(reason);
+        }
         for stage in [Stage::Spool, Stage::Store] {
             // An alarm that has never fired is there, and 0.
             metrics.failing(stage).set(0);
@@ -155,6 +165,11 @@ impl Metrics {
         metrics.publish(registry);
         metrics.publish_recordings(registry);
         metrics
+    }
+
+    /// Parties that should be heard and are not; `reason` as in [`SilenceLabel`].
+    pub(crate) fn silent(&self, reason: &'static str) -> Counter {
+        self.silent_parties.get_or_create(&SilenceLabel { reason }).clone()
     }
 
     /// Recordings that cannot be written, or not be stored, at present.
@@ -192,7 +207,7 @@ impl Metrics {
         );
         r.register(
             "one_way_audio",
-            "Parties that should speak and were not heard for the configured time",
+            "Parties that should speak and were not heard for the configured time, by what was missed",
             self.silent_parties.clone(),
         );
         r.register("commands_refused", "Commands answered with a failure", self.commands_refused.clone());

@@ -151,19 +151,25 @@ impl Calls {
         self.invites.contains(tag)
     }
 
-    /// The request is being answered: the set-up of a call, when this is the first answer of its kind.
-    pub fn answered(&mut self, id: &TransactionId, status: u16, at: Timestamp) -> Option<Setup> {
+    /// The request is being answered: the set-up of which call, when this is the first answer of its kind.
+    pub fn answered(
+        &mut self,
+        id: &TransactionId,
+        status: u16,
+        at: Timestamp,
+    ) -> Option<(EntityAddress, Setup)> {
         self.waits.answered(id, status, at);
-        let Some(Owner::Server { setup, .. }) = self.owners.get_mut(id) else { return None };
-        match status {
+        let Some(Owner::Server { call, setup, .. }) = self.owners.get_mut(id) else { return None };
+        let setup = match status {
             180..=189 => {
                 let found = setup.as_mut().filter(|setup| !setup.rung)?;
                 found.rung = true;
-                Some(found.clone())
+                found.clone()
             }
-            200.. => setup.take(),
-            _ => None,
-        }
+            200.. => setup.take()?,
+            _ => return None,
+        };
+        Some((call.clone(), setup))
     }
 
     pub fn server_id(&self, name: &str) -> Option<TransactionId> {

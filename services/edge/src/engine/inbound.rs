@@ -367,8 +367,10 @@ impl Engine {
     }
 
     pub(super) fn observe_answer(&mut self, id: &TransactionId, status: u16, at: Timestamp) {
-        if let Some(setup) = self.calls.answered(id, status, at) {
-            self.parts.metrics.answered(status, setup.trunk, at.since(setup.since));
+        if let Some((call, setup)) = self.calls.answered(id, status, at)
+            && let Ok(call) = call.id.parse()
+        {
+            self.parts.metrics.answered(status, setup.trunk, at.since(setup.since), call);
         }
     }
 }

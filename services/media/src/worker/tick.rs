@@ -81,7 +81,12 @@ impl Worker {
             if let (Transport::WebRtc(peer), Reason::Ice) = (&mut endpoint.transport, reason) {
                 peer.connected = false;
             }
-            shared.metrics.silent_parties.inc();
+            let missed = match reason {
+                Reason::Ice => "ice",
+                Reason::Paused => "paused",
+                _ => "no_rtp",
+            };
+            shared.metrics.silent(missed).inc();
             shared.sink.emit(endpoint.owner, disconnected(endpoint.name.clone(), reason));
         }
     }

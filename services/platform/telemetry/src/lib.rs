@@ -10,16 +10,21 @@
 //!   the call id. A span is exported when it ends, so none lasts as long as a conversation. OTLP over gRPC; W3C `traceparent`
 //!   ([`TraceParent`]) goes with every message between nodes.
 //! - **Metrics** have the prefix `trunkline_`, base units and bounded labels; never an id or a number as a label.
+//!   Histograms of what happens to a call ([`CallHistogram`]) lead to its trace by exemplars.
 
+mod exemplar;
 pub mod field;
 mod init;
 mod metrics;
 mod namespace;
 mod output;
+mod process;
 mod trace;
 
+pub use exemplar::CallHistogram;
 pub use init::{Guard, LogFormat, OtlpConfig, TelemetryConfig, TelemetryError, init};
 pub use metrics::{CONTENT_TYPE, Metrics, OPEN_METRICS_TYPE, buckets};
+pub use process::register_process;
 pub use prometheus_client;
 pub use trace::{TraceId, TraceParent, TraceParentError, exported, trace_id_of};
 pub use tracing;
