@@ -1,0 +1,125 @@
+{{/*
+A role's node.yaml, without what differs from pod to pod (that comes from the environment, see "trunkline.env").
+`drain_s` leaves of the grace period what the rest of a stop takes: for calls on edges and media all but a minute; for
+others half, because handing shards over may take as long again.
+*/}}
+{{- define "trunkline.drainSeconds" -}}
+{{- $grace := int (index .root.Values .role).terminationGracePeriodSeconds -}}
+{{- if has .role (list "edge" "media") -}}
+{{- sub $grace 65 -}}
+{{- else -}}
+{{- div (sub $grace 35) 2 -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trunkline.preStopSeconds" -}}5{{- end -}}
+
+{{- define "trunkline.nodeConfig" -}}
+{{- $root := .root -}}
+{{- $v := $root.Values -}}
+{{- $role := .role -}}
+{{- $own := index $v $role -}}
+{{- $node := dict
+    "roles" (list $role)
+    "data_dir" "/var/lib/trunkline"
+    "drain_s" (include "trunkline.drainSeconds" . | int)
+    "log" $v.logging.filter
+    "log_format" $v.logging.format -}}
+{{- if $v.tracing.endpoint -}}
+  {{- $_ := set $node "otlp" $v.tracing.endpoint -}}
+  {{- $_ := set $node "otlp_ratio" $v.tracing.ratio -}}
+{{- end -}}
+{{- if has $role (list "edge" "media") -}}
+  {{- $advertise := include "trunkline.advertise" . | fromJson -}}
+  {{- if $advertise -}}{{- $_ := set $node "advertise" $advertise -}}{{- end -}}
+{{- end -}}
+{{- $etcd := dict "endpoints" (include "trunkline.etcdEndpoints" $root | fromJsonArray) -}}
+{{- if $v.etcd.auth.user -}}
+  {{- $_ := set $etcd "user" $v.etcd.auth.user -}}
+  {{- $_ := set $etcd "password" (dict "file" (printf "/etc/trunkline/etcd-auth/%s" $v.etcd.auth.passwordKey)) -}}
+{{- end -}}
+{{- if $v.etcd.tls.existingSecret -}}
+  {{- $tls := dict "ca" "/etc/trunkline/etcd-tls/ca.crt" -}}
+  {{- if $v.etcd.tls.clientCertificate -}}
+    {{- $_ := set $tls "cert" "/etc/trunkline/etcd-tls/tls.crt" -}}
+    {{- $_ := set $tls "key" "/etc/trunkline/etcd-tls/tls.key" -}}
+  {{- end -}}
+  {{- $_ := set $etcd "tls" $tls -}}
+{{- end -}}
+{{- $cluster := dict "name" (include "trunkline.clusterName" $root) "lease_ttl" $v.leaseTtl "etcd" $etcd -}}
+{{- if eq $v.tls.mode "insecure" -}}
+  {{- $_ := set $cluster "insecure" true -}}
+{{- else -}}
+  {{- $_ := set $cluster "tls" (dict "ca" "/etc/trunkline/node-tls/ca.crt" "cert" "/etc/trunkline/node-tls/tls.crt" "key" "/etc/trunkline/node-tls/tls.key") -}}
+{{- end -}}
+{{- $postgres := dict "url" (dict "file" (printf "/etc/trunkline/postgresql/%s" $v.postgresql.urlKey)) "connections" (int $v.postgresql.connections) -}}
+{{- $config := dict "node" $node "cluster" $cluster "journal" (dict "postgres" $postgres) -}}
+{{- if eq $role "edge" -}}
+  {{- $_ := set $config "sip" (dict "max_transactions" (int $own.maxTransactions) "trunks" (include "trunkline.trunks" $root | fromJsonArray)) -}}
+{{- else if eq $role "call" -}}
+  {{- $_ := set $config "call" (dict "max_calls" (int $own.maxCalls)) -}}
+{{- else if eq $role "console" -}}
+  {{- $_ := set $config "console" (dict "listen" (printf "%s:8080" (include "trunkline.wildcard" $root)) "secure_cookies" $own.secureCookies "trusted_proxies" $own.trustedProxies) -}}
+{{- end -}}
+{{- if has $role (list "media" "records") -}}
+  {{- $media := dict "recording" (include "trunkline.recording" $root | fromJson) -}}
+  {{- if eq $role "media" -}}
+    {{- $_ := set $media "rtp" (printf "%d-%d" (int $own.ports.rtpFirst) (int $own.ports.rtpLast)) -}}
+    {{- $_ := set $media "webrtc_port" (int $own.ports.webrtc) -}}
+    {{- $_ := set $media "workers" (int $own.workers) -}}
+    {{- $_ := set $media "max_sessions" (int $own.maxSessions) -}}
+    {{- if $v.transcription.endpoint -}}
+      {{- $_ := set $media "transcription" (dict "endpoint" $v.transcription.endpoint) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $_ := set $config "media" $media -}}
+{{- end -}}
+{{- if $v.dev.enabled -}}
+  {{- $_ := set $config "dev" (dict "agents" (int $v.dev.agents)) -}}
+{{- end -}}
+{{- mustMergeOverwrite $config (deepCopy $own.config) | toYaml -}}
+{{- end -}}
+
+{{- define "trunkline.etcdEndpoints" -}}
+{{- if .Values.etcd.endpoints -}}
+{{- .Values.etcd.endpoints | toJson -}}
+{{- else -}}
+{{- list (printf "http://%s-dev-etcd.%s.svc:2379" (include "trunkline.fullname" .) .Release.Namespace) | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The trunks, and one for the call of `helm test`. */}}
+{{- define "trunkline.trunks" -}}
+{{- $trunks := .Values.trunks -}}
+{{- if and .Values.test.enabled .Values.test.podCidrs -}}
+  {{- $trunks = append $trunks (dict "name" "helm-test" "tenant" .Values.test.tenant "sources" .Values.test.podCidrs) -}}
+{{- end -}}
+{{- $trunks | toJson -}}
+{{- end -}}
+
+{{/* How the address is found that peers are told: given → the node's external one → STUN → the host's. */}}
+{{- define "trunkline.advertise" -}}
+{{- $network := (index .root.Values .role).network -}}
+{{- $advertise := dict -}}
+{{- if $network.address -}}{{- $_ := set $advertise "address" $network.address -}}{{- end -}}
+{{- if $network.addresses -}}{{- $_ := set $advertise "addresses" $network.addresses -}}{{- end -}}
+{{- if has $network.mode (list "hostNetwork" "hostPort") -}}
+  {{- if $network.nodeExternalIP -}}{{- $_ := set $advertise "kubernetes" true -}}{{- end -}}
+  {{- if $network.stun -}}{{- $_ := set $advertise "stun" $network.stun -}}{{- end -}}
+{{- end -}}
+{{- if eq $network.mode "cluster" -}}{{- $advertise = dict -}}{{- end -}}
+{{- $advertise | toJson -}}
+{{- end -}}
+
+{{- define "trunkline.recording" -}}
+{{- $r := .Values.recordings -}}
+{{- $recording := dict "segment_ms" (int $r.segmentMs) "spool" "/var/lib/trunkline/spool" -}}
+{{- if and (eq $r.kind "s3") $r.s3.bucket -}}
+  {{- $store := dict "kind" "s3" "bucket" $r.s3.bucket "prefix" $r.s3.prefix "region" $r.s3.region "allow_http" $r.s3.allowHttp -}}
+  {{- if $r.s3.endpoint -}}{{- $_ := set $store "endpoint" $r.s3.endpoint -}}{{- end -}}
+  {{- $_ := set $recording "store" $store -}}
+{{- else -}}
+  {{- $_ := set $recording "store" (dict "kind" "folder" "path" "/var/lib/trunkline-recordings") -}}
+{{- end -}}
+{{- $recording | toJson -}}
+{{- end -}}
