@@ -101,11 +101,7 @@ impl CallMetrics {
 
     fn publish(&self, registry: &mut Registry) {
         registry.register("started", "Calls begun", self.started.clone());
-        registry.register(
-            "ended",
-            "Calls ended, by release cause and by who ended them",
-            self.ended.clone(),
-        );
+        registry.register("ended", "Calls ended, by release cause and by who ended them", self.ended.clone());
         registry.register("active", "Calls now, by phase", self.active.clone());
         registry.register("capacity", "Most calls that this node takes", self.capacity.clone());
         registry.register(

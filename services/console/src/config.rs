@@ -5,6 +5,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::links::LinkTemplates;
+
 /// What can be configured of the console role. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,6 +20,8 @@ pub struct ConsoleConfig {
     /// Origins of all consoles of the cluster, such as `https://console-2.example.com`, where no load balancer stands in
     /// front of them: agents' pages connect to another one when theirs is gone. Default none.
     pub alternates: Vec<String>,
+    /// Where a call's trace, logs and dashboard are, for the page of the call. Default none.
+    pub links: LinkTemplates,
     /// Connections at once; more are closed at once. Default 10,000.
     pub max_connections: usize,
     /// Agent sessions (WebSockets, also those waiting for their client to come back) at once. Default 20,000.
@@ -41,6 +45,7 @@ impl Default for ConsoleConfig {
             secure_cookies: None,
             trusted_proxies: Vec::new(),
             alternates: Vec::new(),
+            links: LinkTemplates::default(),
             max_connections: 10_000,
             max_sessions: 20_000,
             max_live_streams: 1_000,
@@ -67,6 +72,7 @@ impl ConsoleConfig {
         if let Some(bad) = self.alternates.iter().find(|origin| socket_origin(origin).is_none()) {
             return Err(ConfigError::Origin { text: bad.chars().take(80).collect() });
         }
+        self.links.validate()?;
         within("max_connections", self.max_connections, 1, 1_000_000)?;
         within("max_sessions", self.max_sessions, 1, 1_000_000)?;
         within("max_live_streams", self.max_live_streams, 1, 100_000)?;
@@ -93,6 +99,14 @@ pub enum ConfigError {
         min: usize,
         /// The most that is allowed.
         max: usize,
+    },
+    /// A link that cannot work.
+    #[error("console.{key}: {reason}")]
+    Link {
+        /// The key below `console`.
+        key: &'static str,
+        /// What is wrong and what to do.
+        reason: String,
     },
     /// An alternate that is no origin.
     #[error(

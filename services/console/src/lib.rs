@@ -23,6 +23,7 @@
 mod auth;
 mod clock;
 mod config;
+mod links;
 mod metrics;
 mod pages;
 mod ports;
@@ -40,6 +41,7 @@ use trunkline_proto::console::v1::ConsoleMessage;
 
 pub use auth::{HashError, KeyError, SigningKeys, hash_password};
 pub use config::{ConfigError, ConsoleConfig, PasswordCost, Timings};
+pub use links::LinkTemplates;
 pub use metrics::ConsoleMetrics;
 pub use ports::{
     Account, AgentEntry, AgentPort, ClusterPort, ClusterRefused, Directory, Ports, QueueEntry, Readiness,

@@ -79,9 +79,8 @@ impl Records {
     /// Opens (or rebuilds) the database `file`, catches up with the journal and goes on following it.
     pub async fn start(file: &Path, parts: RecordsParts) -> Result<Self, StoreError> {
         let store = Store::open(file).await?;
-        let now_us = (parts.now)().as_micros();
         let (mut projector, shared) =
-            Projector::load(parts.journal, store.clone(), parts.metrics.clone(), now_us).await?;
+            Projector::load(parts.journal, store.clone(), parts.metrics.clone(), parts.now).await?;
         projector.catch_up().await?;
         let now = parts.now;
         let service = Service {

@@ -1,14 +1,16 @@
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use trunkline_telemetry::buckets;
 
 /// What the records role counts.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RecordsMetrics {
     pub(crate) events: Counter,
     pub(crate) errors: Counter,
     pub(crate) position: Gauge,
+    pub(crate) lag: Histogram,
     pub(crate) watchers: Gauge,
     pub(crate) read_bytes: Counter,
 }
@@ -16,7 +18,14 @@ pub struct RecordsMetrics {
 impl RecordsMetrics {
     /// Registers them in `registry` (which has the prefix `trunkline_records`).
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            events: Counter::default(),
+            errors: Counter::default(),
+            position: Gauge::default(),
+            lag: Histogram::new(buckets::LATENCY_SECONDS.iter().copied()),
+            watchers: Gauge::default(),
+            read_bytes: Counter::default(),
+        };
         registry.register("events", "Events folded", metrics.events.clone());
         registry.register(
             "errors",
@@ -27,6 +36,11 @@ impl RecordsMetrics {
             "position",
             "Journal position that the records are a fold of",
             metrics.position.clone(),
+        );
+        registry.register(
+            "lag_seconds",
+            "From an event until it is in the records, of the youngest of each batch",
+            metrics.lag.clone(),
         );
         registry.register("live_watchers", "Streams of live numbers", metrics.watchers.clone());
         registry.register("recording_read_bytes", "Bytes of recordings served", metrics.read_bytes.clone());

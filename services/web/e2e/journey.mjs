@@ -175,6 +175,8 @@ async function journey(scheme) {
     const other = await context.newPage();
     await other.goto(`${mock.url}/contacts/${call.call_id}`);
     await other.locator('[data-testid="timeline"] li').nth(3).waitFor();
+    const links = await other.locator('[data-testid="links"] a').evaluateAll((all) => all.map((a) => a.href));
+    assert.deepEqual(links, [record.links.trace, record.links.logs], 'the record leads to its trace and its log lines');
     await other.locator('[data-testid="timeline"] button').nth(1).click();
     await until('jumps to the hold', () => other.getByTestId('recording-audio').evaluate((element) => element.currentTime >= 29.9));
     await other.getByTestId('recording-play').click();

@@ -100,7 +100,8 @@ export class World {
         { leg_id: `${call_id}-a`, packets_received: 2_990, packets_lost: 10, jitter_ms: 3.1, round_trip_ms: null, mos: 4.31 },
         { leg_id: `${call_id}-b`, packets_received: 2_940, packets_lost: 61, jitter_ms: 12.4, round_trip_ms: 38, mos: 3.72 },
       ],
-      trace_id: '4bf92f3577b34da6a3ce929d0e0e4736', sip_call_id: 'a84b4c76e66710@192.0.2.10', ...more,
+      trace_id: '4bf92f3577b34da6a3ce929d0e0e4736', sip_call_id: 'a84b4c76e66710@192.0.2.10',
+      links: { trace: 'https://traces.example.com/trace/4bf92f3577b34da6a3ce929d0e0e4736', logs: `https://logs.example.com/?q=${call_id}`, dashboard: null }, ...more,
     };
     this.contacts.set(call_id, contact);
     return contact;

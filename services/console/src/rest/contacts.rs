@@ -176,7 +176,7 @@ pub(super) async fn read(
 ) -> Result<Response, Problem> {
     let id = id.parse::<CallId>().map_err(|_| Problem::field("call_id", "This is not the id of a call."))?;
     let contact = visible(&shared, &caller, id).await?;
-    etag::json(&headers, &Contact::from(contact))
+    etag::json(&headers, &Contact::new(contact, &shared.config.links))
 }
 
 /// `GET /intervals`

@@ -4,6 +4,7 @@ mod admin;
 mod ground;
 mod health;
 mod members;
+mod metrics;
 mod roles;
 mod server;
 mod shards;
@@ -69,13 +70,17 @@ impl Node {
     pub async fn start(config: NodeConfig, dir: &Path) -> Result<Self> {
         let ground = Ground::lay(&config, dir).await?;
         let health = Health::new(ground.seat.member().cloned());
+        let started_us = now().as_micros();
+        let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
+        let placement = ground.placement.clone();
+        metrics::register(&ground.metrics, health.clone(), placement, roles.join(","), started_us);
         let operator = Operator {
             placement: ground.placement.clone(),
             etcd: ground.seat.member().cloned(),
             health: health.clone(),
             journal: config.journal_kind(),
             version: env!("CARGO_PKG_VERSION"),
-            started_us: now().as_micros(),
+            started_us,
         };
         let mut records = None;
         if config.has(Role::Records) {

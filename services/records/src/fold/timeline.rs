@@ -75,6 +75,7 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
         Call::RecordingStarted(_)
         | Call::RecordingPaused(_)
         | Call::RecordingFinished(_)
+        | Call::RecordingTrouble(_)
         | Call::RecordingFailed(_) => recording(event),
         Call::TranscriptStatus(e) => {
             entry("call.transcript_status", format!("Transcript: {} {}", e.status, e.detail).trim_end(), &[])
@@ -85,6 +86,10 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
         }
         Call::MediaMoved(e) => {
             let text = match e.reason.as_str() {
+                "unrecorded" => format!(
+                    "{} cannot record, and the queue's calls must be; audio moves to {}",
+                    e.from, e.node
+                ),
                 "drained" => format!("Audio moves from {} to {}: the node is being emptied", e.from, e.node),
                 _ => format!("Media node {} was lost; audio moves to {}", e.from, e.node),
             };
@@ -122,6 +127,15 @@ fn recording(event: &Call) -> Option<TimelineEntry> {
                 &[("recording", &e.recording_id)],
             )
         }
+        Call::RecordingTrouble(e) => entry(
+            "call.recording_trouble",
+            if e.over {
+                "The recording is written again".to_owned()
+            } else {
+                format!("The recording cannot be written: {}", e.reason)
+            },
+            &[("recording", &e.recording_id)],
+        ),
         Call::RecordingFailed(e) => entry(
             "call.recording_failed",
             format!("Recording failed: {}", e.reason),

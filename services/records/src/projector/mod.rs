@@ -22,6 +22,7 @@ use trunkline_proto::{
     call::v1::CallEvent,
 };
 use trunkline_telemetry::{call_span, tracing::Span};
+use trunkline_types::Timestamp;
 
 pub(crate) use self::contacts::Contacts;
 use self::event::{Body, Decoded};
@@ -72,6 +73,7 @@ pub(crate) struct Projector {
     store: Store,
     shared: Shared,
     metrics: RecordsMetrics,
+    now: fn() -> Timestamp,
     /// The last event that was read.
     read: u64,
     intervals: HashMap<IntervalKey, Counters>,
@@ -100,11 +102,11 @@ impl Projector {
         journal: Arc<dyn Journal>,
         store: Store,
         metrics: RecordsMetrics,
-        now_us: i64,
+        now: fn() -> Timestamp,
     ) -> Result<(Self, Shared), StoreError> {
         let progress = store.progress().await?;
         let mut live = Live { position: progress.position, ..Live::default() };
-        let day = now_us.div_euclid(DAY_US);
+        let day = now().as_micros().div_euclid(DAY_US);
         for ((tenant, queue, _), counters) in
             store.intervals("", "", day * DAY_US, (day + 1) * DAY_US).await?
         {
@@ -132,6 +134,7 @@ impl Projector {
             store,
             shared: shared.clone(),
             metrics,
+            now,
             read: progress.contacts.min(progress.position),
             intervals: HashMap::new(),
             loaded: HashSet::new(),
@@ -187,6 +190,9 @@ impl Projector {
             self.fold(&events, last);
             self.metrics.events.inc_by(stored.len() as u64);
             self.flush().await?;
+            if let Some(youngest) = stored.last() {
+                self.metrics.lag.observe((self.now)().since(youngest.at).as_secs_f64());
+            }
         }
         // Rows that were put off.
         if self.shared.contacts.lock().next_due().is_some_and(|due| due <= Instant::now()) {

@@ -209,6 +209,8 @@ export interface Contact extends ContactSummary {
   quality: LegQuality[];
   trace_id: string | null;
   sip_call_id: string | null;
+  /** Where else the call can be seen; null = not configured. A console of an older version sends none. */
+  links?: { trace: string | null; logs: string | null; dashboard: string | null };
 }
 
 export interface LiveQueue {

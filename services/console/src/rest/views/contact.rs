@@ -7,6 +7,7 @@ use trunkline_proto::{acd::v1 as acd, call::v1 as call, records::v1 as proto};
 use super::{all, none_if_empty};
 use crate::{
     clock::{ms, ms_or_none},
+    links::{self, LinkTemplates, Linked},
     rest::PREFIX,
 };
 
@@ -87,6 +88,18 @@ pub(in crate::rest) struct Contact {
     trace_id: String,
     /// `Call-ID` of the caller's leg.
     sip_call_id: String,
+    links: Links,
+}
+
+/// Where else the call can be seen; null = not configured, or not known of this call.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Links {
+    /// Its trace.
+    trace: Option<String>,
+    /// Its log lines.
+    logs: Option<String>,
+    /// A dashboard of it.
+    dashboard: Option<String>,
 }
 
 /// A recording: WAV, caller left, agent right.
@@ -242,10 +255,24 @@ impl From<proto::ListContactsResponse> for ContactPage {
     }
 }
 
-impl From<proto::Contact> for Contact {
-    fn from(mut c: proto::Contact) -> Self {
+impl Contact {
+    /// With links by these templates.
+    pub(in crate::rest) fn new(mut c: proto::Contact, templates: &LinkTemplates) -> Self {
+        let summary = ContactSummary::take(&mut c);
+        let linked = Linked {
+            call_id: &summary.call_id,
+            trace_id: &c.trace_id,
+            sip_call_id: &c.sip_call_id,
+            started_ms: summary.started_ms,
+            ended_ms: summary.ended_ms,
+        };
         Self {
-            summary: ContactSummary::take(&mut c),
+            links: Links {
+                trace: links::fill(&templates.trace, &linked),
+                logs: links::fill(&templates.logs, &linked),
+                dashboard: links::fill(&templates.dashboard, &linked),
+            },
+            summary,
             notes: c.notes,
             recordings: all(c.recordings),
             timeline: all(c.timeline),
