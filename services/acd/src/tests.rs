@@ -175,6 +175,7 @@ impl Draw {
             ring_timeout: self.span(),
             wrap_up: self.span(),
             recording: self.flag(),
+            recording_required: self.flag(),
             disposition_required: self.flag(),
             dispositions: self.many(Self::text),
         }

@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use trunkline_call_core::{Library, Treatment, flow::Flow};
 use trunkline_cluster::{NodeInfo, Placement, Role};
-use trunkline_types::{CallId, EntityAddress, FlowId, NodeId, QueueId, TenantId};
+use trunkline_types::{CallId, EntityAddress, Feature, FlowId, NodeId, QueueId, TenantId};
 
 /// Where calls get their media.
 pub trait MediaNodes: Send + Sync + 'static {
@@ -125,6 +125,7 @@ pub(crate) struct Outside {
     pub library: Arc<dyn Library>,
     pub media: Arc<dyn MediaNodes>,
     pub used: Arc<MediaUse>,
+    pub placement: Arc<dyn Placement>,
 }
 
 impl Library for Outside {
@@ -146,6 +147,10 @@ impl Library for Outside {
 
     fn has_media_node(&self, node: &NodeId) -> bool {
         self.media.has(node)
+    }
+
+    fn may_write(&self, feature: Feature) -> bool {
+        self.placement.may_write(feature)
     }
 }
 

@@ -89,6 +89,8 @@ causes! {
     Overload = ("overload", 42, System),
     /// A media session could not be made or was lost.
     MediaLost = ("media_lost", 41, System),
+    /// The queue's calls do not go on without being recorded, and no media node could.
+    RecordingFailed = ("recording_failed", 41, System),
     /// The node with the call's media died; found at recovery.
     NodeLost = ("node_lost", 41, System),
     /// The system is shutting down.

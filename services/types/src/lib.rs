@@ -4,6 +4,7 @@
 //! Used by every crate of the workspace; depends on none of them.
 
 mod cause;
+mod feature;
 mod id;
 mod machine;
 mod number;
@@ -11,6 +12,7 @@ mod shard;
 mod time;
 
 pub use cause::{Fault, ReleaseCause};
+pub use feature::Feature;
 pub use id::{AgentId, CallId, FlowId, IdError, LegId, NodeId, OfferId, QueueId, RecordingId, TenantId};
 pub use machine::{Machine, Outbox, Output};
 pub use number::{DialString, E164, NumberError, mask_number};

@@ -68,6 +68,9 @@ pub struct QueueConfig {
     pub short_abandon: Duration,
     /// Record conversations.
     pub recording: bool,
+    /// Conversations must be recorded: one that its media node cannot record moves to another node, and ends when none can.
+    /// Otherwise it goes on with a gap in its recording, and an alarm.
+    pub recording_required: bool,
     /// Priority of calls that bring none, -100 to 100.
     pub default_priority: i16,
     /// How much waiting one step of priority is worth. At most 1 h.
@@ -96,6 +99,7 @@ impl Default for QueueConfig {
             service_level: Duration::from_secs(20),
             short_abandon: Duration::from_secs(5),
             recording: true,
+            recording_required: false,
             default_priority: 0,
             priority_step: Duration::from_secs(60),
             avoid_after_miss: Duration::from_secs(10),
@@ -116,6 +120,11 @@ impl QueueConfig {
     /// The first field that is out of its range, with the range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let secs = Duration::from_secs;
+        within(
+            "recording_required",
+            self.recording || !self.recording_required,
+            "set recording too, or leave it out",
+        )?;
         within("max_waiting", (1..=1_000_000).contains(&self.max_waiting), "use 1 to 1000000")?;
         within("max_wait", self.max_wait.is_none_or(|w| w >= secs(1)), "use at least 1 s, or leave it out")?;
         within("ring_timeout", (secs(3)..=secs(120)).contains(&self.ring_timeout), "use 3 s to 120 s")?;

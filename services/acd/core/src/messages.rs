@@ -232,6 +232,9 @@ pub struct OfferCard {
     pub wrap_up: Duration,
     /// The call is to be recorded.
     pub recording: bool,
+    /// It must not go on without being recorded.
+    #[serde(default)]
+    pub recording_required: bool,
     /// Wrap-up may be finished by hand only with a disposition.
     pub disposition_required: bool,
     /// The dispositions to choose from; empty = free text.
@@ -344,6 +347,8 @@ pub enum AgentToCall {
         sdp_offer: String,
         /// Record from the connection on.
         recording: bool,
+        /// And do not go on without.
+        recording_required: bool,
     },
     /// If this offer is not connected yet, never connect it. The answer is final and the same as to `Connect`:
     /// `Connected` when it was too late, otherwise `ConnectFailed` or `Ended`. Sent again until then.

@@ -174,13 +174,14 @@ pub(crate) fn action(control: call_control::Control) -> Action {
 pub(crate) fn to_call(agent: &AgentId, name: &str, message: AgentToCall) -> call_pb::AgentToCall {
     use agent_to_call::Event;
     let (offer, event) = match message {
-        AgentToCall::Connect { offer, entry, session, sdp_offer, recording } => {
+        AgentToCall::Connect { offer, entry, session, sdp_offer, recording, recording_required } => {
             let connect = call_pb::Connect {
                 session: session.0,
                 sdp_offer,
                 agent_name: name.to_owned(),
                 queue_id: offer.queue.to_string(),
                 recording,
+                recording_required,
                 entry,
             };
             (offer, Event::Connect(connect))

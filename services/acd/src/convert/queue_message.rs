@@ -201,6 +201,7 @@ pub(crate) fn commit(offer: &str, agent_epoch: Epoch, c: &OfferCard) -> pb::Comm
         dispositions: c.dispositions.clone(),
         entry: c.entry,
         recording: c.recording,
+        recording_required: c.recording_required,
     }
 }
 
@@ -220,6 +221,7 @@ pub(crate) fn offer_card(m: &pb::Commit) -> Parsed<OfferCard> {
         ring_timeout: span(m.ring_timeout_us),
         wrap_up: span(m.wrap_up_us),
         recording: m.recording,
+        recording_required: m.recording_required,
         disposition_required: m.disposition_required,
         dispositions: m.dispositions.clone(),
     })

@@ -40,6 +40,10 @@ pub(crate) struct AgentPart {
     pub comfort_at: Option<Timestamp>,
     /// The queue wants it recorded.
     pub recording: bool,
+    /// It must not go on without.
+    pub recording_required: bool,
+    /// Must be recorded and is not.
+    pub unrecorded: Option<Unrecorded>,
     /// The SDP answer, for a repeated `Connect`.
     pub answer: Option<String>,
     pub audio: Audio,
@@ -56,6 +60,15 @@ pub(crate) enum Audio {
         until: Timestamp,
         comfort: bool,
     },
+}
+
+/// A conversation that must be recorded and is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unrecorded {
+    /// It ends then.
+    pub until: Timestamp,
+    /// The next look for a media node that can.
+    pub look: Timestamp,
 }
 
 /// An offer that is decided for ever.
@@ -93,6 +106,8 @@ impl AgentPart {
             told: None,
             comfort_at: None,
             recording: false,
+            recording_required: false,
+            unrecorded: None,
             answer: None,
             audio: Audio::Up,
             recent: VecDeque::new(),
@@ -129,16 +144,20 @@ impl Call {
             AgentRequest::EndedAck => {
                 self.settle(|debt| matches!(debt, DebtKind::AgentEnded { offer: o, .. } if o == offer));
             }
-            AgentRequest::Connect { session, sdp_offer, agent_name, queue, recording } => {
+            AgentRequest::Connect {
+                session,
+                sdp_offer,
+                agent_name,
+                queue,
+                recording,
+                recording_required,
+            } => {
                 if mine {
                     self.connect_again(cx, session, sdp_offer);
                 } else if !self.decided_already(cx, agent, offer, &session) {
-                    self.connect(
-                        cx,
-                        agent,
-                        offer,
-                        Picked { session, sdp_offer, agent_name, queue, recording },
-                    );
+                    let picked =
+                        Picked { session, sdp_offer, agent_name, queue, recording, recording_required };
+                    self.connect(cx, agent, offer, picked);
                 }
             }
             AgentRequest::GiveUp => self.give_up(cx, agent, offer, mine),
@@ -213,6 +232,7 @@ impl Call {
         if let Some(part) = self.agent.as_deref_mut() {
             part.session = picked.session;
             part.recording = picked.recording;
+            part.recording_required = picked.recording_required;
             part.sdp_offer = Some(picked.sdp_offer.clone());
         }
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
@@ -303,14 +323,14 @@ impl Call {
         let Some(part) = self.agent.as_deref() else { return };
         let (offer, agent, queue, entry) =
             (part.offer.clone(), part.agent.clone(), part.queue.clone(), part.entry);
-        let part_records = part.recording;
+        let (part_records, required) = (part.recording, part.recording_required);
         let treatment = self.library.treatment(&self.tenant, &queue);
         self.emit(cx, EventBody::LegAnswered { leg, codec: ok.codec });
         self.emit(cx, EventBody::QueueExited { queue, entry, outcome: QueueOutcome::Answered });
         self.emit(cx, EventBody::AgentBridged { offer: offer.clone(), agent: agent.clone(), leg });
         let recording = part_records.then(|| self.new_recording());
         if let Some(recording) = recording {
-            self.emit(cx, EventBody::RecordingStarted { recording, agent: agent.clone() });
+            self.emit(cx, EventBody::RecordingStarted { recording, agent: agent.clone(), required });
         }
         let sdp_answer = String::from_utf8_lossy(&ok.sdp).into_owned();
         let until = cx.now.plus(self.settings.agent_reconnect);
@@ -347,6 +367,7 @@ struct Picked {
     agent_name: String,
     queue: QueueId,
     recording: bool,
+    recording_required: bool,
 }
 
 fn failed(session: &str, cause: ReleaseCause) -> AgentNotice {

@@ -71,7 +71,11 @@ impl Call {
                     part.muted = *muted;
                 }
             }
-            EventBody::RecordingStarted { recording, .. } => {
+            EventBody::RecordingStarted { recording, required, .. } => {
+                if let Some(part) = &mut self.agent {
+                    part.recording_required |= *required;
+                    part.unrecorded = None;
+                }
                 self.next_recording = self.next_recording.max(recording.index + 1);
                 self.recordings.push(Recording::new(*recording, self.media.node.clone(), at));
             }
@@ -82,7 +86,13 @@ impl Call {
                 }
             }
             EventBody::RecordingFinished(finished) => self.recording_settled(finished.recording),
-            EventBody::RecordingFailed { recording, .. } => self.recording_settled(*recording),
+            EventBody::RecordingFailed { recording, .. } => {
+                self.recording_missing(at, *recording, false);
+                self.recording_settled(*recording);
+            }
+            EventBody::RecordingTrouble { recording, over, .. } => {
+                self.recording_missing(at, *recording, *over);
+            }
             EventBody::TranscriptStatus { recording, status, .. } => {
                 self.apply_transcript(*recording, *status);
             }

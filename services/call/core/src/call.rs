@@ -142,6 +142,7 @@ pub(crate) enum Timer {
     Farewell,
     AgentAudio,
     RecordingPause,
+    Unrecorded,
     Recording(usize),
     Measurements,
 }
@@ -303,6 +304,9 @@ impl Call {
                 visit(until, Timer::RecordingPause);
             }
         }
+        if let Some(unrecorded) = self.agent.as_deref().and_then(|part| part.unrecorded) {
+            visit(unrecorded.look.min(unrecorded.until), Timer::Unrecorded);
+        }
         if let Some(by) = self.measured_by {
             visit(by, Timer::Measurements);
         }
@@ -370,6 +374,7 @@ impl Call {
             Timer::Flow => self.flow_timer(cx),
             Timer::Farewell => self.farewell_over(cx),
             Timer::AgentAudio => self.agent_lost(cx),
+            Timer::Unrecorded => self.seek_recorder(cx),
             Timer::RecordingPause => self.recording_pause_over(cx),
             Timer::Recording(n) => self.recording_overdue(cx, n),
             Timer::Measurements => self.measured_by = None,

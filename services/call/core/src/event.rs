@@ -170,6 +170,18 @@ pub enum EventBody {
         recording: RecordingId,
         /// The recorded agent.
         agent: AgentId,
+        /// The conversation must not go on without it.
+        required: bool,
+    },
+    /// A recording cannot be written at present, or can again. Written when every node can read it
+    /// ([`Feature::RecordingPolicy`](trunkline_types::Feature)).
+    RecordingTrouble {
+        /// Which one.
+        recording: RecordingId,
+        /// Why.
+        reason: String,
+        /// It is written again.
+        over: bool,
     },
     /// A recording was paused, or goes on.
     RecordingPaused {
@@ -246,6 +258,8 @@ pub enum MoveReason {
     Lost,
     /// The node drains: its audio goes on until the legs have followed.
     Drained,
+    /// The node cannot record, and the queue's calls must be: its audio goes on until the legs have followed.
+    Unrecorded,
 }
 
 /// How a leg speaks.

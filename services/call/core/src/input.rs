@@ -187,6 +187,8 @@ pub enum AgentRequest {
         queue: QueueId,
         /// The queue wants its calls recorded.
         recording: bool,
+        /// They must not go on without.
+        recording_required: bool,
     },
     /// Never connect this offer unless it is connected already. Answered like `Connect`.
     GiveUp,

@@ -4,7 +4,7 @@
 //! own; [`EventBody::LegMoved`] tells when. A planned move takes the agent first, so that the caller's switch is the only
 //! gap. What was decided before the move (place, agent, hold, mute, pause) stays; what was heard begins anew.
 
-use trunkline_types::{NodeId, RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{Feature, NodeId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::Audio,
@@ -25,6 +25,8 @@ const MAX_SHUNNED: usize = 8;
 pub(crate) struct Moving {
     /// Nodes that failed this call, until its legs are safe.
     shunned: Vec<NodeId>,
+    /// Nodes that could not record this conversation.
+    pub no_record: Vec<NodeId>,
     /// Without a node: the next look for one, and the last.
     search: Option<(Timestamp, Timestamp)>,
     /// Left as planned: its audio goes on until the legs have followed, at the latest until then.
@@ -121,15 +123,34 @@ impl Call {
 
     /// It drains: the call leaves it, unless it is on its way anyhow.
     pub(crate) fn leave_node(&mut self, cx: &mut Cx<'_>, node: &NodeId) {
-        let here = self.media.node.as_ref() == Some(node);
-        let settled = self.caller.as_deref().is_some_and(|caller| caller.answered && !caller.invite_open());
-        let connecting = self.agent.as_deref().is_some_and(|part| part.bridged.is_none());
-        if !here || !settled || connecting || self.recovering || self.adrift() || self.ended.is_some() {
+        if self.media.node.as_ref() != Some(node) || !self.may_move() {
             return;
         }
         if let Some(to) = self.pick_node(std::slice::from_ref(node)) {
             self.go_to(cx, to, MoveReason::Drained);
         }
+    }
+
+    /// Nothing is under way that a planned move would cross.
+    fn may_move(&self) -> bool {
+        let settled = self.caller.as_deref().is_some_and(|caller| caller.answered && !caller.invite_open());
+        let connecting = self.agent.as_deref().is_some_and(|part| part.bridged.is_none());
+        settled && !connecting && !self.recovering && !self.adrift() && self.ended.is_none()
+    }
+
+    /// The node cannot record what must be recorded: the call goes to one that has not failed to. False: not now.
+    pub(crate) fn leave_unrecorded(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(node) = self.media.node.clone().filter(|_| self.may_move()) else { return false };
+        if !self.moving.no_record.contains(&node) {
+            if self.moving.no_record.len() >= MAX_SHUNNED {
+                self.moving.no_record.remove(0);
+            }
+            self.moving.no_record.push(node);
+        }
+        let Some(to) = self.pick_node(&self.moving.no_record) else { return false };
+        let known = self.library.may_write(Feature::RecordingPolicy);
+        self.go_to(cx, to, if known { MoveReason::Unrecorded } else { MoveReason::Drained });
+        true
     }
 
     /// The call's node is a member of the cluster.
@@ -178,7 +199,7 @@ impl Call {
         let dropped = self.media.rehome();
         self.unmeasured = vec![self.caller_leg()];
         match reason {
-            MoveReason::Drained => {
+            MoveReason::Drained | MoveReason::Unrecorded => {
                 self.moving.former = Some((from, cx.now.plus(self.settings.media_search)));
             }
             MoveReason::Lost => {
@@ -203,7 +224,7 @@ impl Call {
 
     /// An endpoint on the new node: it answers the offer that is under way, or makes ours.
     pub(crate) fn caller_follows(&mut self, cx: &mut Cx<'_>, reason: MoveReason) {
-        let agent_first = reason == MoveReason::Drained && self.agent.is_some();
+        let agent_first = reason != MoveReason::Lost && self.agent.is_some();
         let from = if agent_first { cx.now.plus(self.settings.move_patience) } else { cx.now };
         let land_by = cx.now.plus(self.settings.sip_patience());
         let Some(caller) = self.caller.as_deref_mut() else { return };
@@ -267,10 +288,15 @@ impl Call {
     /// Another recording on the new node, paused and on hold as the one before.
     fn record_anew(&mut self, cx: &mut Cx<'_>, running: Option<(RecordingId, bool)>) {
         let bridged = self.agent.as_deref().filter(|part| part.bridged.is_some());
-        let (Some((_, paused)), Some(part)) = (running, bridged) else { return };
-        let (agent, queue) = (part.agent.clone(), part.queue.clone());
+        let Some(part) = bridged else { return };
+        // What must be recorded is begun anew also when the one before has failed.
+        let Some(paused) = running.map(|(_, paused)| paused).or(part.recording_required.then_some(false))
+        else {
+            return;
+        };
+        let (agent, queue, required) = (part.agent.clone(), part.queue.clone(), part.recording_required);
         let recording = self.new_recording();
-        self.emit(cx, EventBody::RecordingStarted { recording, agent });
+        self.emit(cx, EventBody::RecordingStarted { recording, agent, required });
         if paused {
             self.emit(cx, EventBody::RecordingPaused { recording, paused });
         }

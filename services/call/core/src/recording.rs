@@ -1,11 +1,12 @@
 //! Recordings and transcripts of a call: begun with the bridge, ended with it, expected until they are stored.
 
-use trunkline_types::{LegId, NodeId, RecordingId, Timestamp};
+use trunkline_types::{Feature, LegId, NodeId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
+    agent::Unrecorded,
     call::{Call, Cx},
     effect::{AgentNotice, TranscriptLine},
-    event::{EventBody, RecordingFinished, Span, TranscriptSegment, TranscriptState},
+    event::{EndedBy, EventBody, RecordingFinished, Span, TranscriptSegment, TranscriptState},
     media::{MediaBody, MediaFailureKind, RecordedObject, Then},
     settings::Treatment,
 };
@@ -165,6 +166,53 @@ impl Call {
     pub(crate) fn recording_failed(&mut self, cx: &mut Cx<'_>, recording: RecordingId, reason: String) {
         if self.expects(recording) {
             self.emit(cx, EventBody::RecordingFailed { recording, reason });
+            self.seek_recorder(cx);
+        }
+    }
+
+    /// The media node cannot write it (a full disk), or can again.
+    pub(crate) fn recording_troubled(
+        &mut self,
+        cx: &mut Cx<'_>,
+        recording: RecordingId,
+        reason: String,
+        over: bool,
+    ) {
+        if !self.expects(recording) {
+            return;
+        }
+        if self.library.may_write(Feature::RecordingPolicy) {
+            self.emit(cx, EventBody::RecordingTrouble { recording, reason, over });
+        } else {
+            self.recording_missing(cx.now, recording, over);
+        }
+        self.seek_recorder(cx);
+    }
+
+    /// The conversation's recording is not being made, or (`over`) is again.
+    pub(crate) fn recording_missing(&mut self, at: Timestamp, id: RecordingId, over: bool) {
+        let running = self.running_recording().is_some_and(|recording| recording.id == id);
+        let until = at.plus(self.settings.unrecorded_limit);
+        let Some(part) = self.agent.as_deref_mut().filter(|part| running && part.recording_required) else {
+            return;
+        };
+        part.unrecorded = if over { None } else { part.unrecorded.or(Some(Unrecorded { until, look: at })) };
+    }
+
+    /// What must be recorded and is not moves to a media node that can, or ends when there is none for too long.
+    pub(crate) fn seek_recorder(&mut self, cx: &mut Cx<'_>) {
+        let unrecorded = self.agent.as_deref().and_then(|part| part.unrecorded);
+        let Some(unrecorded) = unrecorded.filter(|_| self.ended.is_none()) else { return };
+        if cx.now >= unrecorded.until {
+            let known = self.library.may_write(Feature::RecordingPolicy);
+            let cause = if known { ReleaseCause::RecordingFailed } else { ReleaseCause::MediaLost };
+            return self.end(cx, cause, EndedBy::System);
+        }
+        if cx.now >= unrecorded.look && !self.leave_unrecorded(cx) {
+            let look = cx.now.plus(self.settings.media_resend);
+            if let Some(part) = self.agent.as_deref_mut() {
+                part.unrecorded = Some(Unrecorded { look, ..unrecorded });
+            }
         }
     }
 

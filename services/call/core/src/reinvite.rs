@@ -296,13 +296,15 @@ impl Call {
             491 => self.glare_pause(),
             500 | 503 => after.unwrap_or(self.settings.t1 * 2).min(MAX_PAUSE),
             422 if after.is_none() => Duration::ZERO,
-            _ => {
-                if let Some(caller) = self.caller.as_deref_mut().filter(|_| status == 481) {
-                    // The peer does not know the dialog: a BYE would find nobody.
+            // The peer does not know the dialog (any more): a BYE would find nobody, and its own, which crosses our INVITE,
+            // may be lost. It is the caller who has gone, not the audio.
+            481 => {
+                if let Some(caller) = self.caller.as_deref_mut() {
                     caller.bye = Bye::Done;
                 }
-                return self.end(cx, ReleaseCause::MediaLost, EndedBy::Network);
+                return self.end(cx, ReleaseCause::CallerHangup, EndedBy::Caller);
             }
+            _ => return self.end(cx, ReleaseCause::MediaLost, EndedBy::Network),
         };
         if let Some(caller) = self.caller.as_deref_mut() {
             caller.reoffer.from = cx.now.plus(pause);

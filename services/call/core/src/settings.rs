@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use trunkline_types::{CallId, FlowId, NodeId, QueueId, TenantId};
+use trunkline_types::{CallId, Feature, FlowId, NodeId, QueueId, TenantId};
 
 use crate::flow::Flow;
 
@@ -31,7 +31,9 @@ pub struct Settings {
     pub resend_first: Duration,
     /// Longest interval of the same. 4 s.
     pub resend_max: Duration,
-    /// A queue that did not answer `Enqueue` for this long counts as refusing. 15 s.
+    /// A queue that did not answer `Enqueue` for this long counts as refusing. 60 s: longer than it takes to find its new
+    /// owner, and to get a word to it through a network that loses some; the caller hears music meanwhile, and may have a
+    /// place there already.
     pub enqueue_deadline: Duration,
     /// While waiting the place is confirmed this often, so that a lost place is found. 30 s.
     pub place_check: Duration,
@@ -49,6 +51,8 @@ pub struct Settings {
     pub quality_deadline: Duration,
     /// A paused recording goes on by itself after this long. 300 s.
     pub pause_limit: Duration,
+    /// A conversation that must be recorded and cannot be on any media node ends after this long. 10 s.
+    pub unrecorded_limit: Duration,
     /// A session timer below this is refused with 422 (RFC 4028 section 5). 90 s.
     pub min_session: Duration,
 }
@@ -65,7 +69,7 @@ impl Default for Settings {
             move_patience: Duration::from_secs(2),
             resend_first: Duration::from_millis(500),
             resend_max: Duration::from_secs(4),
-            enqueue_deadline: Duration::from_secs(15),
+            enqueue_deadline: Duration::from_secs(60),
             place_check: Duration::from_secs(30),
             debt_deadline: Duration::from_secs(120),
             agent_reconnect: Duration::from_secs(60),
@@ -74,6 +78,7 @@ impl Default for Settings {
             settle_deadline: Duration::from_secs(60),
             quality_deadline: Duration::from_secs(2),
             pause_limit: Duration::from_secs(300),
+            unrecorded_limit: Duration::from_secs(10),
             min_session: Duration::from_secs(90),
         }
     }
@@ -99,6 +104,10 @@ pub trait Library: Send + Sync {
     /// none of `avoid`. `None` = there is none; a library that knows no nodes never has one.
     fn media_node(&self, _call: CallId, _near: &NodeId, _avoid: &[NodeId]) -> Option<NodeId> {
         None
+    }
+    /// Whether every node of the cluster can read this, so that it may be written.
+    fn may_write(&self, _feature: Feature) -> bool {
+        true
     }
     /// Whether this media node is a member of the cluster, as far as is known. One that is none is not waited for.
     fn has_media_node(&self, _node: &NodeId) -> bool {

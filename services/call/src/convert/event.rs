@@ -41,6 +41,7 @@ names!(ended_by, ended_by_from, EndedBy, "ended.by", {
 names!(move_reason, move_reason_from, MoveReason, "media_moved.reason", {
     MoveReason::Lost => "lost" = MoveReason::Lost,
     MoveReason::Drained => "drained" = MoveReason::Drained,
+    MoveReason::Unrecorded => "unrecorded" = MoveReason::Unrecorded,
 });
 names!(transcript_state, transcript_state_from, TranscriptState, "transcript_status.status", {
     TranscriptState::None => "none" = TranscriptState::None,
@@ -73,6 +74,7 @@ pub(crate) const fn kind(event: &Event) -> &'static str {
         EventBody::RecordingStarted { .. } => "call.recording_started",
         EventBody::RecordingPaused { .. } => "call.recording_paused",
         EventBody::RecordingFinished(_) => "call.recording_finished",
+        EventBody::RecordingTrouble { .. } => "call.recording_trouble",
         EventBody::RecordingFailed { .. } => "call.recording_failed",
         EventBody::TranscriptStatus { .. } => "call.transcript_status",
         EventBody::TranscriptSegment(_) => "call.transcript_segment",
@@ -205,10 +207,20 @@ fn conversation(event: &EventBody) -> call_event::Event {
             Pb::Hold(pb::HoldChanged { by: hold_by(*by).to_owned(), on_hold: *on_hold })
         }
         EventBody::MuteChanged { muted } => Pb::Mute(pb::MuteChanged { muted: *muted }),
-        EventBody::RecordingStarted { recording, agent } => Pb::RecordingStarted(pb::RecordingStarted {
-            recording_id: recording.to_string(),
-            agent_id: agent.to_string(),
-        }),
+        EventBody::RecordingStarted { recording, agent, required } => {
+            Pb::RecordingStarted(pb::RecordingStarted {
+                recording_id: recording.to_string(),
+                agent_id: agent.to_string(),
+                required: *required,
+            })
+        }
+        EventBody::RecordingTrouble { recording, reason, over } => {
+            Pb::RecordingTrouble(pb::RecordingTrouble {
+                recording_id: recording.to_string(),
+                reason: reason.clone(),
+                over: *over,
+            })
+        }
         EventBody::RecordingPaused { recording, paused } => {
             Pb::RecordingPaused(pb::RecordingPaused { recording_id: recording.to_string(), paused: *paused })
         }

@@ -112,6 +112,12 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
         Pb::RecordingStarted(e) => EventBody::RecordingStarted {
             recording: parse("recording_started.recording_id", &e.recording_id)?,
             agent: parse("recording_started.agent_id", &e.agent_id)?,
+            required: e.required,
+        },
+        Pb::RecordingTrouble(e) => EventBody::RecordingTrouble {
+            recording: parse("recording_trouble.recording_id", &e.recording_id)?,
+            reason: e.reason,
+            over: e.over,
         },
         Pb::RecordingPaused(e) => EventBody::RecordingPaused {
             recording: parse("recording_paused.recording_id", &e.recording_id)?,

@@ -303,7 +303,6 @@ fn happened(event: media_event::Event) -> Parsed<MediaEvent> {
         }
         Event::SessionUnattended(_) => MediaEvent::Unattended,
         Event::RecordingTrouble(e) => {
-            // The talk goes on; what is missing becomes a gap of the recording.
             let over = e.over;
             tracing::warn!(
                 recording = e.recording_id,
@@ -311,7 +310,11 @@ fn happened(event: media_event::Event) -> Parsed<MediaEvent> {
                 over,
                 "a recording cannot be written"
             );
-            MediaEvent::Other
+            MediaEvent::RecordingTrouble {
+                recording: recording("recording_trouble.recording_id", &e.recording_id)?,
+                reason: e.message,
+                over,
+            }
         }
         Event::RecordingStarted(_) | Event::DigitsSent(_) => MediaEvent::Other,
     })

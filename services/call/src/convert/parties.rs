@@ -43,6 +43,7 @@ pub(crate) fn from_agent(message: pb::AgentToCall) -> Parsed<Input> {
             agent_name: e.agent_name,
             queue: parse("connect.queue_id", &e.queue_id)?,
             recording: e.recording,
+            recording_required: e.recording_required,
         },
         agent_to_call::Event::RemakeMedia(e) => {
             AgentRequest::RemakeMedia { session: e.session, request: e.request, sdp_offer: e.sdp_offer }

@@ -38,6 +38,30 @@ pub async fn run(args: ClusterArgs) -> Result<ExitCode> {
     }
 }
 
+/// How far an upgrade is that changes what is written; None = nothing is under way.
+fn gate_line(overview: &Overview) -> Option<String> {
+    let can = |member: &Member| member.features.max(1);
+    let lowest = overview.members.iter().map(can).min()?;
+    if overview.members.iter().all(|member| can(member) == overview.gate) {
+        return None;
+    }
+    let older: Vec<&str> = overview
+        .members
+        .iter()
+        .filter(|member| can(member) == lowest)
+        .map(|member| member.node.as_str())
+        .collect();
+    Some(if lowest > overview.gate {
+        format!(
+            "upgrade       gate {}, every node can {lowest}: raised when that has held for cluster.raise_after; until then you can \
+             go back",
+            overview.gate
+        )
+    } else {
+        format!("upgrade       gate {}, waits for {}", overview.gate, older.join(", "))
+    })
+}
+
 fn show(overview: &Overview, args: &ClusterArgs) {
     let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
     println!(
@@ -53,6 +77,9 @@ fn show(overview: &Overview, args: &ClusterArgs) {
     ] {
         let state = if problem.is_empty() { "fine" } else { problem };
         println!("{what:<13} {kind}: {state}");
+    }
+    if let Some(line) = gate_line(overview) {
+        println!("{line}");
     }
     println!();
     let rows: Vec<Vec<String>> =
@@ -162,7 +189,7 @@ fn to_json(overview: &Overview) -> Value {
         .map(|member| {
             json!({
                 "node": member.node, "incarnation": member.incarnation, "roles": roles(member).split(',').collect::<Vec<_>>(),
-                "address": member.address, "zone": member.zone, "version": member.version, "state": member.state,
+                "address": member.address, "zone": member.zone, "version": member.version, "features": member.features, "state": member.state,
                 "since_us": time(member.since_us), "shards_active": member.shards_active,
                 "shards_opening": member.shards_opening, "shards_leaving": member.shards_leaving,
                 "public_addresses": member.public_addresses,
@@ -188,7 +215,7 @@ fn to_json(overview: &Overview) -> Value {
         .collect();
     json!({
         "cluster": overview.cluster, "node": overview.node, "coordinator": overview.coordinator,
-        "map_revision": overview.map_revision, "at_us": time(overview.at_us), "members": members, "shards": shards,
+        "map_revision": overview.map_revision, "gate": overview.gate, "at_us": time(overview.at_us), "members": members, "shards": shards,
         "moves": moves, "coordination": overview.coordination, "coordination_problem": overview.coordination_problem,
         "journal": overview.journal, "journal_problem": overview.journal_problem,
     })

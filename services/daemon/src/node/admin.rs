@@ -15,7 +15,7 @@ use trunkline_proto::{
     common::v1 as common,
 };
 use trunkline_rpc::ErrorKind;
-use trunkline_types::{NodeId, ShardGroup, ShardId};
+use trunkline_types::{Feature, NodeId, ShardGroup, ShardId};
 
 use super::health::Health;
 
@@ -55,11 +55,13 @@ impl Operator {
             node: local.id.to_string(),
             coordinator: local.id.to_string(),
             map_revision: self.placement.revision().0,
+            gate: self.placement.gate(),
             members: vec![Member {
                 node: local.id.to_string(),
                 incarnation: local.incarnation.0,
                 roles: Role::ALL.into_iter().map(|role| i32::from(to_proto(role))).collect(),
                 version: self.version.to_owned(),
+                features: Feature::LATEST,
                 state: "serving".to_owned(),
                 since_us: self.started_us,
                 shards_active: u32::try_from(held.len()).unwrap_or(u32::MAX),

@@ -18,6 +18,9 @@ pub struct ClusterConfig {
     pub lease_ttl: Span,
     /// This node's share of the shards in relation to the others', 1 to 100. `1`.
     pub weight: u32,
+    /// When every node has run a later version for this long, the cluster begins to write what the version before cannot
+    /// read; until then an upgrade can be rolled back. `1h`.
+    pub raise_after: Span,
     /// The store of members and assignments.
     pub etcd: EtcdConfig,
     /// Certificates between nodes. Needed beyond loopback unless `insecure`.
@@ -34,6 +37,7 @@ impl Default for ClusterConfig {
             advertise: None,
             lease_ttl: Span(Duration::from_secs(3)),
             weight: 1,
+            raise_after: Span(Duration::from_secs(3_600)),
             etcd: EtcdConfig::default(),
             tls: None,
             insecure: false,

@@ -25,18 +25,18 @@ pub mod testing;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use trunkline_types::{EntityAddress, Epoch, NodeId, ShardId};
+use trunkline_types::{EntityAddress, Epoch, Feature, NodeId, ShardId};
 
 pub use config::{ClusterConfig, ConfigError, EtcdConfig, EtcdTls, TlsFiles};
 pub use embedded::EmbeddedPlacement;
 pub use etcd::{
     EtcdEndpoint, EtcdPlacement, EtcdReport, EtcdStatus, NodeSpec, RegisteredNode, inspect as inspect_etcd,
 };
-pub use trunkline_cluster_core::NodeRecord;
 pub use guard::{EpochGuard, StaleEpoch};
 pub use metrics::ClusterMetrics;
 pub use mint::{LoadGuard, Loads, call_shard, mint_call};
 pub use ports::{NoShards, Probe, ReleasePeer, ShardHost};
+pub use trunkline_cluster_core::NodeRecord;
 pub use trunkline_cluster_core::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner, Role, RoleError};
 
 /// Why placement could not be had.
@@ -54,6 +54,16 @@ pub enum ClusterError {
     /// etcd does not answer, or refuses.
     #[error("{0}")]
     Etcd(String),
+    /// The cluster writes what this program cannot read.
+    #[error(
+        "the cluster writes what this program cannot read (gate {gate}, this program knows {latest}): upgrade this node"
+    )]
+    Outdated {
+        /// Up to which feature every node must be able to read.
+        gate: u32,
+        /// What this program can read.
+        latest: u32,
+    },
     /// What lives in the shards could not be rebuilt.
     #[error("cannot open the shards: {0}")]
     Open(String),
@@ -99,6 +109,16 @@ pub trait Placement: Send + Sync + 'static {
     /// The epoch at which entities of a shard may write here: held, or being rebuilt.
     fn sealed(&self, shard: ShardId) -> Option<Epoch> {
         self.held(shard).or_else(|| self.opening(shard))
+    }
+
+    /// Up to which [`Feature`] every node of the cluster can read.
+    fn gate(&self) -> u32 {
+        Feature::LATEST
+    }
+
+    /// Whether every node of the cluster can read this, so that it may be written.
+    fn may_write(&self, feature: Feature) -> bool {
+        self.gate() >= feature.level()
     }
 
     /// Whether this node takes no new calls any more: an operator drains it, or it is about to leave.

@@ -79,8 +79,11 @@ impl Gate {
         *self.oldest.lock() = oldest;
     }
 
-    /// How long the oldest append has been waiting.
+    /// How long the oldest append has been waiting. Zero once every answer has been given: the writer's round may end later.
     pub(crate) fn delay(&self) -> Duration {
+        if self.appends.load(Ordering::Acquire) == 0 {
+            return Duration::ZERO;
+        }
         self.oldest.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
@@ -93,7 +96,10 @@ impl Queued {
             Err(error) => self.gate.metrics.refuse(error),
         }
         self.gate.metrics.append_seconds.observe(self.since.elapsed().as_secs_f64());
-        if let Some(reply) = self.reply.take() {
+        let reply = self.reply.take();
+        // Its room is free before its maker hears of it.
+        drop(self);
+        if let Some(reply) = reply {
             // Whoever no longer waits has ended meanwhile.
             let _ = reply.send(outcome);
         }
@@ -102,7 +108,7 @@ impl Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.gate.appends.fetch_sub(1, Ordering::Relaxed);
+        self.gate.appends.fetch_sub(1, Ordering::Release);
         self.gate.bytes.fetch_sub(self.append.weight(), Ordering::Relaxed);
         self.gate.metrics.queue_depth.dec();
     }

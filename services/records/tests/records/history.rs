@@ -271,7 +271,11 @@ impl Script {
             c.in_target += u64::from(within_target);
             c.wait_us += now - at;
         });
-        let recording = call::RecordingStarted { recording_id: format!("{id}-r0"), agent_id: agent.into() };
+        let recording = call::RecordingStarted {
+            recording_id: format!("{id}-r0"),
+            agent_id: agent.into(),
+            required: false,
+        };
         self.call(now + 1_000, id, call_event::Event::RecordingStarted(recording));
         for n in 0..self.random.random_range(0..4) {
             now += 3 * S;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trunkline_cluster_core::{Holding, Incarnation, Machine, NodeIdentity, NodeRecord, Policy, Role};
-use trunkline_types::{NodeId, ShardId, Timestamp};
+use trunkline_types::{Feature, NodeId, ShardId, Timestamp};
 
 use super::{
     actor::Actor,
+    clock::Clock,
     core::{Entity, Word},
     light::Light,
     world::Happening,
@@ -25,6 +26,7 @@ pub(super) struct Closing {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) life: u64,
+    pub(super) clock: Clock,
     pub(super) up: bool,
     pub(super) paused_until: Option<Timestamp>,
     /// What reached it in its sleep.
@@ -46,7 +48,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId, life: u64, now: Timestamp, real: bool) -> Self {
+    pub(super) fn new(id: NodeId, life: u64, now: Timestamp, clock: Clock, real: bool) -> Self {
         let identity = NodeIdentity { id: id.clone(), incarnation: Incarnation(life) };
         let record = NodeRecord {
             registration: 0,
@@ -54,6 +56,7 @@ impl Node {
             roles: [Role::Call, Role::Acd].into(),
             zone: None,
             version: "1".to_owned(),
+            features: Feature::LATEST,
             weight: 1,
             draining: false,
             evicted: false,
@@ -68,6 +71,7 @@ impl Node {
             },
             id,
             life,
+            clock,
             up: true,
             paused_until: None,
             held_back: Vec::new(),

@@ -164,9 +164,11 @@ impl Agent {
             (AgentToCall::GiveUp { offer }, now.plus(pause))
         } else {
             let (session, sdp_offer) = (session.clone(), sdp_offer.clone());
-            let (entry, recording) = (contact.card.entry, contact.card.recording);
+            let card = &contact.card;
+            let (entry, recording, recording_required) =
+                (card.entry, card.recording, card.recording_required);
             (
-                AgentToCall::Connect { offer, entry, session, sdp_offer, recording },
+                AgentToCall::Connect { offer, entry, session, sdp_offer, recording, recording_required },
                 now.plus(pause).min(*until),
             )
         };

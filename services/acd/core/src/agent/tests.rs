@@ -53,6 +53,7 @@ impl Seat {
             ring_timeout: secs(20),
             wrap_up: secs(30),
             recording: true,
+            recording_required: false,
             disposition_required: false,
             dispositions: Vec::new(),
         };

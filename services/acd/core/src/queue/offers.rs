@@ -169,6 +169,7 @@ impl Queue {
                     ring_timeout: self.config.ring_timeout,
                     wrap_up: self.config.wrap_up,
                     recording: self.config.recording,
+                    recording_required: self.config.recording_required,
                     disposition_required: self.config.disposition_required,
                     dispositions: self.config.dispositions.clone(),
                 }),

@@ -73,6 +73,9 @@ impl Call {
                 }
             }
             MediaEvent::RecordingFinished(object) => self.recording_finished(cx, *object),
+            MediaEvent::RecordingTrouble { recording, reason, over } => {
+                self.recording_troubled(cx, recording, reason, over);
+            }
             MediaEvent::RecordingFailed { recording, reason } => self.recording_failed(cx, recording, reason),
             MediaEvent::TranscriptSegment {
                 recording,

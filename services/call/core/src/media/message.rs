@@ -368,6 +368,15 @@ pub enum MediaEvent {
     },
     /// A recording is stored and complete.
     RecordingFinished(Box<RecordedObject>),
+    /// A recording cannot be written at present, or can again.
+    RecordingTrouble {
+        /// Which one.
+        recording: RecordingId,
+        /// Why.
+        reason: String,
+        /// It is written again.
+        over: bool,
+    },
     /// A recording is not to be had.
     RecordingFailed {
         /// Which one.

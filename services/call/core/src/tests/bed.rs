@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use trunkline_sip::{Message, Method, Request, Response, parse_datagram};
 use trunkline_types::{
-    AgentId, CallId, FlowId, LegId, Machine, NodeId, OfferId, Outbox, Output, QueueId, ShardId, TenantId,
-    Timestamp,
+    AgentId, CallId, Feature, FlowId, LegId, Machine, NodeId, OfferId, Outbox, Output, QueueId, ShardId,
+    TenantId, Timestamp,
 };
 
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct Shelf {
     pub nodes: Mutex<Vec<NodeId>>,
     /// No members any more.
     pub gone: Mutex<Vec<NodeId>>,
+    /// Every node can read what this version writes.
+    pub upgraded: bool,
 }
 
 impl Library for Shelf {
@@ -48,6 +50,9 @@ impl Library for Shelf {
     fn has_media_node(&self, node: &NodeId) -> bool {
         !self.gone.lock().unwrap().contains(node)
     }
+    fn may_write(&self, _: Feature) -> bool {
+        self.upgraded
+    }
 }
 
 pub(super) fn shelf(flows: &[&str]) -> Arc<Shelf> {
@@ -57,6 +62,7 @@ pub(super) fn shelf(flows: &[&str]) -> Arc<Shelf> {
         treatment: Arc::default(),
         nodes: Mutex::new(["m1", "m2", "m3"].map(media_node).to_vec()),
         gone: Mutex::default(),
+        upgraded: true,
     })
 }
 
@@ -96,7 +102,11 @@ impl Bed {
 
     /// A call to the queue `support` that has been answered, acknowledged and has its place.
     pub fn waiting() -> Self {
-        let mut bed = Self::new(shelf(&[]));
+        Self::waiting_with(shelf(&[]))
+    }
+
+    pub fn waiting_with(library: Arc<Shelf>) -> Self {
+        let mut bed = Self::new(library);
         bed.invite_to(Destination::Queue(queue()), "v=0\r\n");
         bed.media_ok();
         bed.ack();
@@ -110,6 +120,18 @@ impl Bed {
     pub fn talking() -> Self {
         let mut bed = Self::waiting();
         bed.connect(1);
+        bed.talks()
+    }
+
+    /// The same, and it must not go on without being recorded.
+    pub fn talking_on_record(library: Arc<Shelf>) -> Self {
+        let mut bed = Self::waiting_with(library);
+        bed.connect_with(1, true);
+        bed.talks()
+    }
+
+    fn talks(self) -> Self {
+        let mut bed = self;
         bed.settle_media();
         bed.media_event(MediaEvent::Connected { leg: leg(1) });
         bed.queue(0, QueueSignal::Acknowledged(offer(1)));
@@ -395,12 +417,17 @@ impl Bed {
     }
 
     pub fn connect(&mut self, n: u64) {
+        self.connect_with(n, false);
+    }
+
+    pub fn connect_with(&mut self, n: u64, recording_required: bool) {
         let connect = AgentRequest::Connect {
             session: "s1".into(),
             sdp_offer: "v=0\r\nbrowser\r\n".into(),
             agent_name: "Alice".into(),
             queue: queue(),
             recording: true,
+            recording_required,
         };
         self.agent(n, connect);
     }

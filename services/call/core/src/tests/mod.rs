@@ -5,6 +5,7 @@ mod conversation;
 mod flow;
 mod moving;
 mod queue;
+mod recorded;
 mod recovery;
 mod simulation;
 mod sip;

@@ -82,6 +82,7 @@ fn a_refused_caller_hears_why_and_is_released() {
         treatment: Arc::new(Treatment { refused_prompts: vec![], ..Treatment::default() }),
         nodes: Default::default(),
         gone: Default::default(),
+        upgraded: true,
     });
     bed.queue(0, QueueSignal::Refused(RefusedReason::UnknownQueue));
     bed.settle_media();

@@ -11,7 +11,7 @@ use crate::{
     MediaEvent, MediaOk, Phase, Program, QueueRequest, QueueSignal, SessionInfo,
 };
 
-fn endpoint(n: u16, connected: bool) -> EndpointInfo {
+pub(super) fn endpoint(n: u16, connected: bool) -> EndpointInfo {
     EndpointInfo {
         leg: leg(n),
         connected,
@@ -21,7 +21,7 @@ fn endpoint(n: u16, connected: bool) -> EndpointInfo {
     }
 }
 
-fn found(bed: &mut Bed, endpoints: Vec<EndpointInfo>) {
+pub(super) fn found(bed: &mut Bed, endpoints: Vec<EndpointInfo>) {
     assert_eq!(bed.command().body, MediaBody::ListSessions);
     let session = SessionInfo { call: call_id(), endpoints, recording: None, transcribing: false };
     bed.reply(Ok(MediaOk { sessions: vec![session], ..MediaOk::default() }));

@@ -16,6 +16,8 @@ pub(in crate::rest) struct ClusterOverview {
     /// The node that assigns shards; null = none is elected.
     coordinator: Option<String>,
     map_revision: u64,
+    /// Up to which feature every node can read; what is later is not written.
+    gate: u32,
     /// What members and shards are coordinated by: `embedded` or `etcd`.
     coordination: Dependency,
     /// What decisions are committed to: `sqlite` or `postgres`.
@@ -46,6 +48,8 @@ struct Member {
     address: Option<String>,
     zone: Option<String>,
     version: String,
+    /// The latest feature that its program can read.
+    features: u32,
     /// `serving`, `draining`, `drained` or `suspected`.
     state: String,
     /// Since when it is in this state.
@@ -92,6 +96,7 @@ impl From<proto::Overview> for ClusterOverview {
             node: from.node,
             coordinator: none_if_empty(from.coordinator),
             map_revision: from.map_revision,
+            gate: from.gate,
             coordination: Dependency {
                 kind: from.coordination,
                 problem: none_if_empty(from.coordination_problem),
@@ -113,6 +118,7 @@ impl From<proto::Member> for Member {
             address: none_if_empty(from.address),
             zone: none_if_empty(from.zone),
             version: from.version,
+            features: from.features,
             state: from.state,
             since_ms: ms(from.since_us),
             shards_active: from.shards_active,

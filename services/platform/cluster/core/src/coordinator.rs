@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use trunkline_types::{NodeId, ShardGroup, ShardId};
+use trunkline_types::{Feature, NodeId, ShardGroup, ShardId};
 
 use crate::{
     Effect, Map, NodeIdentity, NodeInfo, NodeRecord, Policy, Presence, Role,
@@ -36,6 +36,15 @@ pub(crate) struct Coordinator {
     writing: bool,
     awaited: BTreeMap<usize, u64>,
     plan_at: Option<Duration>,
+    gate: Gate,
+}
+
+/// The way to a higher gate.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gate {
+    /// What all members can read that is not written yet, and since when.
+    can: Option<(u32, Duration)>,
+    raising: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +72,7 @@ impl Coordinator {
             writing: false,
             awaited: BTreeMap::new(),
             plan_at: None,
+            gate: Gate::default(),
         }
     }
 
@@ -92,7 +102,9 @@ impl Coordinator {
         self.elected?;
         let probes = self.probed.values().filter(|probed| !probed.under_way);
         let probes = probes.map(|probed| probed.due(&self.policy));
-        probes.chain(self.plan_at.filter(|_| !self.writing)).min()
+        let raise =
+            self.gate.can.filter(|_| !self.gate.raising).map(|(_, since)| since + self.policy.raise_after);
+        probes.chain(self.plan_at.filter(|_| !self.writing)).chain(raise).min()
     }
 
     pub fn tick(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {
@@ -102,6 +114,7 @@ impl Coordinator {
         self.watch(now, map);
         self.probe(now, map, effects);
         self.evict(map, effects);
+        self.raise(now, map, effects);
         if self.plan_at.is_some_and(|at| at <= now) && !self.writing {
             self.plan_at = None;
             self.awaited.retain(|block, revision| map.block(*block).0 < *revision);
@@ -192,6 +205,33 @@ impl Coordinator {
             {
                 effects.push(Effect::Evict(suspect.clone(), NodeRecord { evicted: true, ..record.clone() }));
             }
+        }
+    }
+
+    /// Raises the gate to what every member has been able to read for long enough. Members that are missing count with what
+    /// they could: they may come back.
+    fn raise(&mut self, now: Duration, map: &Map, effects: &mut Vec<Effect>) {
+        let members = map.members.present().map(|(_, record)| record);
+        let gone = map.members.gone().map(|(_, record, _)| record);
+        let lowest = members.chain(gone).map(|record| record.features).min().unwrap_or(Feature::FIRST);
+        self.gate.can = (lowest > map.gate).then_some(match self.gate.can {
+            Some((can, since)) if can == lowest => (can, since),
+            _ => (lowest, now),
+        });
+        if let Some((can, since)) = self.gate.can.filter(|_| !self.gate.raising)
+            && now >= since + self.policy.raise_after
+        {
+            self.gate.raising = true;
+            effects.push(Effect::Raise(can));
+        }
+    }
+
+    /// The gate was raised, or could not be; what is raised is seen in the map.
+    pub fn raised(&mut self, now: Duration, done: bool) {
+        self.gate.raising = false;
+        if !done {
+            // Not at once again.
+            self.gate.can = self.gate.can.map(|(can, _)| (can, now));
         }
     }
 

@@ -147,6 +147,7 @@ impl Machine {
                 }
             }
             Input::Assigned(result) => self.coordinator.wrote(now, result),
+            Input::Raised(done) => self.coordinator.raised(now, done),
             Input::Published(ok) => self.holder.was_published(now, ok),
             Input::NotEvicted(node) => self.coordinator.not_evicted(&node),
             Input::NotSuspected(node) => self.observer.not_written(&node),
@@ -211,6 +212,7 @@ impl Machine {
 
     fn changed(&mut self, now: Duration, shards: Vec<ShardId>, effects: &mut Vec<Effect>) {
         self.map.members.note_mass(now, &self.policy);
+        self.check_gate(now, effects);
         self.check_registration(now, effects);
         self.check_election(now);
         self.moves.look(now, &self.map);
@@ -221,6 +223,16 @@ impl Machine {
         self.coordinator.look_soon(now);
         self.relist_at = self.map.members.next_deadline(now, &self.policy);
         effects.push(Effect::Changed);
+    }
+
+    /// The others write what this program cannot read: it must not act.
+    fn check_gate(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.is_outdated() && !self.quitting {
+            self.quitting = true;
+            self.registration = Registration::Out;
+            let (may, all) = (self.may(now), ShardId::all().collect::<Vec<_>>());
+            self.holder.give_up(may, &all, effects);
+        }
     }
 
     /// Our own key is gone, or says that we were taken out.
@@ -384,6 +396,11 @@ impl Machine {
     /// Whether its lease is known to live.
     pub fn is_registered(&self, now: Duration) -> bool {
         matches!(self.registration, Registration::In { until, .. } if now < until)
+    }
+
+    /// Whether the others may write what this program cannot read, so that this one has stopped.
+    pub const fn is_outdated(&self) -> bool {
+        self.map.gate > self.record.features
     }
 
     /// Whether another process runs under this node's name, so that this one has stopped.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use trunkline_types::{Epoch, NodeId, SHARD_COUNT, ShardId};
+use trunkline_types::{Epoch, Feature, NodeId, SHARD_COUNT, ShardId};
 
 use crate::{
     Members, NodeIdentity, NodeRecord, Owner, Policy, Presence,
@@ -25,6 +25,8 @@ pub enum Seen {
     Drain(NodeId, bool),
     /// The coordinator, and the revision at which it was elected.
     Leader(Option<(NodeIdentity, u64)>),
+    /// Up to which [`Feature`] every node can read; written by the coordinator, raised only.
+    Gate(u32),
     /// `observer` cannot reach `suspect`, or withdraws that.
     Suspicion {
         /// Who is not reached.
@@ -45,6 +47,8 @@ pub struct Map {
     pub members: Members,
     /// The coordinator, and the revision at which it was elected.
     pub leader: Option<(NodeIdentity, u64)>,
+    /// Up to which [`Feature`] every node can read.
+    pub gate: u32,
     blocks: Vec<(u64, Block)>,
     /// Lives that the table names as owners, and for how many shards.
     owners: BTreeMap<NodeIdentity, u32>,
@@ -58,6 +62,7 @@ impl Default for Map {
             revision: 0,
             members: Members::default(),
             leader: None,
+            gate: Feature::FIRST,
             blocks: vec![(0, Block::default()); BLOCKS],
             owners: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -76,6 +81,7 @@ impl Map {
             Seen::Held(identity, None) => _ = self.held.remove(&identity),
             Seen::Drain(node, drain) => self.members.set_drain(node, drain),
             Seen::Leader(leader) => self.leader = leader,
+            Seen::Gate(gate) => self.gate = gate,
             Seen::Suspicion { suspect, observer, stands: true } => {
                 self.suspicions.entry(suspect).or_default().insert(observer);
             }
@@ -122,6 +128,7 @@ impl Map {
         self.held.clear();
         self.suspicions.clear();
         self.leader = None;
+        self.gate = Feature::FIRST;
         let drains: Vec<_> = self.members.drains().cloned().collect();
         drains.into_iter().for_each(|node| self.members.set_drain(node, false));
         for seen in &all {

@@ -57,6 +57,8 @@ pub enum Input {
     Campaigned(Option<u64>),
     /// The lease of the election at this revision is lost.
     ElectionLost(u64),
+    /// The gate was raised, or was not.
+    Raised(bool),
     /// The blocks were written, at these revisions.
     Assigned(Result<Vec<(usize, u64)>, ()>),
     /// What is held was written, or was not.
@@ -96,6 +98,8 @@ pub enum Effect {
     Campaign,
     /// Write blocks, each if its key still is at the revision, all if this node still is elected. With the reasons.
     Assign(Vec<(usize, u64, Block)>, Vec<Change>),
+    /// Write the gate, if this node still is elected and the gate is not higher.
+    Raise(u32),
     /// Write what is held, under the node's lease.
     Publish(Holdings),
     /// Write another node's record, if its key is there and this node still is elected.

@@ -5,7 +5,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use trunkline_types::{Epoch, NodeId, ShardGroup};
+use trunkline_types::{Epoch, Feature, NodeId, ShardGroup};
 
 /// Tells the lives of one node apart: a process that was started again is another owner. Rises with each start. A process that
 /// lost its lease and registered again is the same life; what it may still do is told by the epochs.
@@ -136,6 +136,9 @@ pub struct NodeRecord {
     /// The version of its program.
     #[serde(default)]
     pub version: String,
+    /// The latest [`Feature`](trunkline_types::Feature) that its program can read.
+    #[serde(default = "first")]
+    pub features: u32,
     /// Its share of the shards in relation to the others'.
     #[serde(default = "one")]
     pub weight: u32,
@@ -155,6 +158,10 @@ pub struct NodeRecord {
 
 const fn one() -> u32 {
     1
+}
+
+const fn first() -> u32 {
+    Feature::FIRST
 }
 
 fn known_roles<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeSet<Role>, D::Error> {

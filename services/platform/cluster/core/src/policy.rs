@@ -25,6 +25,9 @@ pub struct Policy {
     pub moving: usize,
     /// Shards that may be on their way from one draining node.
     pub moving_from: usize,
+    /// When every member has been able to read a later feature for this long, it may be written; until then the cluster can
+    /// go back to the version before.
+    pub raise_after: Duration,
     /// When more than this share of the members (in per cent, and at least two) is lost together, the loss is not trusted.
     pub mass_per_cent: usize,
 }
@@ -44,6 +47,7 @@ impl Policy {
             retry: Duration::from_millis(200),
             moving: 256,
             moving_from: 64,
+            raise_after: Duration::from_secs(3_600),
             mass_per_cent: 20,
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::{Model, TTL, ms};
 use rand::Rng;
 use trunkline_cluster_core::{Input, Policy};
+use trunkline_types::Feature;
 
 const HEALED: Duration = Duration::from_secs(40);
 
@@ -297,5 +298,55 @@ fn an_owner_learns_that_a_node_with_an_old_map_has_sealed_over_it() {
         // The old map's seal: it succeeds in the journal, and its answer comes to a node that does not own the shard.
         model.seal_late(n, shard);
         model.run_until("its owner has sealed it again", HEALED, |model| model.is_settled());
+    }
+}
+
+/// A node of the version before is in a cluster that is being upgraded.
+fn mixed(seed: u64) -> Model {
+    let mut model = Model::with(seed, Policy { raise_after: Duration::from_secs(30), ..Policy::of(TTL) });
+    model.store.gate = Feature::FIRST;
+    model.features = Feature::FIRST;
+    model.join();
+    model.features = Feature::LATEST;
+    model.join();
+    model.join();
+    model.run_until("all shards are held", HEALED, |model| model.is_even(3));
+    model
+}
+
+#[test]
+fn the_gate_waits_for_the_last_node_and_then_for_a_way_back() {
+    for seed in seeds(8) {
+        println!("seed {seed}");
+        let mut model = mixed(seed);
+        model.run(model.now + Duration::from_secs(120));
+        assert_eq!(model.store.gate, Feature::FIRST, "one node cannot read what is new");
+
+        // Gone is not upgraded: it may come back as it was.
+        model.kill(0);
+        model.run(model.now + Duration::from_secs(5));
+        assert_eq!(model.store.gate, Feature::FIRST);
+        model.restart(0);
+        let upgraded = model.now;
+        model.run_until("the gate is raised", Duration::from_secs(60), |model| {
+            model.store.gate == Feature::LATEST
+                && model.nodes.iter().all(|node| node.machine.map().gate == Feature::LATEST)
+        });
+        assert!(model.now - upgraded >= Duration::from_secs(30), "there was no way back");
+        is_quiet(&mut model);
+    }
+}
+
+#[test]
+fn a_node_that_cannot_read_what_is_written_gives_everything_up() {
+    for seed in seeds(8) {
+        println!("seed {seed}");
+        let mut model = cluster(seed, 2);
+        model.features = Feature::FIRST;
+        let old = model.join();
+        model.run(model.now + Duration::from_secs(30));
+        assert!(model.nodes[old].machine.is_outdated());
+        assert!(model.nodes[old].actors.is_empty(), "nothing acts where the journal cannot be read");
+        model.run_until("the others have everything", HEALED, |model| model.is_even(2));
     }
 }

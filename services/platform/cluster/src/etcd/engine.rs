@@ -126,10 +126,13 @@ impl Engine {
         self.count(&input);
         let (effects, revision, changed) = {
             let mut machine = self.machine.lock();
-            let (now, replaced) = (self.now(), machine.is_replaced());
+            let (now, replaced, outdated) = (self.now(), machine.is_replaced(), machine.is_outdated());
             let effects = machine.handle(now, input);
             if machine.is_replaced() && !replaced {
                 tracing::error!(node = %machine.me(), "another process runs under this node's name and began later: this one stops");
+            }
+            if machine.is_outdated() && !outdated {
+                tracing::error!(node = %machine.me(), gate = machine.map().gate, "the other nodes write what this program cannot read: it stops; upgrade it");
             }
             // First of all, so that nothing acts on a shard after it was given away.
             let mut changed = false;
@@ -195,6 +198,7 @@ impl Engine {
             Effect::Register(record, holdings) => {
                 self.spawn(async move { this.register(record, holdings).await })
             }
+            Effect::Raise(gate) => self.spawn(async move { this.raise(gate).await }),
             Effect::Campaign => self.spawn(async move { this.campaign().await }),
             Effect::Assign(blocks, changes) => {
                 let elected = self.machine.lock().elected().unwrap_or_default();
@@ -330,6 +334,19 @@ impl Engine {
                 Input::Campaigned(None)
             }
         }
+    }
+
+    async fn raise(&self, gate: u32) -> Input {
+        let (elected, before) = {
+            let machine = self.machine.lock();
+            (machine.elected().unwrap_or_default(), machine.map().gate)
+        };
+        let done = self.link.raise(elected, before, gate).await;
+        match &done {
+            Ok(()) => tracing::info!(gate, "every node can read this: it is written from now on"),
+            Err(error) => tracing::warn!(gate, %error, "the gate is not raised, trying again"),
+        }
+        Input::Raised(done.is_ok())
     }
 
     async fn evict(self: &Arc<Self>, node: NodeIdentity, record: NodeRecord) -> Input {

@@ -2,7 +2,7 @@
 
 use etcd_client::KeyValue;
 use trunkline_cluster_core::{Block, Holdings, Incarnation, NodeIdentity, NodeRecord, Seen};
-use trunkline_types::NodeId;
+use trunkline_types::{Feature, NodeId};
 
 /// Names the keys below `/{cluster}/`.
 #[derive(Debug, Clone)]
@@ -40,6 +40,11 @@ impl Keys {
         format!("{}coord/leader", self.prefix)
     }
 
+    /// Up to which feature every node can read.
+    pub fn gate(&self) -> String {
+        format!("{}gate", self.prefix)
+    }
+
     pub fn drain(&self, node: &NodeId) -> String {
         format!("{}drain/{node}", self.prefix)
     }
@@ -64,6 +69,11 @@ impl Keys {
             Key::Leader => parsed(value).map(|node: NodeIdentity| {
                 Seen::Leader(Some((node, u64::try_from(pair.create_revision()).unwrap_or(0))))
             }),
+            Key::Gate => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .map(Seen::Gate)
+                .ok_or_else(|| "not a number".to_owned()),
             Key::Drain(node) => Ok(Seen::Drain(node, true)),
             Key::Suspicion(suspect, observer) => Ok(Seen::Suspicion { suspect, observer, stands: true }),
         };
@@ -77,6 +87,7 @@ impl Keys {
             Key::Held(node) => Seen::Held(node, None),
             Key::Block(index) => Seen::Block(index, 0, Block::default()),
             Key::Leader => Seen::Leader(None),
+            Key::Gate => Seen::Gate(Feature::FIRST),
             Key::Drain(node) => Seen::Drain(node, false),
             Key::Suspicion(suspect, observer) => Seen::Suspicion { suspect, observer, stands: false },
         })
@@ -94,6 +105,7 @@ impl Keys {
                 Key::Block(usize::from_str_radix(index, 16).ok().filter(|i| *i < 64)?)
             }
             ("coord", Some("leader"), None, None) => Key::Leader,
+            ("gate", None, None, None) => Key::Gate,
             ("drain", Some(id), None, None) => Key::Drain(id.parse().ok()?),
             ("suspect", Some(id), Some(incarnation), Some(observer)) => {
                 Key::Suspicion(identity(id, incarnation)?, observer.parse().ok()?)
@@ -109,6 +121,7 @@ enum Key {
     Held(NodeIdentity),
     Block(usize),
     Leader,
+    Gate,
     Drain(NodeId),
     Suspicion(NodeIdentity, NodeId),
 }
@@ -129,6 +142,7 @@ mod tests {
         assert_eq!(keys.gone(keys.held(&node).as_bytes()), Some(Seen::Held(node.clone(), None)));
         assert_eq!(keys.gone(keys.leader().as_bytes()), Some(Seen::Leader(None)));
         assert_eq!(keys.gone(keys.drain(&node.id).as_bytes()), Some(Seen::Drain(node.id.clone(), false)));
+        assert_eq!(keys.gone(keys.gate().as_bytes()), Some(Seen::Gate(Feature::FIRST)));
         assert!(matches!(keys.gone(keys.block(63).as_bytes()), Some(Seen::Block(63, 0, _))));
         let suspicion = Seen::Suspicion { suspect: node.clone(), observer: node.id.clone(), stands: false };
         assert_eq!(keys.gone(keys.suspicion(&node, &node.id).as_bytes()), Some(suspicion));

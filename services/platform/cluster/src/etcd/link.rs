@@ -7,11 +7,13 @@
 use std::{sync::Arc, time::Duration};
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, EventType, GetOptions, Identity, TlsOptions, WatchOptions,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, EventType, GetOptions, Identity, TlsOptions,
+    Txn, TxnOp, WatchOptions,
 };
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::timeout};
 use trunkline_cluster_core::{Input, Seen};
+use trunkline_types::Feature;
 
 use super::{Inputs, keys::Keys};
 use crate::{ClusterError, ClusterMetrics, EtcdConfig};
@@ -224,7 +226,13 @@ impl Link {
                 String::from_utf8_lossy(pair.value())
             )),
             None => {
-                let put = timeout(DEADLINE, client.put(self.keys.meta(), FORM, None)).await;
+                // Nobody was here before, so nobody has to be able to go back.
+                let new = Compare::create_revision(self.keys.meta(), CompareOp::Equal, 0);
+                let txn = Txn::new().when([new]).and_then([
+                    TxnOp::put(self.keys.meta(), FORM, None),
+                    TxnOp::put(self.keys.gate(), Feature::LATEST.to_string(), None),
+                ]);
+                let put = timeout(DEADLINE, client.txn(txn)).await;
                 put.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
                 Ok(())
             }

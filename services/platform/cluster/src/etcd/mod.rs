@@ -26,7 +26,7 @@ use trunkline_cluster_core::{
     Incarnation, Input, Machine, MapRevision, NodeIdentity, NodeInfo, NodeRecord, Owner, Policy, Role, Seen,
 };
 use trunkline_journal::Journal;
-use trunkline_types::{Epoch, NodeId, ShardGroup, ShardId};
+use trunkline_types::{Epoch, Feature, NodeId, ShardGroup, ShardId};
 
 pub use self::inspect::{EtcdEndpoint, EtcdReport, EtcdStatus, RegisteredNode, inspect};
 use self::{
@@ -135,13 +135,15 @@ impl EtcdPlacement {
             roles: spec.roles,
             zone: spec.zone,
             version: spec.version,
+            features: Feature::LATEST,
             weight: config.weight,
             draining: false,
             evicted: false,
             public: spec.public,
             since_us: i64::try_from(started).unwrap_or(i64::MAX),
         };
-        let mut machine = Machine::new(me.clone(), record, Policy::of(config.lease_ttl.0));
+        let policy = Policy { raise_after: config.raise_after.0, ..Policy::of(config.lease_ttl.0) };
+        let mut machine = Machine::new(me.clone(), record, policy);
         let shared = Shared::new(me);
         // Only the map: nothing can be asked for before the node joins.
         let revision = {
@@ -150,6 +152,10 @@ impl EtcdPlacement {
             shared.update(&machine, now);
             machine.map().revision
         };
+        if shared.gate() > Feature::LATEST {
+            follower.abort();
+            return Err(ClusterError::Outdated { gate: shared.gate(), latest: Feature::LATEST });
+        }
         shared.announce(revision);
         let engine = Engine::new(machine, shared, link, inputs, journal, begun);
         let runner = tokio::spawn(Arc::clone(&engine).run(receiver));
@@ -273,6 +279,9 @@ impl EtcdPlacement {
         if machine.is_replaced() {
             return Some("another process runs under this node's name".to_owned());
         }
+        if machine.is_outdated() {
+            return Some("the other nodes write what this node's program cannot read: upgrade it".to_owned());
+        }
         if self.engine.ports.get().is_some() && !machine.is_registered(self.engine.now()) {
             return Some("this node is not registered".to_owned());
         }
@@ -335,6 +344,10 @@ impl Placement for EtcdPlacement {
 
     fn placeable(&self, shard: ShardId) -> bool {
         self.engine.shared.placeable(shard)
+    }
+
+    fn gate(&self) -> u32 {
+        self.engine.shared.gate()
     }
 
     fn fenced(&self, shard: ShardId, current: Epoch) {

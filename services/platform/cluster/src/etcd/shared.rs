@@ -4,14 +4,14 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use trunkline_cluster_core::{Holding, Machine, MapRevision, NodeIdentity, NodeInfo, Owner};
-use trunkline_types::{Epoch, SHARD_COUNT, ShardId};
+use trunkline_types::{Epoch, Feature, SHARD_COUNT, ShardId};
 
 /// Marks an epoch of a shard that is sealed and not rebuilt yet.
 const OPENING: u64 = 1 << 63;
@@ -30,6 +30,7 @@ pub(super) struct Shared {
     /// By shard: the epoch at which this node may act, or with [`OPENING`] rebuild; 0 = neither.
     standing: Vec<AtomicU64>,
     snapshot: RwLock<Arc<Snapshot>>,
+    gate: AtomicU32,
     pub revision: watch::Sender<MapRevision>,
 }
 
@@ -41,6 +42,7 @@ impl Shared {
             me,
             standing: (0..all).map(|_| AtomicU64::new(0)).collect(),
             snapshot: RwLock::new(Arc::new(empty)),
+            gate: AtomicU32::new(Feature::FIRST),
             revision: watch::Sender::new(MapRevision(0)),
         })
     }
@@ -93,8 +95,14 @@ impl Shared {
         self.snapshot.read().placeable[usize::from(shard.index())]
     }
 
+    /// Up to which feature every node can read.
+    pub fn gate(&self) -> u32 {
+        self.gate.load(Ordering::Acquire)
+    }
+
     /// Takes over what the machine has read.
     pub fn update(&self, machine: &Machine, now: std::time::Duration) {
+        self.gate.store(machine.map().gate, Ordering::Release);
         let listed = machine.listed(now);
         let mut alive: BTreeSet<NodeIdentity> = listed.iter().map(|node| node.identity.clone()).collect();
         // Our own shards are ours whatever became of the lease: the journal decides.

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use etcd_client::{Compare, CompareOp, DeleteOptions, Error, PutOptions, Txn, TxnOp, TxnOpResponse};
 use tokio::time::{Instant, timeout};
 use trunkline_cluster_core::{Block, Holdings, NodeIdentity, NodeRecord, Seen};
-use trunkline_types::NodeId;
+use trunkline_types::{Feature, NodeId};
 
 use super::link::{Connection, DEADLINE, Link};
 
@@ -128,6 +128,17 @@ impl Link {
         }
         let at = self.write(Txn::new().when(compares).and_then(puts)).await?;
         Ok(blocks.iter().map(|(index, ..)| (*index, at)).collect())
+    }
+
+    /// Raises the gate as coordinator. One that is as high already is left.
+    pub async fn raise(&self, elected: u64, before: u32, gate: u32) -> Result<(), StoreError> {
+        let key = self.keys.gate();
+        let unchanged = match before {
+            Feature::FIRST => Compare::create_revision(key.clone(), CompareOp::Equal, 0),
+            _ => Compare::value(key.clone(), CompareOp::Equal, before.to_string()),
+        };
+        let put = TxnOp::put(key, gate.to_string(), None);
+        self.write(Txn::new().when([self.elected(elected), unchanged]).and_then([put])).await.map(|_| ())
     }
 
     /// Marks another node as taken out, as coordinator; its key keeps its lease.

@@ -568,6 +568,9 @@ impl World {
             moved: count(|e| matches!(e, EventBody::MediaMoved { .. })),
             landed: count(|e| matches!(e, EventBody::LegMoved { .. })),
             salvaged: count(|e| matches!(e, EventBody::RecordingFinished(r) if r.salvaged)),
+            unrecorded: count(|e| {
+                matches!(e, EventBody::MediaMoved { reason: crate::MoveReason::Unrecorded, .. })
+            }),
             lost: count(|e| {
                 use trunkline_types::ReleaseCause::{MediaLost, NodeLost};
                 matches!(e, EventBody::Ended { cause: NodeLost | MediaLost, .. })
@@ -585,6 +588,7 @@ struct Tally {
     moved: usize,
     landed: usize,
     salvaged: usize,
+    unrecorded: usize,
     lost: usize,
 }
 
@@ -609,11 +613,14 @@ fn a_call_ends_well_whatever_its_peers_do() {
         total.moved += tally.moved;
         total.landed += tally.landed;
         total.salvaged += tally.salvaged;
+        total.unrecorded += tally.unrecorded;
         total.lost += tally.lost;
     }
     println!("{total:?}");
     assert!(single || (total.bridged > 200 && total.flows > 200 && total.reentered > 10));
-    assert!(single || (total.moved > 300 && total.landed > 300 && total.salvaged > 20));
+    assert!(
+        single || (total.moved > 300 && total.landed > 300 && total.salvaged > 20 && total.unrecorded > 20)
+    );
     // Lost are those whose caller refuses the new offer or cannot be reached, and those without any node.
     assert!(single || total.lost * 5 < total.moved, "{total:?}");
 }

@@ -363,7 +363,18 @@ impl World {
                 }
                 self.event(node, MediaEvent::PlaybackFinished { leg, token: play.token });
             }
-            MediaBody::StartRecording { recording, .. } => media.recording = Some(recording),
+            MediaBody::StartRecording { .. } if self.dice.percent(3) => {
+                return fail(MediaFailureKind::Internal);
+            }
+            MediaBody::StartRecording { recording, .. } => {
+                media.recording = Some(recording);
+                if self.dice.percent(8) {
+                    for over in [false, true].into_iter().take(1 + self.dice.below(2) as usize) {
+                        let reason = "No space left on device".to_owned();
+                        self.event(node, MediaEvent::RecordingTrouble { recording, reason, over });
+                    }
+                }
+            }
             MediaBody::StopRecording { .. } => self.finish_recording(node, media),
             MediaBody::StartTranscription { recording, .. } => media.transcript = Some(recording),
             MediaBody::StopTranscription { .. } => self.finish_transcript(node, media),
@@ -480,6 +491,7 @@ impl World {
                 agent_name: "A".into(),
                 queue,
                 recording: true,
+                recording_required: self.dice.percent(30),
             };
             let request = if self.dice.percent(5) { AgentRequest::GiveUp } else { connect };
             return self.agent_says(offer, request);

@@ -19,7 +19,7 @@ use trunkline_cluster_core::{
     Block, Effect, Holding, Holdings, Incarnation, Input, Machine, NodeIdentity, NodeRecord, Policy, Reason,
     Role,
 };
-use trunkline_types::{Epoch, SHARD_COUNT, ShardGroup, ShardId};
+use trunkline_types::{Epoch, Feature, SHARD_COUNT, ShardGroup, ShardId};
 
 pub use store::{LeaseId, Store};
 
@@ -37,6 +37,7 @@ enum Op {
     Publish(Holdings),
     Evict(u64, NodeIdentity, NodeRecord),
     Depose(u64),
+    Raise(u64, u32),
     Suspect(NodeIdentity, bool),
     Confirm(Vec<usize>),
 }
@@ -92,6 +93,8 @@ pub struct Model {
     pub host_fails: bool,
     /// A node whose seals take long to be carried out.
     slow: Option<usize>,
+    /// What the program of the next life can read.
+    pub features: u32,
     /// Whether what acts tries to commit now and then, and so learns that it was fenced.
     pub appends: bool,
     /// Times that a machine wanted to be woken and was.
@@ -121,6 +124,7 @@ impl Model {
             host_fails: false,
             appends: true,
             slow: None,
+            features: Feature::LATEST,
             wakes: 0,
         }
     }
@@ -136,6 +140,7 @@ impl Model {
             roles: [Role::Call, Role::Acd].into(),
             zone: None,
             version: "1".into(),
+            features: self.features,
             weight: 1,
             draining: false,
             evicted: false,
@@ -377,6 +382,7 @@ impl Model {
                 Op::Publish(_) => Input::Published(false),
                 Op::Evict(_, node, _) => Input::NotEvicted(node),
                 Op::Depose(_) => Input::Tick,
+                Op::Raise(..) => Input::Raised(false),
                 Op::Suspect(node, _) => Input::NotSuspected(node),
                 Op::Confirm(blocks) => Input::Confirmed(Vec::new(), blocks, false),
             };
@@ -419,6 +425,7 @@ impl Model {
                 self.store.depose(revision);
                 Input::Tick
             }
+            Op::Raise(elected, gate) => Input::Raised(self.store.raise(elected, gate)),
             Op::Suspect(node, stands) => {
                 let lease = self.nodes[n].lease.map_or(0, |(id, _)| id);
                 self.store.suspect(&node, &me.id, stands, lease);
@@ -578,6 +585,10 @@ impl Model {
                 self.later(n, 1..=10, Event::Op(Op::Evict(elected, node, record)));
             }
             Effect::Depose(revision) => self.later(n, 1..=10, Event::Op(Op::Depose(revision))),
+            Effect::Raise(gate) => {
+                let elected = self.nodes[n].machine.elected().unwrap();
+                self.later(n, 1..=10, Event::Op(Op::Raise(elected, gate)));
+            }
             Effect::Suspect(node, stands) => self.later(n, 1..=10, Event::Op(Op::Suspect(node, stands))),
             Effect::Confirm(blocks) => self.later(n, 1..=10, Event::Op(Op::Confirm(blocks))),
             Effect::Probe(info) => {

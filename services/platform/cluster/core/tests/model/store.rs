@@ -6,7 +6,7 @@ use std::{
 };
 
 use trunkline_cluster_core::{BLOCKS, Block, Holdings, NodeIdentity, NodeRecord, Seen, block_of, place_of};
-use trunkline_types::{Epoch, NodeId, ShardId};
+use trunkline_types::{Epoch, Feature, NodeId, ShardId};
 
 pub type LeaseId = u64;
 
@@ -20,6 +20,8 @@ pub struct Store {
     held: BTreeMap<NodeIdentity, (Holdings, LeaseId)>,
     blocks: BTreeMap<usize, (u64, Block)>,
     pub leader: Option<(NodeIdentity, u64, LeaseId)>,
+    /// Up to which feature every node can read.
+    pub gate: u32,
     drains: BTreeSet<NodeId>,
     suspicions: BTreeMap<(NodeIdentity, NodeId), LeaseId>,
     /// What was written, by revision.
@@ -30,7 +32,8 @@ pub struct Store {
 
 impl Store {
     pub fn new() -> Self {
-        Self { up: true, ..Self::default() }
+        // As the first node of a new cluster writes it.
+        Self { up: true, gate: Feature::LATEST, ..Self::default() }
     }
 
     pub fn grant(&mut self, until: Duration) -> LeaseId {
@@ -100,6 +103,15 @@ impl Store {
 
     fn is_elected(&self, elected: u64) -> bool {
         self.leader.as_ref().is_some_and(|(_, at, _)| *at == elected)
+    }
+
+    pub fn raise(&mut self, elected: u64, gate: u32) -> bool {
+        let rises = self.is_elected(elected) && gate > self.gate;
+        if rises {
+            self.gate = gate;
+            self.commit(vec![Seen::Gate(gate)]);
+        }
+        rises
     }
 
     pub fn assign(
@@ -229,6 +241,7 @@ impl Store {
             observer: observer.clone(),
             stands: true,
         }));
+        all.push(Seen::Gate(self.gate));
         all.push(Seen::Leader(self.leader.as_ref().map(|(node, at, _)| (node.clone(), *at))));
         all
     }
