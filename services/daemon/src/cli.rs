@@ -25,8 +25,82 @@ enum Command {
     Drain(DrainArgs),
     /// Let a drained node work again.
     Undrain(DrainArgs),
+    /// Place one call to a running system and listen: fails unless it is answered and heard.
+    Call(command::call::CallArgs),
     /// Look at configuration files.
     Config(ConfigArgs),
+    /// Write and read queues, agents, accounts, numbers and flows.
+    Documents(command::documents::DocumentsArgs),
+    /// Look for what is wrong with this machine, its configuration and the cluster, with a remedy for each finding.
+    Doctor(DoctorArgs),
+    /// Collect what support needs to find a fault, without secrets and with numbers masked.
+    SupportBundle(BundleArgs),
+    /// Verify a restored journal and its recordings, and let the cluster begin anew on them.
+    Restore(RestoreArgs),
+}
+
+/// `trunkline doctor`
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// A node's configuration file; without it the defaults of `trunkline dev` are examined
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Ask every member of the cluster too
+    #[arg(long, requires = "config")]
+    pub cluster: bool,
+
+    /// Ask this STUN server how the world sees this machine (may be given twice, to tell how ports are translated)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub stun: Vec<String>,
+
+    /// Tell it as JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trunkline support-bundle`
+#[derive(Args, Clone, Debug)]
+pub struct BundleArgs {
+    /// A node's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Where the bundle goes; must not be there yet
+    #[arg(long, value_name = "FILE.tar.gz")]
+    pub out: PathBuf,
+
+    /// Add the record, the events and the decisions of this call
+    #[arg(long, value_name = "ID")]
+    pub call: Option<String>,
+
+    /// Add the end of this log file (may be repeated); without it the journal of systemd is asked
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Vec<PathBuf>,
+
+    /// Logs of the last so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub since: u32,
+}
+
+/// `trunkline restore`
+#[derive(Args, Clone, Debug)]
+pub struct RestoreArgs {
+    /// The configuration file of a node of the cluster that will run on the restored data
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Only verify; change nothing
+    #[arg(long)]
+    pub check: bool,
+
+    /// Read every recording and compare its SHA-256, instead of its size alone
+    #[arg(long)]
+    pub deep: bool,
+
+    /// Tell what was found as JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `trunkline run`
@@ -127,7 +201,7 @@ enum DevCommand {
 
 /// What `trunkline dev` can be told. Flags win over the environment (TRUNKLINE_SIP__LISTEN, ...), which wins over the
 /// file.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct DevRun {
     /// Where SIP is taken, UDP and TCP [default: 127.0.0.1:5060]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -181,6 +255,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Cluster(args) => command::cluster::run(args).await,
         Command::Drain(args) => command::drain::run(args, true).await,
         Command::Undrain(args) => command::drain::run(args, false).await,
+        Command::Call(args) => command::call::run(args).await,
         Command::Config(ConfigArgs { command: ConfigCommand::Check(args) }) => command::config::check(&args),
+        Command::Documents(args) => Box::pin(command::documents::run(args)).await,
+        Command::Doctor(args) => Box::pin(command::doctor::run(args)).await,
+        Command::SupportBundle(args) => Box::pin(command::bundle::run(args)).await,
+        Command::Restore(args) => Box::pin(command::restore::run(args)).await,
     }
 }

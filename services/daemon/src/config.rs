@@ -16,6 +16,7 @@ use trunkline_rpc::{Tls, TlsConfig, TlsMetrics};
 use crate::{
     cli::{DevRun, RunArgs},
     documents::NumberBody,
+    node::advertise::Advertise,
 };
 
 const SECTIONS: [&str; 9] =
@@ -72,6 +73,8 @@ pub struct NodeSection {
     pub log: String,
     /// `text` for people or `json` for collectors. Default `text`.
     pub log_format: String,
+    /// Where the address comes from that telephones and browsers are told, when it is not set. Default: nowhere.
+    pub advertise: Option<Advertise>,
     /// Seconds that calls have to end in after SIGTERM before they are released. Default 0 in `dev`.
     pub drain_s: u64,
 }
@@ -83,6 +86,7 @@ impl Default for NodeSection {
             roles: Role::ALL.into_iter().collect(),
             zone: None,
             data_dir: None,
+            advertise: None,
             arbiters: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             otlp: None,
             otlp_ratio: 1.0,

@@ -17,6 +17,7 @@ mod ports;
 mod process;
 mod run;
 mod secrets;
+mod stun;
 
 use std::process::ExitCode;
 

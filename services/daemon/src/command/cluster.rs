@@ -180,7 +180,8 @@ fn span(us: i64) -> String {
     }
 }
 
-fn to_json(overview: &Overview) -> Value {
+/// The whole overview for programs.
+pub(super) fn to_json(overview: &Overview) -> Value {
     // Microseconds since the Unix epoch; none = not yet.
     let time = |us: i64| if us == 0 { Value::Null } else { json!(us) };
     let members: Vec<Value> = overview

@@ -27,6 +27,7 @@ use std::{
 
 use anyhow::Context;
 pub use args::DevCallArgs;
+pub use report::Outcome;
 use tokio::{sync::watch, task::JoinSet};
 use trunkline_sip::{SipUri, Uri};
 
@@ -37,6 +38,15 @@ use self::{audio::Speech, call::Plan, report::Line, rtp::Script};
 /// # Errors
 /// A file cannot be read, an address cannot be found, or nothing listens there.
 pub async fn run(args: DevCallArgs) -> anyhow::Result<ExitCode> {
+    let outcomes = place(args).await?;
+    Ok(if report::totals(&outcomes) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Places the calls and tells how each went.
+///
+/// # Errors
+/// As [`run`].
+pub async fn place(args: DevCallArgs) -> anyhow::Result<Vec<Outcome>> {
     let speeches = speeches(&args)?;
     if let Some(folder) = &args.record {
         std::fs::create_dir_all(folder)
@@ -72,7 +82,7 @@ pub async fn run(args: DevCallArgs) -> anyhow::Result<ExitCode> {
             _ = &mut interrupt, if !*stop.borrow() => { stop.send_replace(true); }
         }
     }
-    Ok(if report::totals(&outcomes) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcomes)
 }
 
 fn speeches(args: &DevCallArgs) -> anyhow::Result<Vec<Speech>> {

@@ -2,6 +2,7 @@
 //! database into memory and read again when they change. Every room asks here through its own trait; a document that
 //! cannot be read keeps its last good form and is named in the log.
 
+mod check;
 mod model;
 mod ports;
 mod seed;
@@ -15,6 +16,7 @@ use trunkline_call::{Flow, FlowStore};
 use trunkline_journal::{Document, Journal};
 use trunkline_types::{AgentId, FlowId, QueueId, TenantId};
 
+pub use self::check::{KINDS, check};
 pub use self::model::{AccountBody, FlowBody, NumberBody, TenantBody};
 pub use self::seed::{DEV_ACCOUNTS, dev};
 

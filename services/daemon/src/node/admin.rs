@@ -113,7 +113,7 @@ fn ranges(shards: &[ShardId], owner: &NodeIdentity, epoch: impl Fn(ShardId) -> u
 }
 
 /// The wire's name of a role.
-pub(super) const fn to_proto(role: Role) -> common::Role {
+pub(crate) const fn to_proto(role: Role) -> common::Role {
     match role {
         Role::Edge => common::Role::Edge,
         Role::Call => common::Role::Call,

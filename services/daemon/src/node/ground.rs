@@ -31,8 +31,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    pub async fn lay(config: &NodeConfig, dir: &Path) -> Result<Self> {
-        let metrics = Metrics::new();
+    pub async fn lay(config: &NodeConfig, dir: &Path, metrics: Metrics) -> Result<Self> {
         let journal = open_journal(config, dir, &metrics).await?;
         if let Some(wanted) = &config.dev {
             documents::dev(&*journal, wanted, config.console.password_cost).await?;
@@ -126,6 +125,12 @@ fn load_tls(config: &NodeConfig, metrics: &Metrics) -> Result<Option<Tls>> {
     };
     let metrics = metrics.room("cluster", TlsMetrics::register);
     Ok(Some(Tls::load(tls_files(files), metrics).context("cluster.tls")?))
+}
+
+/// The journal of a node's configuration, for the command line.
+pub async fn journal(config: &NodeConfig) -> Result<Arc<dyn Journal>> {
+    let dir = config.node.data_dir.clone().unwrap_or_default();
+    open_journal(config, &dir, &Metrics::new()).await
 }
 
 async fn open_journal(config: &NodeConfig, dir: &Path, metrics: &Metrics) -> Result<Arc<dyn Journal>> {

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use trunkline_cluster::EtcdPlacement;
+use parking_lot::Mutex;
+use trunkline_cluster::{EtcdPlacement, Placement};
 use trunkline_journal::{DocumentKey, Journal};
 use trunkline_types::TenantId;
 
@@ -29,12 +30,32 @@ pub(crate) struct Health(Arc<Inner>);
 struct Inner {
     serving: AtomicBool,
     journal: AtomicBool,
-    etcd: Option<Arc<EtcdPlacement>>,
+    etcd: OnceLock<Arc<EtcdPlacement>>,
+    /// What the start waits for.
+    waits: Mutex<Option<String>>,
 }
 
 impl Health {
-    pub fn new(etcd: Option<Arc<EtcdPlacement>>) -> Self {
-        Self(Arc::new(Inner { serving: AtomicBool::new(false), journal: AtomicBool::new(true), etcd }))
+    /// Of a node that begins to start.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            serving: AtomicBool::new(false),
+            journal: AtomicBool::new(true),
+            etcd: OnceLock::new(),
+            waits: Mutex::new(None),
+        }))
+    }
+
+    /// The node is a member from now on: what is wrong with the coordination is wrong with it.
+    pub fn member(&self, etcd: Option<&Arc<EtcdPlacement>>) {
+        if let Some(etcd) = etcd {
+            let _ = self.0.etcd.set(etcd.clone());
+        }
+    }
+
+    /// The start waits for something, or not any more.
+    pub fn waits(&self, why: Option<String>) {
+        *self.0.waits.lock() = why;
     }
 
     pub fn serving(&self, serves: bool) {
@@ -46,6 +67,10 @@ impl Health {
         let mut problems = Vec::new();
         if !self.0.serving.load(Ordering::Acquire) {
             problems.push("the node starts or drains".to_owned());
+            problems.extend(self.0.waits.lock().clone());
+        } else if self.0.etcd.get().is_some_and(|etcd| etcd.draining()) {
+            problems
+                .push("the node was drained by an operator; `trunkline undrain` brings it back".to_owned());
         }
         problems.extend(self.journal_problem());
         problems.extend(self.coordination_problem());
@@ -64,7 +89,7 @@ impl Health {
     }
 
     pub fn coordination_problem(&self) -> Option<String> {
-        self.0.etcd.as_ref()?.problem()
+        self.0.etcd.get()?.problem()
     }
 
     /// Asks the journal until the task is ended.

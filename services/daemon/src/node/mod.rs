@@ -1,6 +1,7 @@
 //! A node with its roles: made in the order in which each needs the ones before, ended in the other.
 
 mod admin;
+pub(crate) mod advertise;
 mod ground;
 mod health;
 mod members;
@@ -26,9 +27,11 @@ use trunkline_proto::{
 };
 use trunkline_records::Records;
 use trunkline_rpc::{Peers, entity};
+use trunkline_telemetry::Metrics;
 use trunkline_types::{EntityKind, NodeId, ReleaseCause, ShardId};
 
-pub(crate) use self::admin::Operator;
+pub(crate) use self::admin::{Operator, to_proto};
+pub use self::ground::journal;
 use self::{ground::Ground, health::Health, server::Server, shards::Rooms};
 use crate::{config::NodeConfig, documents::Documents, metrics_server};
 
@@ -67,9 +70,14 @@ pub struct Node {
 
 impl Node {
     /// Starts the node's roles; returns when every one serves and, in a cluster, the node is a member.
-    pub async fn start(config: NodeConfig, dir: &Path) -> Result<Self> {
-        let ground = Ground::lay(&config, dir).await?;
-        let health = Health::new(ground.seat.member().cloned());
+    pub async fn start(mut config: NodeConfig, dir: &Path) -> Result<Self> {
+        // Whether it lives can be asked before anything that it waits for is there.
+        let (metrics, health) = (Metrics::new(), Health::new());
+        let (metrics_at, metrics_task) =
+            metrics_server::start(config.metrics.listen, metrics.clone(), health.probe()).await?;
+        advertise::settle(&mut config, |why| health.waits(why)).await;
+        let ground = Ground::lay(&config, dir, metrics).await?;
+        health.member(ground.seat.member());
         let started_us = now().as_micros();
         let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
         let placement = ground.placement.clone();
@@ -106,8 +114,6 @@ impl Node {
             ground.bus.on_link_lost(move |node| member.suspect(node));
         }
         ground.seat.join(rooms, Peers::new(ground.channels.clone(), ground.tls.clone())).await?;
-        let (metrics, metrics_task) =
-            metrics_server::start(config.metrics.listen, ground.metrics.clone(), health.probe()).await?;
         let told = members::Told {
             acd: acd.clone(),
             calls: calls.clone(),
@@ -125,7 +131,7 @@ impl Node {
             cluster: server.address(),
             sip: edge.as_ref().map(|edge| edge.local_addr()),
             http: console.as_ref().map(Console::local_addr),
-            metrics,
+            metrics: metrics_at,
         };
         Ok(Self {
             addresses,
