@@ -11,5 +11,6 @@
 pub mod acd;
 pub mod cluster;
 mod rng;
+pub mod runner;
 
 pub use rng::Rng;

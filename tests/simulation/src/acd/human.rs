@@ -11,6 +11,8 @@ pub(crate) struct Human {
     pub(crate) view: Option<AgentView>,
     pub(crate) attached: bool,
     session: u32,
+    /// The call has left its media node: the page makes a new connection.
+    pub(crate) audio_moved: bool,
     commands: u32,
 }
 
@@ -27,6 +29,14 @@ impl Human {
     /// The console that serves the page.
     pub(crate) fn console(&self) -> Console {
         Console { node: "console".parse().unwrap_or_else(|_| unreachable!("a valid name")), incarnation: 1 }
+    }
+
+    /// An offer for the call's new media node.
+    pub(crate) fn new_audio(&mut self) -> Option<SessionInput> {
+        let talks = matches!(&self.view.as_ref()?.status, AgentStatus::Talking { .. });
+        self.commands += 1;
+        let command = Command::TakeOver { sdp_offer: "offer".into() };
+        talks.then(|| SessionInput::Command { id: format!("{}", self.commands), command })
     }
 
     /// `diligent`: no more nonsense, everything is to come to an end.

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 pub use trunkline_acd_core::Mutations;
 
+use crate::runner::{Family, Tally};
+
 /// How long after the last fault everything has come to an end at the latest: the longest chain of bounds (an agent that
 /// was believed available for 60 s, a ring time-out, a connection given up, wrap-up, an avoidance) for every call that
 /// is left.
@@ -83,4 +85,30 @@ pub struct Report {
     pub conversations: u64,
     /// Crashes and takeovers.
     pub crashes: u64,
+}
+
+/// Schedules of reservations, with rules left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Acd(pub Mutations);
+
+impl Family for Acd {
+    type Report = Report;
+    const NAME: &'static str = "acd";
+
+    fn run(&self, seed: u64, trace: bool) -> Report {
+        Schedule { trace, mutations: self.0, ..Schedule::of(seed) }.run()
+    }
+}
+
+impl Tally for Report {
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.offers += other.offers;
+        self.conversations += other.conversations;
+        self.crashes += other.crashes;
+    }
 }

@@ -1,10 +1,13 @@
 //! What the cluster promises, and nothing of how it is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use trunkline_acd_core::{AgentEvent, QueueEvent};
+use trunkline_acd_core::{AgentEvent, LeaveCause, Outcome, QueueConfig, QueueEvent};
 use trunkline_call_core::{Event, EventBody};
-use trunkline_types::{AgentId, OfferId, ReleaseCause, ShardId};
+use trunkline_types::{AgentId, CallId, OfferId, ReleaseCause, ShardId, Timestamp};
 
 use super::core::Fact;
 use crate::acd::check::Checker as Reservations;
@@ -18,10 +21,32 @@ pub(super) struct Checker {
     over_before: BTreeMap<usize, BTreeSet<OfferId>>,
     /// The highest epoch that a receiver has heard of a shard.
     heard: BTreeMap<(usize, ShardId), u64>,
+    /// What waits in each queue, by its journal.
+    lines: Vec<Waiting>,
+    /// Since when offers ring, and for how long they may.
+    ringing: BTreeMap<OfferId, (Timestamp, Duration)>,
     answered: u64,
     talked: u64,
     violations: Vec<String>,
 }
+
+/// A queue's line, for what is promised of time: by the true time, whatever nodes' clocks show.
+struct Waiting {
+    max_wait: Option<Duration>,
+    calls: BTreeMap<CallId, Waits>,
+}
+
+struct Waits {
+    since: Timestamp,
+    entry: u32,
+    priority: i16,
+    place: (Timestamp, u64),
+}
+
+/// Clocks of nodes differ by so much, and commits take so long.
+const INACCURATE: Duration = Duration::from_secs(3);
+/// A ring that nobody answers ends so late at the latest: after pauses and moves of its agent.
+const RINGS_ON: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct CallLine {
@@ -43,9 +68,12 @@ const EARNED: [ReleaseCause; 6] = [
 ];
 
 impl Checker {
-    pub(super) fn new(queues: usize) -> Self {
+    pub(super) fn new(queues: &[QueueConfig]) -> Self {
+        let lines = queues.iter().map(|q| Waiting { max_wait: q.max_wait, calls: BTreeMap::new() });
         Self {
-            reservations: Reservations::new(queues),
+            reservations: Reservations::new(queues.len()),
+            lines: lines.collect(),
+            ringing: BTreeMap::new(),
             calls: BTreeMap::new(),
             ended_offers: BTreeSet::new(),
             over_before: BTreeMap::new(),
@@ -75,7 +103,13 @@ impl Checker {
     }
 
     /// Something was committed.
-    pub(super) fn fact(&mut self, entity: super::core::Entity, agents: &[AgentId], fact: &Fact) {
+    pub(super) fn fact(
+        &mut self,
+        now: Timestamp,
+        entity: super::core::Entity,
+        agents: &[AgentId],
+        fact: &Fact,
+    ) {
         use super::core::Entity;
         match (entity, fact) {
             (Entity::Queue(n), Fact::Queue(event)) => {
@@ -87,14 +121,66 @@ impl Checker {
                     }
                     _ => {}
                 }
+                self.line(now, n, event);
                 self.reservations.queue_event(n, event);
             }
             (Entity::Agent(n), Fact::Agent(event)) => {
                 self.talked += u64::from(matches!(event, AgentEvent::Connected { .. }));
+                self.rings(now, event);
                 self.reservations.agent_event(&agents[n], event);
             }
             (Entity::Call(n), Fact::Call(event)) => self.call(n, event),
             _ => unreachable!("a fact of another kind"),
+        }
+    }
+
+    /// Nobody is released before the longest wait is over, and nobody comes before those who came before.
+    fn line(&mut self, now: Timestamp, n: usize, event: &QueueEvent) {
+        let line = &mut self.lines[n];
+        let mut broken = None;
+        match event {
+            QueueEvent::Enqueued { call, seq, priority, rank_at, enqueue, .. } => {
+                let (place, entry) = ((*rank_at, *seq), enqueue.entry);
+                let comes = Waits { since: now, entry, priority: *priority, place };
+                let overtaken = line.calls.iter().find(|(_, waits)| {
+                    waits.priority == comes.priority && (waits.entry, entry) == (0, 0) && waits.place > place
+                });
+                broken =
+                    overtaken.map(|(waits, _)| format!("{call} is placed before {waits}, who came first"));
+                line.calls.insert(*call, comes);
+            }
+            QueueEvent::Left { call, cause, .. } => {
+                let waits = line.calls.remove(call);
+                let early = waits.zip(line.max_wait).filter(|(waits, longest)| {
+                    *cause == LeaveCause::Timeout && now.since(waits.since) + INACCURATE < *longest
+                });
+                broken = early.map(|(waits, longest)| {
+                    format!("{call} is released after {:?} instead of {longest:?}", now.since(waits.since))
+                });
+            }
+            QueueEvent::Answered { call, .. } => _ = line.calls.remove(call),
+            _ => {}
+        }
+        self.violations.extend(broken);
+    }
+
+    /// A ring lasts as long as it is to.
+    fn rings(&mut self, now: Timestamp, event: &AgentEvent) {
+        match event {
+            AgentEvent::Offered { offer, card, .. } => {
+                self.ringing.insert(offer.clone(), (now, card.ring_timeout));
+            }
+            AgentEvent::OfferEnded { offer, outcome: Outcome::Missed, .. } => {
+                let Some((since, lasts)) = self.ringing.remove(offer) else { return };
+                let rang = now.since(since);
+                if rang + INACCURATE < lasts || rang > lasts + RINGS_ON {
+                    self.broken(format!("{offer} rang for {rang:?} instead of {lasts:?}"));
+                }
+            }
+            AgentEvent::OfferEnded { offer, .. } | AgentEvent::Accepted { offer, .. } => {
+                self.ringing.remove(offer);
+            }
+            _ => {}
         }
     }
 

@@ -6,6 +6,7 @@ use trunkline_cluster_core::Input;
 
 use super::{
     Weather,
+    clock::Clock,
     node::Node,
     world::{Happening, World},
 };
@@ -40,6 +41,16 @@ impl World {
         }
     }
 
+    /// The same for media nodes, each for itself.
+    pub(super) fn media_fault_due(&mut self) {
+        if self.calm_since.is_some() {
+            return;
+        }
+        let next = self.rng.millis(3_000, 30_000);
+        self.after(next, Happening::MediaFault);
+        self.media_fault();
+    }
+
     fn crash(&mut self, n: usize) {
         self.nodes[n].up = false;
         self.nodes[n].actors.clear();
@@ -54,7 +65,8 @@ impl World {
             return;
         }
         let (id, life) = (self.nodes[n].id.clone(), self.nodes[n].life + 1);
-        self.nodes[n] = Node::new(id, life, self.now, self.schedule.coordinated);
+        let clock = Clock::at_start(&mut self.rng, self.schedule.mutations.wall_clocks);
+        self.nodes[n] = Node::new(id, life, self.now, clock, self.schedule.coordinated);
         self.checker.forgets(n);
         self.join(n);
     }
@@ -72,12 +84,9 @@ impl World {
         if !self.nodes[n].up || self.nodes[n].life != life || self.nodes[n].paused_until.take().is_none() {
             return;
         }
-        // What is in its sockets, and its timers.
-        let held = std::mem::take(&mut self.nodes[n].held_back);
-        let mut soon = Duration::ZERO;
-        for what in held {
-            soon += self.rng.between(Duration::ZERO, Duration::from_micros(200));
-            self.after(soon, what);
+        // What is in its sockets, and its timers, before everything that comes now: streams keep their order.
+        for what in std::mem::take(&mut self.nodes[n].held_back) {
+            self.after(Duration::ZERO, what);
         }
         self.arm_all(n);
     }
@@ -91,10 +100,8 @@ impl World {
         if store && self.schedule.coordinated {
             self.machine(n, Input::Connected(false));
         }
-        // While a node that is cut off from its peers suspects all of them, it is not taken out by the real coordination;
-        // its calls bear the silence of their media node for 8 s.
-        let most = if self.schedule.coordinated && !store { 4_000 } else { 10_000 };
-        let lasts = self.rng.millis(500, most);
+        let lasts =
+            if self.rng.chance(600) { self.rng.millis(500, 6_000) } else { self.rng.millis(6_000, 30_000) };
         let life = self.nodes[n].life;
         self.after(lasts, Happening::Heal(n, life));
     }
@@ -131,6 +138,7 @@ impl World {
     pub(super) fn calm_down(&mut self) {
         self.calm_since = Some(self.now);
         self.network = super::world::Network::default();
+        self.media_calms_down();
         for n in 0..self.nodes.len() {
             let life = self.nodes[n].life;
             if !self.nodes[n].up {

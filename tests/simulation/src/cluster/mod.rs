@@ -17,17 +17,21 @@
 
 mod actor;
 mod check;
+mod clock;
 mod core;
 mod faults;
 mod journal;
 mod light;
+mod media_node;
 mod node;
-mod peers;
+mod phone;
 mod store;
 mod translate;
 mod world;
 
 use std::time::Duration;
+
+use crate::runner::{Family, Tally};
 
 /// One schedule in so many runs the real coordination (each of its nodes keeps 4,096 shards in mind, which is most of the
 /// time that such a schedule takes); the others a light one with the same steps.
@@ -58,6 +62,8 @@ pub struct Mutations {
     pub replay_not_muted: bool,
     /// A recovered queue gives out its places anew.
     pub place_recomputed: bool,
+    /// Nodes go by their machines' clocks, of which some are an hour off, instead of the journal's.
+    pub wall_clocks: bool,
 }
 
 /// One schedule.
@@ -107,20 +113,39 @@ pub struct Report {
     pub refused: u64,
     /// Conversations.
     pub conversations: u64,
-    /// Crashes, pauses and cuts.
+    /// Crashes, pauses, cuts and drains of nodes.
     pub faults: u64,
+    /// Losses, cuts and drains of media nodes.
+    pub media_faults: u64,
     /// Answers of the journal that left open what had happened.
     pub ambiguous: u64,
 }
 
-impl Report {
-    /// Adds another one's numbers.
-    pub fn add(&mut self, other: &Self) {
+/// Schedules of a cluster, with rules left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cluster(pub Mutations);
+
+impl Family for Cluster {
+    type Report = Report;
+    const NAME: &'static str = "cluster";
+
+    fn run(&self, seed: u64, trace: bool) -> Report {
+        Schedule { trace, mutations: self.0, ..Schedule::of(seed) }.run()
+    }
+}
+
+impl Tally for Report {
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn add(&mut self, other: &Self) {
         self.messages += other.messages;
         self.moves += other.moves;
         self.refused += other.refused;
         self.conversations += other.conversations;
         self.faults += other.faults;
+        self.media_faults += other.media_faults;
         self.ambiguous += other.ambiguous;
     }
 }

@@ -131,6 +131,13 @@ impl Store {
                 self.nodes.insert(node.clone(), record.clone());
                 (vec![Seen::Node(node, Some(record))], None)
             }
+            Effect::Depose(elected) => match self.leader.take_if(|(_, at)| *at == elected) {
+                Some(_) => {
+                    self.revision += 1;
+                    (vec![Seen::Leader(None)], Some(Input::Tick))
+                }
+                None => (Vec::new(), Some(Input::Tick)),
+            },
             Effect::Suspect(suspect, stands) => {
                 self.revision += 1;
                 let key = (suspect.clone(), me.id.clone());

@@ -55,7 +55,17 @@ pub(super) fn agent_request(message: AgentToCall) -> (OfferId, AgentRequest) {
         AgentToCall::Connect { offer, session, sdp_offer, recording, .. } => {
             let queue: QueueId = offer.queue.clone();
             let (session, agent_name) = (session.0, String::new());
-            (offer, AgentRequest::Connect { session, sdp_offer, agent_name, queue, recording })
+            (
+                offer,
+                AgentRequest::Connect {
+                    session,
+                    sdp_offer,
+                    agent_name,
+                    queue,
+                    recording,
+                    recording_required: false,
+                },
+            )
         }
         AgentToCall::GiveUp { offer } => (offer, AgentRequest::GiveUp),
         AgentToCall::RemakeMedia { offer, control, session, sdp_offer } => {

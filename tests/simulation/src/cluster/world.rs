@@ -2,6 +2,7 @@
 
 mod actors;
 mod bus;
+mod media;
 mod outside;
 mod placement;
 
@@ -22,19 +23,21 @@ use trunkline_call_core::{
 };
 use trunkline_cluster_core::{Effect, Input, NodeIdentity, Seen};
 use trunkline_types::{
-    AgentId, CallId, EntityAddress, Epoch, OfferId, QueueId, ReleaseCause, ShardGroup, ShardId, TenantId,
-    Timestamp,
+    AgentId, CallId, EntityAddress, Epoch, NodeId, OfferId, QueueId, RecordingId, ReleaseCause, ShardGroup,
+    ShardId, TenantId, Timestamp,
 };
 
 use super::{
     Report, SETTLES_WITHIN, Schedule, Weather,
     actor::{Actor, Append},
     check::Checker,
+    clock::Clock,
     core::{Core, Deed, Entity, Fact, Word, Work},
     journal::{Journal, Refusal},
     light::{Assigned, LightMap},
+    media_node::{MediaNode, Shelf},
     node::{Closing, Node, Place, policy},
-    peers::{Phone, Session, Shelf, media_node},
+    phone::Phone,
     store::Store,
     translate,
 };
@@ -43,7 +46,7 @@ use crate::{Rng, acd::human::Human};
 pub(super) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 /// The cluster forms in peace, then faults and arrivals go on for so long.
 const FORMS_WITHIN: Duration = Duration::from_secs(4);
-const ROUGH_FOR: Duration = Duration::from_secs(30);
+const ROUGH_FOR: Duration = Duration::from_secs(60);
 /// The bus holds what has no owner for so long, and looks again so often.
 const HELD_FOR: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -85,7 +88,16 @@ pub(super) enum Happening {
     Deliver(usize, Box<Envelope>),
     Wake(usize, u64, Entity, u64),
     Edge(usize, ShardId, u64, Box<EdgeCommand>),
-    Media(usize, ShardId, u64, Box<MediaCommand>),
+    Media(usize, usize, ShardId, u64, Box<MediaCommand>),
+    MediaTells(usize, u64, u64, usize),
+    MediaMissed(usize, u64, usize),
+    MediaStarts(usize, u64),
+    MediaHeals(usize, u64),
+    MediaLeave(usize),
+    MediaDrained(usize),
+    MediaFault,
+    /// A phone's answer to an INVITE, until it is acknowledged.
+    Repeats(usize, u32, Box<CallInput>, u32),
     Sees(usize, Box<AgentView>),
     Look(usize),
     ConsoleDies(usize),
@@ -127,6 +139,12 @@ pub(super) struct Network {
     late_most: Duration,
 }
 
+impl Network {
+    fn is_calm(&self) -> bool {
+        self.loss == 0 && self.double == 0 && self.late == 0
+    }
+}
+
 pub(super) struct World {
     pub(super) schedule: Schedule,
     pub(super) rng: Rng,
@@ -148,8 +166,10 @@ pub(super) struct World {
     light: LightMap,
     journal: Journal,
     phones: Vec<Phone>,
-    sessions: Vec<Session>,
-    /// What edges and the media node have heard of shards.
+    media_nodes: Vec<MediaNode>,
+    /// Recordings of media nodes that were lost.
+    stored: BTreeSet<RecordingId>,
+    /// What edges have heard of shards.
     outside: BTreeMap<ShardId, u64>,
     humans: Vec<Human>,
     event_ids: u64,
@@ -171,13 +191,13 @@ impl World {
         let network = match schedule.weather {
             Weather::Calm => Network::default(),
             Weather::Rough => Network {
-                loss: rng.below(40),
+                loss: rng.below(150),
                 double: rng.below(200),
                 late: rng.below(200),
                 late_most: rng.millis(50, 4_000),
             },
             Weather::Haunted => Network {
-                loss: rng.below(30),
+                loss: rng.below(150),
                 double: 200 + rng.below(400),
                 late: 200 + rng.below(300),
                 late_most: rng.millis(2_000, 8_000),
@@ -193,7 +213,7 @@ impl World {
         for (n, id) in agent_ids.iter().enumerate() {
             shards.insert(Entity::Agent(n), EntityAddress::agent(&tenant, id).shard());
         }
-        let queue_config = (0..queues)
+        let queue_config: Vec<QueueConfig> = (0..queues)
             .map(|_| QueueConfig {
                 max_wait: rng.chance(200).then(|| rng.millis(15_000, 60_000)),
                 ring_timeout: rng.millis(4_000, 12_000),
@@ -205,8 +225,11 @@ impl World {
         let agent_config = (0..agents)
             .map(|_| AgentConfig { queues: queue_ids.clone(), ..AgentConfig::default() })
             .collect();
-        let (settings, shelf) = Shelf::new();
+        let media: Vec<NodeId> =
+            (0..2 + rng.below(2)).filter_map(|n| format!("m-{n}").parse().ok()).collect();
+        let (settings, shelf) = Shelf::new(&media);
         let names = (0..nodes).filter_map(|n| format!("n-{n}").parse().ok());
+        let checker = Checker::new(&queue_config);
         let mut world = Self {
             schedule,
             now: START,
@@ -220,17 +243,23 @@ impl World {
             agent_config,
             settings,
             shelf,
-            nodes: names.map(|id| Node::new(id, 1, START, schedule.coordinated)).collect(),
+            nodes: names
+                .map(|id| {
+                    let clock = Clock::at_start(&mut rng, schedule.mutations.wall_clocks);
+                    Node::new(id, 1, START, clock, schedule.coordinated)
+                })
+                .collect(),
             store: Store::default(),
             light: LightMap::new(),
             journal: Journal::default(),
             phones: Vec::new(),
-            sessions: Vec::new(),
+            media_nodes: media.into_iter().map(|id| MediaNode::new(id, 1)).collect(),
+            stored: BTreeSet::new(),
             outside: BTreeMap::new(),
             humans: (0..agents).map(|_| Human::default()).collect(),
             event_ids: 0,
             said: BTreeMap::new(),
-            checker: Checker::new(queues),
+            checker,
             leases: BTreeMap::new(),
             drained: BTreeSet::new(),
             calm_since: None,
@@ -249,7 +278,7 @@ impl World {
         }
         let calls = 4 + self.rng.below(12) as usize;
         for n in 0..calls {
-            let arrives = FORMS_WITHIN + self.rng.millis(0, 20_000);
+            let arrives = FORMS_WITHIN + self.rng.millis(0, 50_000);
             self.after(arrives, Happening::Arrive(n));
             if self.rng.chance(350) {
                 let patience = self.rng.millis(500, 30_000);
@@ -259,7 +288,6 @@ impl World {
             // The call gets its shard when it arrives.
             let id = CallId::mint(self.call_shard(), START.plus(arrives), u128::from(self.rng.bits()));
             self.phones.push(Phone::new(id, self.queue_ids[queue].clone()));
-            self.sessions.push(Session::default());
             self.shards.insert(Entity::Call(n), id.shard());
         }
         for n in 0..self.humans.len() {
@@ -271,6 +299,8 @@ impl World {
         }
         let first = FORMS_WITHIN + self.rng.millis(1_000, 8_000);
         self.after(first, Happening::Fault);
+        let first = FORMS_WITHIN + self.rng.millis(1_000, 20_000);
+        self.after(first, Happening::MediaFault);
     }
 
     fn call_shard(&mut self) -> ShardId {
@@ -439,7 +469,15 @@ impl World {
             Happening::Deliver(n, envelope) => self.deliver(n, *envelope),
             Happening::Wake(n, _, entity, generation) => self.wake(n, entity, generation),
             Happening::Edge(call, shard, epoch, command) => self.edge(call, shard, epoch, *command),
-            Happening::Media(call, shard, epoch, command) => self.media(call, shard, epoch, *command),
+            Happening::Media(m, call, shard, epoch, command) => self.media(m, call, shard, epoch, *command),
+            Happening::MediaTells(m, life, number, tries) => self.media_tells(m, life, number, tries),
+            Happening::MediaMissed(m, life, round) => self.media_missed(m, life, round),
+            Happening::MediaStarts(m, life) => self.media_starts(m, life),
+            Happening::MediaHeals(m, life) => self.media_heals(m, life),
+            Happening::MediaLeave(m) => self.media_leave(m),
+            Happening::MediaDrained(m) => self.media_drained(m),
+            Happening::MediaFault => self.media_fault_due(),
+            Happening::Repeats(n, cseq, response, times) => self.repeats(n, cseq, &response, times),
             Happening::Sees(n, view) => {
                 let newer = self.humans[n]
                     .view

@@ -89,16 +89,20 @@ impl Queue {
         }
         let config = &self.config;
         let mut enqueue = enqueue;
-        let entered_at = enqueue.entered_at.take().map_or(now, |at| at.clamp(now.minus(RETURNS_WITHIN), now));
+        let returns = enqueue.entered_at.take();
+        let entered_at = returns.map_or(now, |at| at.clamp(now.minus(RETURNS_WITHIN), now));
         let priority = enqueue.priority.unwrap_or(config.default_priority).clamp(-100, 100);
         let worth = config.priority_step * u32::from(priority.unsigned_abs());
+        let rank_at = if priority >= 0 { entered_at.minus(worth) } else { entered_at.plus(worth) };
+        // Order of arrival: this node's clock may be behind that of the queue's former one.
+        let last = self.state.last_rank.get(&priority).copied().filter(|_| returns.is_none());
         let event = QueueEvent::Enqueued {
             at: now,
             entered_at,
             call,
             seq: self.state.last_seq + 1,
             priority,
-            rank_at: if priority >= 0 { entered_at.minus(worth) } else { entered_at.plus(worth) },
+            rank_at: last.map_or(rank_at, |last| rank_at.max(last)),
             // From this stay: whoever comes back after a long conversation is not sent away at once.
             expires_at: config.max_wait.map(|wait| now.plus(wait)),
             target_at: entered_at.plus(config.service_level),

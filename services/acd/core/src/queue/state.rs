@@ -16,6 +16,10 @@ const AVOIDED_MOST: usize = 4;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct QueueSnapshot {
     pub(crate) last_seq: u64,
+    /// The latest rank of callers who came for the first time, by priority: nobody who comes later is placed before, whatever
+    /// the clock of the queue's new node shows.
+    #[serde(default)]
+    pub(crate) last_rank: BTreeMap<i16, Timestamp>,
     pub(crate) calls: BTreeMap<CallId, QueuedCall>,
     /// Committed and not known to have ended.
     pub(crate) offers: BTreeMap<OfferId, OpenOffer>,
@@ -112,7 +116,7 @@ impl QueueSnapshot {
         self.totals.apply(event);
         match event {
             QueueEvent::Enqueued {
-                at: _,
+                at,
                 entered_at,
                 call,
                 seq,
@@ -124,6 +128,10 @@ impl QueueSnapshot {
                 enqueue,
             } => {
                 self.last_seq = self.last_seq.max(*seq);
+                if entered_at == at {
+                    let last = self.last_rank.entry(*priority).or_insert(*rank_at);
+                    *last = (*last).max(*rank_at);
+                }
                 let queued = QueuedCall {
                     seq: *seq,
                     priority: *priority,

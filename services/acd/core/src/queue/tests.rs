@@ -515,6 +515,27 @@ fn a_caller_who_comes_back_keeps_the_time() {
     assert!(desk.journal.iter().all(|event| event.at() > Timestamp::ZERO), "events keep their own instants");
 }
 
+/// A queue whose new node's clock is an hour behind (or a quarter of a second, which is all that it takes) still serves in
+/// order of arrival, also after another recovery; waiting times go by the clock that there is.
+#[test]
+fn a_clock_that_is_behind_places_nobody_before_those_who_wait() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    desk.enqueue_with(2, Some(5));
+    desk.now = desk.now.minus(secs(3_600));
+    for n in [3, 4] {
+        let mut queue = Desk::new(config()).queue;
+        desk.journal.iter().for_each(|event| queue.apply(event));
+        desk.queue = queue;
+        desk.enqueue(n);
+    }
+    desk.enqueue_with(5, Some(5));
+    let line: Vec<_> = desk.queue.view(10).calls.iter().map(|c| c.call).collect();
+    assert_eq!(line, [2, 5, 1, 3, 4].map(call));
+    let entered = desk.queue.view(10).calls.last().map(|c| c.enqueued_at);
+    assert_eq!(entered, Some(desk.now));
+}
+
 /// After a recovery those who stayed silent are asked once more, and nobody else.
 #[test]
 fn a_recovered_queue_asks_the_silent_again() {

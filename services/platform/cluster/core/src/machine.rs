@@ -41,6 +41,9 @@ pub struct Machine {
     replaced: bool,
     campaigning: bool,
     leaderless: Option<Duration>,
+    /// It was coordinator and others ended that: they did not reach it. Until then it leaves the election to them, or the two
+    /// sides would depose and elect as fast as the store can write.
+    stands_back: Duration,
     map: Map,
     holder: Holder,
     coordinator: Coordinator,
@@ -67,6 +70,7 @@ impl Machine {
             replaced: false,
             campaigning: false,
             leaderless: None,
+            stands_back: Duration::ZERO,
             map: Map::default(),
             moves: Moves::default(),
             relist_at: None,
@@ -297,6 +301,7 @@ impl Machine {
             && self.map.leader != Some((self.me.clone(), elected))
         {
             self.coordinator.end();
+            self.stands_back = now + self.policy.ttl;
         }
         match &self.map.leader {
             Some((node, revision)) => {
@@ -323,7 +328,7 @@ impl Machine {
         }
         let rank =
             self.map.members.present().position(|(identity, _)| *identity == self.me).unwrap_or(0).min(20);
-        Some(self.leaderless? + self.policy.round * rank as u32 / 2)
+        Some((self.leaderless? + self.policy.round * rank as u32 / 2).max(self.stands_back))
     }
 
     fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {

@@ -87,8 +87,9 @@ impl World {
 
     /// Steps an actor and carries out what comes of it.
     pub(in crate::cluster) fn work(&mut self, n: usize, entity: Entity, work: Work) {
+        let shown = self.nodes[n].clock.shows(self.now);
         let Some(actor) = self.nodes[n].actors.get_mut(&entity) else { return };
-        let step = actor.step(self.now, work);
+        let step = actor.step(shown, work);
         let (epoch, generation, life) = (actor.epoch, actor.generation, self.nodes[n].life);
         for deed in step.deeds {
             self.say(n, entity, epoch, deed);
@@ -113,10 +114,10 @@ impl World {
     }
 
     pub(in crate::cluster) fn arm(&mut self, n: usize, entity: Entity) {
-        let life = self.nodes[n].life;
+        let (life, clock) = (self.nodes[n].life, self.nodes[n].clock);
         let Some(actor) = self.nodes[n].actors.get_mut(&entity) else { return };
         let Some(at) = actor.core.next_deadline() else { return };
-        let at = at.max(self.now);
+        let at = clock.when(at).max(self.now);
         if actor.wake_at.is_none_or(|known| at < known) {
             actor.wake_at = Some(at);
             let generation = actor.generation;
@@ -161,7 +162,7 @@ impl World {
         };
         if result.is_ok() {
             for fact in &append.facts {
-                self.checker.fact(entity, &self.agent_ids, fact);
+                self.checker.fact(self.now, entity, &self.agent_ids, fact);
             }
             if self.rough(8) {
                 // The connection broke before the answer arrived.

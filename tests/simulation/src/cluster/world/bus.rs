@@ -16,9 +16,7 @@ impl World {
                 *n
             }
         };
-        let copies = if self.rng.chance(self.network.loss) { 0 } else { 1 }
-            + u64::from(self.rng.chance(self.network.double));
-        for _ in 0..copies {
+        for _ in 0..self.copies() {
             let from = from.map(|(_, shard, epoch)| (shard, epoch));
             let until = self.now.plus(HELD_FOR);
             let envelope = Envelope { to, word: word.clone(), from, hops: 0, until };
@@ -45,6 +43,17 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// How often a message arrives.
+    fn copies(&mut self) -> usize {
+        let arrives = !self.rng.chance(self.network.loss);
+        usize::from(arrives) + usize::from(self.rng.chance(self.network.double))
+    }
+
+    /// When copies of a message arrive.
+    pub(in crate::cluster) fn ways(&mut self) -> Vec<Duration> {
+        (0..self.copies()).map(|_| self.delay()).collect()
     }
 
     pub(in crate::cluster) fn delay(&mut self) -> Duration {
@@ -100,7 +109,7 @@ impl World {
         let id = self.phones[call].call;
         match *input {
             CallInput::Agent { agent, offer, request } if request != AgentRequest::EndedAck => {
-                let (cause, at) = (ReleaseCause::NodeLost, self.now);
+                let (cause, at) = (ReleaseCause::NodeLost, self.nodes[n].clock.shows(self.now));
                 let message = CallToAgent::Ended { offer, connected_at: None, cause, at };
                 self.tell_agent(from, &agent, AgentInput::FromCall { call: id, message });
             }
@@ -232,20 +241,22 @@ impl World {
         n: usize,
         effect: trunkline_call_core::Effect,
     ) {
-        use trunkline_call_core::{Effect, QueueRequest};
-        let (id, delay) = (self.phones[n].call, self.delay());
+        use trunkline_call_core::{AgentNotice, Effect, QueueRequest};
+        let id = self.phones[n].call;
         let Some((node, shard, epoch)) = from else { return };
-        if self.nodes[node].cut_peers && matches!(effect, Effect::Edge { .. } | Effect::Media { .. }) {
+        let outside =
+            matches!(effect, Effect::Edge { .. } | Effect::Media { .. } | Effect::Acknowledge { .. });
+        if self.nodes[node].cut_peers && outside {
             return;
         }
         match effect {
             Effect::Edge { command, .. } => {
-                self.after(delay, Happening::Edge(n, shard, epoch, Box::new(command)));
+                for delay in self.ways() {
+                    self.after(delay, Happening::Edge(n, shard, epoch, Box::new(command.clone())));
+                }
             }
-            Effect::Media { command, .. } => {
-                self.after(delay, Happening::Media(n, shard, epoch, Box::new(command)));
-            }
-            Effect::Acknowledge { .. } => {}
+            Effect::Media { node, command } => self.command_media(n, (shard, epoch), &node, command),
+            Effect::Acknowledge { node, event } => self.event_taken(&node, event),
             Effect::Queue { queue, request: QueueRequest::ConnectFailed { entry, offer, .. } } => {
                 let signal = QueueSignal::Acknowledged(offer);
                 self.tell_call(None, id, CallInput::Queue { queue, entry, signal });
@@ -253,6 +264,13 @@ impl World {
             Effect::Queue { queue, request } => {
                 if let Some(message) = translate::request(request) {
                     self.tell_queue(from, &queue, QueueInput::FromCall { call: id, message });
+                }
+            }
+            // The agent's shell hands it to the page.
+            Effect::Agent { agent, notice: AgentNotice::MediaMoved { .. }, .. } => {
+                let page = self.agent_ids.iter().position(|id| *id == agent);
+                if let Some(page) = page.filter(|_| !self.rng.chance(self.network.loss)) {
+                    self.humans[page].audio_moved = true;
                 }
             }
             Effect::Agent { agent, offer, notice } => {

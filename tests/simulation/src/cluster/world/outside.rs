@@ -1,9 +1,18 @@
-//! Edges, the media node, phones and pages.
+//! Edges, phones and pages.
+
+use trunkline_sip::Method;
 
 use super::*;
 
+/// Pause before a phone's 2xx is sent again; doubles up to 4 s.
+const REPEATS_FIRST: Duration = Duration::from_millis(500);
+/// And how often at most: 64*T1.
+const REPEATS_MOST: u32 = 10;
+/// So long after the last fault audio is where it belongs: a search for a node, and 64*T1 for the caller to follow.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
+
 impl World {
-    /// Edges and media nodes refuse former owners, too.
+    /// Edges refuse former owners, too.
     pub(in crate::cluster) fn admitted_outside(&mut self, shard: ShardId, epoch: u64) -> bool {
         let highest = self.outside.entry(shard).or_default();
         let fresh = epoch >= *highest;
@@ -23,9 +32,22 @@ impl World {
         let said = match command {
             EdgeCommand::Respond { response, .. } => self.phones[call].hears(&response),
             EdgeCommand::Request { client_transaction, request } => {
-                Some(self.phones[call].asked(client_transaction, &request))
+                let glare = !self.network.is_calm() && self.rng.chance(50);
+                let said = self.phones[call].asked(client_transaction, &request, glare);
+                if let (Ok(cseq), Some(said)) = (request.headers.cseq(), &said)
+                    && cseq.method == Method::Invite
+                {
+                    let said = Box::new(said.clone());
+                    self.after(REPEATS_FIRST, Happening::Repeats(call, cseq.number, said, 1));
+                }
+                said
             }
-            EdgeCommand::Ack { .. } => None,
+            EdgeCommand::Ack { request, .. } => {
+                if let Ok(cseq) = request.headers.cseq() {
+                    self.phones[call].acknowledged(cseq.number);
+                }
+                None
+            }
         };
         if let Some(input) = said {
             let id = self.phones[call].call;
@@ -33,33 +55,15 @@ impl World {
         }
     }
 
-    pub(in crate::cluster) fn media(
-        &mut self,
-        call: usize,
-        shard: ShardId,
-        epoch: u64,
-        command: MediaCommand,
-    ) {
-        if !self.admitted_outside(shard, epoch) {
+    /// A 2xx to an INVITE is sent again until its ACK comes (RFC 3261 section 13.3.1.4).
+    pub(in crate::cluster) fn repeats(&mut self, n: usize, cseq: u32, response: &CallInput, times: u32) {
+        if self.phones[n].has_ack(cseq) || times > REPEATS_MOST {
             return;
         }
-        let id = self.phones[call].call;
-        let (reply, events) = self.sessions[call].command(id, command);
-        self.tell_call(None, id, CallInput::MediaReply(Box::new(reply)));
-        for event in events {
-            self.event_ids += 1;
-            let (node, id_of, event) = (Some(media_node()), self.event_ids, Box::new(event));
-            // Told until it is acknowledged; here: often enough.
-            for again in [10, 900, 2_500, 6_000, 12_000] {
-                let event = event.clone();
-                let input = CallInput::MediaEvent { node: node.clone(), id: id_of, acknowledge: true, event };
-                let until = self.now.plus(Duration::from_millis(again) + HELD_FOR);
-                let word = Word::Call(Box::new(input));
-                let envelope = Envelope { to: Entity::Call(call), word, from: None, hops: 0, until };
-                let n = self.rng.below(self.nodes.len() as u64) as usize;
-                self.after(Duration::from_millis(again), Happening::Deliver(n, Box::new(envelope)));
-            }
-        }
+        let id = self.phones[n].call;
+        self.tell_call(None, id, response.clone());
+        let pause = (REPEATS_FIRST * 2u32.pow(times.min(3))).min(Duration::from_secs(4));
+        self.after(pause, Happening::Repeats(n, cseq, Box::new(response.clone()), times + 1));
     }
 
     pub(in crate::cluster) fn arrive(&mut self, n: usize) {
@@ -81,6 +85,9 @@ impl World {
                 matches!(&actor.core, Core::Call(call) if call.phase() == trunkline_call_core::Phase::Talking)
             });
             if talks {
+                if self.calm_since.is_some_and(|since| self.now.since(since) > FOLLOWS_WITHIN) {
+                    self.check_audio(n);
+                }
                 self.hang_up(n);
             }
         }
@@ -95,6 +102,12 @@ impl World {
 
     pub(in crate::cluster) fn look(&mut self, n: usize) {
         let diligent = self.calm_since.is_some();
+        if self.humans[n].attached
+            && std::mem::take(&mut self.humans[n].audio_moved)
+            && let Some(message) = self.humans[n].new_audio()
+        {
+            self.session_says(n, message);
+        }
         if self.humans[n].attached {
             // Attaches again what was detached by mistake, or never heard of.
             self.session_says(n, SessionInput::Keepalive);
