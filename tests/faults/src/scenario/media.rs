@@ -215,3 +215,64 @@ pub async fn disk_full(run: &mut Run<'_>) -> Result<Verdict> {
     }
     stage.close().await
 }
+
+/// The queue's document with its recording policy.
+fn support(required: bool) -> String {
+    format!(
+        "kind: queue\nid: support\nbody: {{ display_name: Support, max_waiting: 10000, recording_required: {required} }}\n"
+    )
+}
+
+/// The queue's calls must be recorded: a full disk moves them to the other media node; when that one is gone too, they end.
+pub async fn disk_full_required(run: &mut Run<'_>) -> Result<Verdict> {
+    let all = run.size.calls.min(6);
+    let mut nodes = run.world.names("media").into_iter();
+    let (small, other) = (nodes.next().context("a media node")?, nodes.next().context("another media node")?);
+    run.world.node(&small)?.stop(s(40)).await?;
+    let spool = run.world.small_spool(&small, 4 * 1_024)?;
+    run.world.start_nodes(std::slice::from_ref(&small)).await?;
+    run.world.node(&other)?.stop(s(40)).await?;
+    run.world.apply(&support(true)).await?;
+    let mut stage = Stage::open(run, all, true).await?;
+    let who = stage.talk(all, s(30)).await?;
+    run.world.start_nodes(std::slice::from_ref(&other)).await?;
+    tokio::time::sleep(s(1)).await;
+
+    let full = Instant::now();
+    stage.history.fault(format!("the disk of {small} is full"));
+    Tmpfs::fill(&spool)?;
+    let there = run.world.node(&other)?.address;
+    let moved = until("every call is on the other node", s(20), || async {
+        let sessions = metric(there, SESSIONS, "").await?;
+        Ok(sessions.is_some_and(|sessions| sessions >= all as f64).then_some(()))
+    });
+    moved.await?;
+    stage.measure(seconds("all recorded elsewhere after", full.elapsed(), Some(s(10))));
+    tokio::time::sleep(s(2)).await;
+    let gap = stage.crowd.longest_silence(who.clone(), full);
+    stage.measure(seconds("longest gap in the calls' audio", gap, Some(Duration::from_millis(500))));
+    stage.measure(at_least("calls that go on", stage.crowd.present().len() as f64, "", all as f64));
+
+    let gone = Instant::now();
+    stage.history.fault(format!("kill -9 {other}: nobody can record"));
+    stage.rules.lost = all;
+    run.world.node(&other)?.kill()?;
+    stage.crowd.over(who.clone(), s(40)).await?;
+    stage.measure(seconds("unrecorded calls are over after", gone.elapsed(), Some(s(30))));
+    Tmpfs::empty(&spool)?;
+    run.world.start_nodes(std::slice::from_ref(&other)).await?;
+    run.world.apply(&support(false)).await?;
+    let api = run.world.api().await?;
+    let told = until("every record says why", s(30), || async {
+        let contacts = ours(&api, &who).await?;
+        let told = contacts.iter().filter(|contact| contact["cause"] == "recording_failed").count();
+        Ok((told == all).then_some(told))
+    });
+    stage.measure(at_least(
+        "records that say why",
+        told.await.map_or(0.0, |told| told as f64),
+        "",
+        all as f64,
+    ));
+    stage.close().await
+}

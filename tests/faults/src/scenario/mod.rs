@@ -126,6 +126,9 @@ scenarios! {
         "talk goes on; what needs a commit waits or is refused clearly; afterwards no loss", journal::postgres_killed;
     "disk-full", "disk full on a media node",
         "the call goes on, alarm metric within 10 s", media::disk_full;
+    "disk-full-required", "the same where calls must be recorded, then no other media node either",
+        "moved to a node that records, no audio lost; ended when none can, and the record says why",
+        media::disk_full_required;
     "clock", "clock of one node one hour wrong",
         "leases, timers, durations sane", clocks::wrong;
     "rolling-restart", "rolling restart of all nodes under traffic",

@@ -44,6 +44,8 @@ pub struct Plan {
     pub binary: PathBuf,
     /// Lifetime of a lease, seconds.
     pub lease_s: u64,
+    /// Further settings of every node, as its environment: `TRUNKLINE_NODE__OTLP` and so on.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -63,7 +65,7 @@ impl Plan {
             roles: roles.into(),
             zone: zone.into(),
         });
-        Self { nodes: nodes.to_vec(), agents, binary, lease_s: 3 }
+        Self { nodes: nodes.to_vec(), agents, binary, lease_s: 3, environment: Vec::new() }
     }
 }
 
@@ -101,6 +103,7 @@ impl World {
             recordings: data.path().join("recordings"),
             agents: plan.agents,
             lease_s: plan.lease_s,
+            environment: plan.environment.clone(),
         };
         fs::create_dir_all(&shared.recordings)?;
         let authority = Authority::new("trunkline fault suite")?;
@@ -249,6 +252,25 @@ impl World {
         let spool = self.node(node)?.spool();
         self.small.push(Tmpfs::mount(&spool, kib)?);
         Ok(spool)
+    }
+
+    /// Changes the configuration as an operator does, with `trunkline documents apply`. `text`: YAML.
+    pub async fn apply(&mut self, text: &str) -> Result<()> {
+        let file = self.data.path().join("documents.yaml");
+        fs::write(&file, text)?;
+        let name = self.names("acd").into_iter().next().context("a plan without an acd node")?;
+        let node = self.nodes.get(&name).with_context(|| format!("no node {name}"))?;
+        let mut command = self.network.command(&name, &node.binary)?;
+        command.args(["documents", "apply", "--config"]).arg(node.config()).arg(&file);
+        let mut command = tokio::process::Command::from(command);
+        let output = tokio::time::timeout(Duration::from_secs(30), command.kill_on_drop(true).output());
+        let output = output.await.context("trunkline documents apply took more than 30 s")??;
+        ensure!(
+            output.status.success(),
+            "trunkline documents apply: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
     }
 
     /// What the processes write.

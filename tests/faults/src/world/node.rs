@@ -55,6 +55,8 @@ pub struct Shared {
     pub agents: usize,
     /// Lifetime of a lease, seconds.
     pub lease_s: u64,
+    /// Environment of every node.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A node, running or not.
@@ -68,6 +70,7 @@ pub struct Node {
     pub folder: PathBuf,
     /// The binary.
     pub binary: PathBuf,
+    environment: Vec<(String, String)>,
     program: Option<Program>,
     starts: u32,
     clock: Option<String>,
@@ -82,13 +85,23 @@ impl Node {
         binary: PathBuf,
         shared: &Shared,
     ) -> Result<Self> {
-        let node = Self { spec, address, folder, binary, program: None, starts: 0, clock: None };
+        let node = Self {
+            spec,
+            address,
+            folder,
+            binary,
+            environment: shared.environment.clone(),
+            program: None,
+            starts: 0,
+            clock: None,
+        };
         fs::create_dir_all(node.spool())?;
         fs::write(node.config(), node.text(shared)).with_context(|| node.spec.name.clone())?;
         Ok(node)
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
         self.folder.join("node.yaml")
     }
 
@@ -156,6 +169,7 @@ impl Node {
         for name in names.filter(|name| name.to_string_lossy().starts_with("TRUNKLINE_")) {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(self.config()).env("TMPDIR", &self.folder);
         if let Some(offset) = &self.clock {
             anyhow::ensure!(Path::new(LIBFAKETIME).exists(), "{LIBFAKETIME} is missing: install faketime");
