@@ -1,8 +1,8 @@
 //! `cargo xtask faults`: a real cluster under real faults (tests/faults), and two versions side by side.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{packages, process::Step, root, target, web};
@@ -26,16 +26,48 @@ pub struct Options {
     #[arg(long)]
     full: bool,
 
+    /// The deterministic simulation instead: the cores of placement, reservation and recovery over many seeds, optimised.
+    #[arg(long, conflicts_with_all = ["minutes", "only", "full", "list"])]
+    simulate: bool,
+
+    /// How many seeds, with `--simulate`.
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "simulate")]
+    seeds: u64,
+
     /// Tell the scenarios and end.
     #[arg(long)]
     list: bool,
 }
 
+/// The long form of the simulation: it says how far it is, and which seed fails.
+fn simulate(options: &Options) -> Result<()> {
+    let mut step = Step::cargo("simulation")
+        .args([
+            "run",
+            "--profile",
+            "simulation",
+            "--package",
+            "trunkline-simulation",
+            "--bin",
+            "simulate",
+            "--",
+        ])
+        .args(["--seeds", &options.seeds.to_string()]);
+    if let Some(first) = options.seed {
+        step = step.args(["--first", &first.to_string()]);
+    }
+    step.run()
+}
+
 /// Builds both sides and runs the scenarios.
 pub fn run(options: &Options) -> Result<()> {
+    if options.simulate {
+        return simulate(options);
+    }
     packages::for_tests()?;
     web::build()?;
     let profile: &[&str] = if options.full { &["--release"] } else { &[] };
+    let previous = previous(profile)?;
     Step::cargo("trunkline and the fault suite")
         .args(["build", "--package", "trunkline", "--package", "trunkline-faults"])
         .args(profile)
@@ -58,7 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
             suite = suite.args([flag]);
         }
     }
-    if let Some(previous) = previous(profile)? {
+    if let Some(previous) = previous {
         suite = suite.args(["--previous"]).args([previous]);
     }
     suite.run()
@@ -72,15 +104,18 @@ pub fn stage() -> Result<()> {
     run(&Options::default())
 }
 
-/// The binary of the version before this one, built in a work tree of its own; None when there is none that forms
-/// clusters.
+/// The binary of the version before this one; None when there is none. Built once, in this version's target folder: the
+/// dependencies are mostly the same.
 fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
-    let Some(revision) = previous_revision() else {
-        println!("── no previous version that forms clusters: two versions side by side is not tested");
-        return Ok(None);
-    };
-    let (tree, build) = (target().join("previous/tree"), target().join("previous/build"));
+    let Some(revision) = previous_revision()? else { return Ok(None) };
+    let (folder, tree) = (target().join("previous"), target().join("previous/tree"));
+    let kind = if profile.is_empty() { "debug" } else { "release" };
+    let binary = folder.join(format!("trunkline-{kind}-{revision}"));
+    if binary.is_file() {
+        return Ok(Some(binary));
+    }
     if !tree.join(".git").exists() {
+        git(&["worktree", "prune"]);
         Step::new("work tree of the previous version", "git")
             .args(["worktree", "add", "--force", "--detach"])
             .args([&tree])
@@ -95,27 +130,36 @@ fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
     let (ours, theirs) = (root().join("services/web/dist"), tree.join("services/web"));
     Step::new("its web clients", "cp").args(["-R"]).args([&ours, &theirs]).run()?;
     Step::cargo("its binary")
-        .args(["build", "--package", "trunkline"])
+        .args(["build", "--quiet", "--package", "trunkline"])
         .args(profile)
         .directory(&tree)
-        .env("CARGO_TARGET_DIR", &build)
+        .env("CARGO_TARGET_DIR", target())
         .run()?;
-    let folder = if profile.is_empty() { "debug" } else { "release" };
-    Ok(Some(build.join(folder).join("trunkline")))
+    // This version's takes its place there.
+    fs::copy(target().join(kind).join("trunkline"), &binary)
+        .with_context(|| format!("{}", binary.display()))?;
+    Ok(Some(binary))
 }
 
-/// `TRUNKLINE_PREVIOUS`, or the newest release tag before HEAD, or what the remote has when that is older than HEAD.
-fn previous_revision() -> Option<String> {
+/// `TRUNKLINE_PREVIOUS`, or the newest release tag before HEAD, or the version that was on main before
+/// (`tests/faults/previous`). One that this clone does not have (a shallow one) cannot be tested, and that is said.
+fn previous_revision() -> Result<Option<String>> {
     let given = std::env::var("TRUNKLINE_PREVIOUS").ok().filter(|revision| !revision.is_empty());
     let tag = || git(&["describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]);
-    let landed = || git(&["rev-parse", "--verify", "--quiet", "origin/HEAD"]);
-    let head = git(&["rev-parse", "HEAD"])?;
-    let forms_clusters = |revision: &String| {
-        let commit = git(&["rev-parse", &format!("{revision}^{{commit}}")]);
-        let run = git(&["cat-file", "-e", &format!("{revision}:services/daemon/src/run.rs")]);
-        run.is_some() && commit.is_some_and(|commit| commit != head)
+    let written = || {
+        let text = fs::read_to_string(root().join("tests/faults/previous")).ok()?;
+        text.lines().find(|line| !line.starts_with('#')).map(str::to_owned)
     };
-    given.or_else(tag).filter(forms_clusters).or_else(|| landed().filter(forms_clusters))
+    let Some(wanted) = given.or_else(tag).or_else(written) else {
+        bail!("tests/faults/previous does not name the version before this one");
+    };
+    let commit = git(&["rev-parse", "--verify", "--quiet", &format!("{wanted}^{{commit}}")]);
+    if commit.is_none() {
+        println!(
+            "── this clone does not have {wanted}: two versions side by side is not tested (git fetch --unshallow)"
+        );
+    }
+    Ok(commit)
 }
 
 /// What git says; None when it fails.
