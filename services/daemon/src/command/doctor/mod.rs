@@ -17,7 +17,7 @@ mod ports;
 mod sockets;
 mod storage;
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{future::Future, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use tokio::time::timeout;
@@ -118,11 +118,9 @@ pub fn unusable(error: &anyhow::Error) -> Area {
 }
 
 fn tell(report: &Report, node: &str, json: bool) {
-    if json {
-        println!("{:#}", report.json(node));
-    } else {
-        print!("{}", report.text());
-    }
+    let text = if json { format!("{:#}\n", report.json(node)) } else { report.text() };
+    // Whoever reads only the beginning (`| head`) has seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Every area in turn, each within a bound. `given`: the configuration came from a file.
