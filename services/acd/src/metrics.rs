@@ -76,6 +76,9 @@ impl AcdMetrics {
             malformed: Family::default(),
             epochs_refused: Family::default(),
         };
+        for receiver in ["queue", "agent"] {
+            drop(metrics.epochs_refused.get_or_create(&ReceiverLabels { receiver }));
+        }
         registry.register("queue_offered", "Calls that entered the queue", metrics.offered.clone());
         registry.register(
             "queue_outcomes",

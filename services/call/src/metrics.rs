@@ -94,6 +94,9 @@ impl CallMetrics {
         for outcome in ["started", "finished", "failed"] {
             drop(metrics.recordings.get_or_create(&OutcomeLabels { outcome }));
         }
+        for reason in ["lost", "drained"] {
+            drop(metrics.moves.get_or_create(&ReasonLabels { reason }));
+        }
         metrics.publish(registry);
         metrics.publish_quality(registry);
         metrics

@@ -35,6 +35,18 @@ pub(crate) struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// Why the edge refuses, as far as somebody has to act on it.
+const REFUSALS: [&str; 8] = [
+    "overload",
+    "capacity",
+    "no_shard",
+    "unanswered",
+    "unknown_number",
+    "unknown_source",
+    "malformed",
+    "draining",
+];
+
 /// What the edge counts.
 #[derive(Clone)]
 pub struct EdgeMetrics {
@@ -63,6 +75,11 @@ impl EdgeMetrics {
             given_again: Counter::default(),
             relayed: Counter::default(),
         };
+        // There from the start, so that the first refusal is an increase.
+        for reason in REFUSALS {
+            drop(metrics.rejected.get_or_create(&ReasonLabels { reason }));
+        }
+        drop(metrics.dropped.get_or_create(&ReasonLabels { reason: "unparsable" }));
         registry.register(
             "messages",
             "SIP messages by method, direction, class and trunk",

@@ -155,6 +155,9 @@ impl Metrics {
             transcriptions_open: Gauge::default(),
             recogniser_failures: Counter::default(),
         };
+        for outcome in [Outcome::Stored, Outcome::Salvaged, Outcome::Failed] {
+            drop(metrics.recordings.get_or_create(&OutcomeLabel { outcome }));
+        }
         for reason in ["no_rtp", "paused", "ice"] {
             metrics.silent(reason);
         }

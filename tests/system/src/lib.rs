@@ -20,6 +20,7 @@ pub mod baresip;
 pub mod browser;
 pub mod http;
 pub mod net;
+pub mod otlp;
 pub mod process;
 pub mod recogniser;
 pub mod rfc4475;

@@ -5,6 +5,9 @@ type Label = [(&'static str, &'static str); 1];
 /// [`crate::Refused`] by name.
 const REFUSALS: [&str; 5] = ["full", "stopped", "not_owner", "closing", "crowded"];
 
+/// [`crate::Lost`] by name.
+const LOSSES: [&str; 5] = ["fenced", "conflict", "journal", "panic", "history"];
+
 type TwoLabels = [(&'static str, &'static str); 2];
 
 /// What the hosts count, by kind of entity. One for the process.
@@ -68,6 +71,9 @@ impl ActorMetrics {
         // There from the start, so that the first refusal is an increase.
         for reason in REFUSALS {
             drop(self.refusals.get_or_create(&[("kind", kind), ("reason", reason)]));
+        }
+        for reason in LOSSES {
+            drop(self.lost.get_or_create(&[("kind", kind), ("reason", reason)]));
         }
         KindMetrics {
             kind,

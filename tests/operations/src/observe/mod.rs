@@ -1,1 +1,8 @@
-//! What an operator sees: metrics, dashboards, traces.
+//! What an operator sees: metrics, rules, dashboards, runbooks, traces.
+
+pub mod dashboards;
+pub mod lab;
+pub mod prometheus;
+pub mod promql;
+pub mod rules;
+pub mod runbooks;

@@ -1,8 +1,6 @@
 //! Proves what an operator is promised: one trace a call, of short spans that arrive while the call goes on; metrics that
 //! Prometheus takes and that do not grow with the calls; logs that find a call and give nobody away.
 
-mod collector;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -15,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use trunkline_system_tests::{
     agent::Agent,
-    here, http, s,
+    here, http,
+    otlp::{Collector, Span},
+    s,
     sipp::{Calling, Sipp},
     system::{Setup, System},
     until,
 };
-
-use crate::collector::{Collector, Span};
 
 /// In a trace of a call that an agent took, besides those for media commands.
 const SPANS: [&str; 10] = [
@@ -224,7 +222,7 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
-    const LABELS: [&str; 29] = [
+    const LABELS: [&str; 32] = [
         "answer",
         "by",
         "cause",
@@ -254,6 +252,9 @@ fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
         "receiver",
         "group",
         "certificate",
+        "party",
+        "version",
+        "roles",
     ];
     for name in series {
         let Some((_, labels)) = name.split_once('{') else { continue };
@@ -289,7 +290,13 @@ fn operators_find(text: &str) -> Result<()> {
         "trunkline_media_packets_lost_total ",
         "trunkline_media_jitter_seconds_bucket{",
         "trunkline_media_mos_bucket{",
-        "trunkline_media_one_way_audio_total ",
+        "trunkline_media_one_way_audio_total{",
+        "trunkline_media_upload_lag_seconds_bucket{",
+        "trunkline_call_leg_mos_bucket{ trunk=\"local\"",
+        "trunkline_call_capacity ",
+        "trunkline_node_ready 1",
+        "trunkline_node_draining 0",
+        "trunkline_process_resident_memory_bytes ",
         "trunkline_media_epochs_refused_total ",
         "trunkline_media_upload_lag_seconds_bucket{",
         "trunkline_acd_queue_depth{",
