@@ -39,7 +39,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_proto::console::v1::ConsoleMessage;
 
-pub use auth::{HashError, KeyError, SigningKeys, hash_password};
+pub use auth::{HashError, KeyError, SigningKeys, hash_password, password_fits};
 pub use config::{ConfigError, ConsoleConfig, PasswordCost, Timings};
 pub use links::LinkTemplates;
 pub use metrics::ConsoleMetrics;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, header};
 use trunkline_types::{AgentId, TenantId};
 
 pub(crate) use csrf::{check_origin, same_host};
-pub use password::{HashError, hash_password};
+pub use password::{HashError, hash_password, password_fits};
 pub(crate) use rights::{Access, Right};
 pub use token::{KeyError, SigningKeys};
 

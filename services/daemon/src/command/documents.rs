@@ -135,7 +135,8 @@ async fn apply(at: &At, dry_run: bool, files: &[PathBuf]) -> Result<ExitCode> {
         read_file(file, at, &mut wanted)?;
     }
     for one in &mut wanted {
-        hash_password(one, config.console.password_cost)?;
+        let before = journal.get_document(&one.key).await?;
+        hash_password(one, before.as_ref().map(|before| &before.body), config.console.password_cost)?;
     }
     check(&*journal, &wanted).await?;
     let (mut written, mut same) = (0, 0);
@@ -186,8 +187,12 @@ fn read_file(file: &std::path::Path, at: &At, wanted: &mut Vec<Wanted>) -> Resul
     Ok(())
 }
 
-/// An account may be written with its password: only the hash is kept.
-fn hash_password(one: &mut Wanted, cost: trunkline_console::PasswordCost) -> Result<()> {
+/// An account may be written with its password: only the hash is kept, and the one of before when it fits.
+fn hash_password(
+    one: &mut Wanted,
+    before: Option<&Value>,
+    cost: trunkline_console::PasswordCost,
+) -> Result<()> {
     if one.key.kind != kind::ACCOUNT {
         return Ok(());
     }
@@ -196,7 +201,12 @@ fn hash_password(one: &mut Wanted, cost: trunkline_console::PasswordCost) -> Res
         (None, _) => Ok(()),
         (Some(_), true) => bail!("{}: password and password_hash: write one of them", one.place),
         (Some(Value::String(password)), false) if password.chars().count() >= 8 => {
-            let hash = trunkline_console::hash_password(&password, cost);
+            let known = before.and_then(|before| before["password_hash"].as_str());
+            let known = known.filter(|known| trunkline_console::password_fits(&password, known));
+            let hash = match known {
+                Some(known) => Ok(known.to_owned()),
+                None => trunkline_console::hash_password(&password, cost),
+            };
             let hash = hash.with_context(|| format!("{}: the password could not be hashed", one.place))?;
             fields.insert("password_hash".to_owned(), hash.into());
             Ok(())
@@ -270,8 +280,29 @@ async fn delete(at: &At, kind: &str, id: &str) -> Result<ExitCode> {
     let Some(found) = journal.get_document(&key).await? else {
         bail!("there is no {kind} {id} in the tenant {}", key.tenant)
     };
+    let users = users(&*journal, &key).await?;
+    if !users.is_empty() {
+        bail!("{kind} {id} is used by {}: change or delete that first", users.join(", "));
+    }
     journal.delete_document(&key, Some(found.revision)).await?;
     journal.close().await;
     println!("deleted  {kind} {id}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Documents that name this one. A tenant is named by all that it has.
+async fn users(journal: &dyn Journal, of: &DocumentKey) -> Result<Vec<String>> {
+    let whole = of.kind == kind::TENANT;
+    let tenant = if whole { of.id.parse()? } else { of.tenant.clone() };
+    let mut users = Vec::new();
+    for (kind, _) in KINDS.iter().filter(|(kind, _)| *kind != kind::TENANT) {
+        for document in journal.list_documents(&tenant, kind).await? {
+            let needs = documents::check(kind, &document.key.id, &document.body).unwrap_or_default();
+            if whole || needs.iter().any(|(kind, id)| of.kind == *kind && of.id == *id) {
+                users.push(format!("{kind} {}", document.key.id));
+            }
+        }
+    }
+    users.truncate(10);
+    Ok(users)
 }
