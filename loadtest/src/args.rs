@@ -4,56 +4,250 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-/// Measures a running Trunkline (--pid), or one that it starts itself (--spawn).
+use crate::scenario::Target;
+
+/// Offers load to a Trunkline and measures it: callers over SIP and RTP, agents over the agent protocol and WebRTC.
 ///
-/// Build the server with `cargo build --release` first: a debug build measures the compiler. Compare figures at equal
+/// `run` plays a scenario (a file, or one that comes with the program: see `scenarios`) and reports as text, JSON and one
+/// HTML page. Load is open loop: callers come when they are due, however slow the system is, and every time counts from
+/// the moment at which something was meant to happen.
+///
+/// Build the system with `cargo build --release` first: a debug build measures the compiler. Compare figures at equal
 /// load and on the same machine only; the generator takes processor time of its own.
-#[derive(Parser)]
-#[command(name = "trunkline-loadtest", version)]
+#[derive(Parser, Debug)]
+#[command(name = "trunkline-load", version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The server
+    /// The system
     #[command(flatten)]
     pub server: ServerArgs,
     /// What to do with it
     #[command(subcommand)]
-    pub scenario: Scenario,
+    pub command: Command,
 }
 
-/// Which server.
-#[derive(Args, Clone, Debug)]
+const EXAMPLES: &str = "Examples:
+  trunkline-load scenarios                                   # what comes with the program
+  trunkline-load run steady --html steady.html               # starts `trunkline dev` beside this program
+  trunkline-load run mine.yaml --sip 10.0.0.1:5060 --http 10.0.0.1:8080 --pid edge=4711
+  trunkline-load worker --listen 10.0.0.8:7500               # on each further machine, then:
+  trunkline-load run mine.yaml --worker 10.0.0.8:7500 --worker 10.0.0.9:7500 --sip 10.0.0.1:5060 --http 10.0.0.1:8080
+  trunkline-load queued --rate 50 --agents 200 --spawn target/release/trunkline";
+
+/// Which system.
+#[derive(Args, Clone, Debug, Default)]
 pub struct ServerArgs {
-    /// Start this `trunkline` with `dev`, free ports and the agents that are needed
-    #[arg(long, global = true, value_name = "PATH", conflicts_with_all = ["pid", "sip", "http"])]
+    /// Start this `trunkline`; `run` starts what its scenario asks for with it (default there: the one beside this
+    /// program)
+    #[arg(long, global = true, value_name = "PATH", visible_alias = "program", conflicts_with_all = ["sip", "http"])]
     pub spawn: Option<PathBuf>,
 
-    /// The process to measure; without it only times are measured
-    #[arg(long, global = true)]
-    pub pid: Option<u32>,
+    /// A running process to measure, `NAME=PID` or `PID`; may be repeated
+    #[arg(long, global = true, value_name = "[NAME=]PID", value_parser = process)]
+    pub pid: Vec<(String, u32)>,
 
-    /// Where it takes SIP
-    #[arg(long, global = true, default_value = "127.0.0.1:5060", value_name = "ADDRESS:PORT")]
-    pub sip: SocketAddr,
+    /// Where a running system takes SIP; may be repeated, calls take turns [default: 127.0.0.1:5060]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub sip: Vec<SocketAddr>,
 
-    /// Where it serves agents
-    #[arg(long, global = true, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
-    pub http: SocketAddr,
+    /// Where it serves agents; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub http: Vec<SocketAddr>,
 
-    /// UDP ports for RTP of a spawned server
+    /// Where it shows metrics; may be repeated
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub metrics: Vec<SocketAddr>,
+
+    /// UDP ports for RTP of a system that is started
     #[arg(long, global = true, default_value = "20000-31999", value_name = "FIRST-LAST")]
     pub rtp: String,
 
-    /// The queue, as it is dialled
-    #[arg(long, global = true, default_value = "support", value_name = "NAME")]
-    pub to: String,
+    /// What is dialled: a queue, a flow or a number [default: support, or what the scenario says]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub to: Option<String>,
 
     /// Write the figures there
     #[arg(long, global = true, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
+impl ServerArgs {
+    /// Where SIP is taken.
+    pub fn sip(&self) -> SocketAddr {
+        self.sip.first().copied().unwrap_or(([127, 0, 0, 1], 5060).into())
+    }
+
+    /// Where agents are served.
+    pub fn http(&self) -> SocketAddr {
+        self.http.first().copied().unwrap_or(([127, 0, 0, 1], 8080).into())
+    }
+
+    /// The queue.
+    pub fn to(&self) -> String {
+        self.to.clone().unwrap_or_else(|| "support".into())
+    }
+
+    /// All addresses.
+    pub fn target(&self) -> Target {
+        Target { sip: self.sip.clone(), http: self.http.clone(), metrics: self.metrics.clone() }
+    }
+}
+
+/// What this program can do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Play a scenario and report
+    Run(RunArgs),
+    /// Check a scenario file: what is wrong with it, by line and key; starts nothing
+    Check {
+        /// The file, or the name of one that comes with the program
+        scenario: String,
+    },
+    /// The scenarios that come with the program; with a name, its text to start from
+    Scenarios {
+        /// Which
+        name: Option<String>,
+    },
+    /// Generate load for a coordinator on another machine
+    Worker(WorkerArgs),
+    /// Half an hour at half capacity: growth of memory, descriptors and lag, with confidence intervals
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 30)]
+        minutes: u32,
+        /// The rest
+        #[command(flatten)]
+        run: SoakArgs,
+    },
+    /// Cost of a served call with more and more callers waiting, and with more and more agents; the exponent of growth
+    Growth(GrowthArgs),
+    /// Kamailio (stateful proxy) and rtpengine (user space) at the same offered load, as yardsticks
+    Peers(PeersArgs),
+    /// One measurement
+    #[command(flatten)]
+    Measure(Measure),
+}
+
+/// How a scenario is played.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The file, or the name of one that comes with the program
+    pub scenario: String,
+    /// How
+    #[command(flatten)]
+    pub play: PlayArgs,
+}
+
+/// What can be changed about a scenario, and where the report goes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PlayArgs {
+    /// Write the report as one HTML page there
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// A machine that generates load (`trunkline-load worker` runs there); may be repeated. Without any this process does
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub worker: Vec<SocketAddr>,
+
+    /// What the workers were told with --secret
+    #[arg(long, env = "TRUNKLINE_LOAD_SECRET", hide_env_values = true, default_value = "")]
+    pub secret: String,
+
+    /// Another seed than the scenario's
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// Multiply all rates
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    pub rate_factor: Option<f64>,
+
+    /// Multiply the lengths of the phases and the moments of events
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    pub time_factor: Option<f64>,
+
+    /// Another number of agents than the scenario's
+    #[arg(long)]
+    pub agents: Option<usize>,
+
+    /// This side's address for callers and agents
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub bind: String,
+}
+
+/// How the soak is played.
+#[derive(Args, Clone, Debug)]
+pub struct SoakArgs {
+    /// How
+    #[command(flatten)]
+    pub play: PlayArgs,
+}
+
+/// A generator on a machine of its own.
+#[derive(Args, Clone, Debug)]
+pub struct WorkerArgs {
+    /// Where coordinators come to
+    #[arg(long, default_value = "127.0.0.1:7500", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// Only a coordinator that says the same may use this worker; needed beyond loopback
+    #[arg(long, env = "TRUNKLINE_LOAD_SECRET", hide_env_values = true, default_value = "")]
+    pub secret: String,
+
+    /// This machine's address for callers and agents
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<std::net::IpAddr>,
+
+    /// End after one run
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// How growth is measured.
+#[derive(Args, Clone, Debug)]
+pub struct GrowthArgs {
+    /// Waiting callers
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000,5000")]
+    pub callers: Vec<usize>,
+
+    /// Agents
+    #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000")]
+    pub agents: Vec<usize>,
+
+    /// Calls that are served at each size
+    #[arg(long, default_value_t = 200)]
+    pub served: usize,
+
+    /// Calls served per second
+    #[arg(long, default_value_t = 10.0)]
+    pub rate: f64,
+}
+
+/// How the yardsticks are measured.
+#[derive(Args, Clone, Debug)]
+pub struct PeersArgs {
+    /// Calls per second through Kamailio
+    #[arg(long, default_value_t = 50.0)]
+    pub rate: f64,
+
+    /// Conversations through rtpengine, 100 packets a second each
+    #[arg(long, default_value_t = 100)]
+    pub conversations: usize,
+
+    /// How long each is measured
+    #[arg(long, default_value = "20", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// The binary
+    #[arg(long, default_value = "kamailio", value_name = "PATH")]
+    pub kamailio: PathBuf,
+
+    /// The binary
+    #[arg(long, default_value = "rtpengine", value_name = "PATH")]
+    pub rtpengine: PathBuf,
+}
+
 /// A measurement.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Scenario {
+pub enum Measure {
     /// Callers wait and nobody answers: memory of each, processor time of each per second
     Waiting {
         /// How many
@@ -113,8 +307,8 @@ pub enum Scenario {
     },
 }
 
-impl Scenario {
-    /// The agents that a spawned server must know.
+impl Measure {
+    /// The agents that a started system must know.
     pub fn agents(&self) -> usize {
         match self {
             Self::Waiting { agents, .. } | Self::Queued { agents, .. } | Self::Dispatch { agents, .. } => {
@@ -129,5 +323,46 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.001..=86_400.0).contains(&value) => Ok(Duration::from_secs_f64(value)),
         _ => Err("a number of seconds from 0.001 to 86400 is needed".into()),
+    }
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.001..=1_000.0).contains(&value) => Ok(value),
+        _ => Err("a number from 0.001 to 1000 is needed".into()),
+    }
+}
+
+fn process(text: &str) -> Result<(String, u32), String> {
+    let (name, pid) = text.split_once('=').unwrap_or(("system", text));
+    match pid.parse() {
+        Ok(pid) if !name.is_empty() && pid > 0 => Ok((name.to_owned(), pid)),
+        _ => Err("a process id is needed, with a name before it when there are several: edge=4711".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from([
+            "x",
+            "run",
+            "steady",
+            "--sip",
+            "10.0.0.1:5060",
+            "--pid",
+            "edge=7",
+            "--pid",
+            "8",
+        ]);
+        assert_eq!(cli.server.pid, [("edge".to_owned(), 7), ("system".to_owned(), 8)]);
+        assert!(Cli::try_parse_from(["x", "run", "steady", "--pid", "edge="]).is_err());
+        assert!(Cli::try_parse_from(["x", "run", "steady", "--rate-factor", "0"]).is_err());
     }
 }

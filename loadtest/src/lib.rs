@@ -7,9 +7,16 @@
 
 pub mod agents;
 pub mod args;
+pub mod callee;
 pub mod callers;
+pub mod command;
+pub mod dtmf;
+pub mod load;
+pub mod measure;
+pub mod phone;
 pub mod report;
 pub mod rtp;
+pub mod run;
 pub mod scenario;
-pub mod server;
 pub mod sip;
+pub mod system;

@@ -4,7 +4,7 @@
 //! for how long nobody was heard.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -13,8 +13,12 @@ use std::{
 use anyhow::Result;
 use tokio::net::UdpSocket;
 
+use crate::dtmf::{self, Keypad};
+
 /// One packet is 20 ms.
 pub const FRAME: Duration = Duration::from_millis(20);
+/// Callers speak in turns within a frame, so that a crowd is no burst.
+const TURNS: u32 = 4;
 const SAMPLES: usize = 160;
 /// A pause is at least this long: less is jitter of a busy machine.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -179,7 +183,7 @@ fn compress(sample: i16) -> u8 {
 /// The packets of a tone, over and over.
 #[derive(Debug)]
 pub struct Voice {
-    samples: Vec<u8>,
+    samples: Arc<[u8]>,
     at: usize,
     sequence: u16,
     time: u32,
@@ -189,17 +193,7 @@ pub struct Voice {
 impl Voice {
     /// A tone; a whole number of its periods fits one second.
     pub fn tone(hz: u32) -> Self {
-        let sample = |n: u32| {
-            let phase = f64::from(n * hz % 8_000) / 8_000.0 * std::f64::consts::TAU;
-            compress((phase.sin() * 8_000.0) as i16)
-        };
-        Self {
-            samples: (0..8_000).map(sample).collect(),
-            at: 0,
-            sequence: 0,
-            time: 0,
-            source: rand::random(),
-        }
+        Self { samples: samples(hz), at: 0, sequence: 0, time: 0, source: rand::random() }
     }
 
     /// The next 20 ms, without a header.
@@ -211,20 +205,52 @@ impl Voice {
 
     /// The next packet.
     pub fn packet(&mut self) -> Vec<u8> {
-        let mut packet = vec![0x80, 0];
+        let mut packet = self.header(0, self.time);
+        packet.extend_from_slice(self.payload());
+        packet
+    }
+
+    /// A packet's time without a packet: the clock goes on, the sequence does not (RFC 3550 section 5.1).
+    fn pass(&mut self) {
+        self.time = self.time.wrapping_add(SAMPLES as u32);
+    }
+
+    /// The next packet, with a key instead of the tone.
+    fn key(&mut self, event: &dtmf::Event) -> Vec<u8> {
+        let begun = self.time.wrapping_sub(u32::from(event.since) * SAMPLES as u32);
+        let mut packet = self.header(u8::from(event.first) << 7 | dtmf::PAYLOAD_TYPE, begun);
+        packet.extend(event.payload);
+        packet
+    }
+
+    fn header(&mut self, marker_and_type: u8, time: u32) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(12 + SAMPLES);
+        packet.extend([0x80, marker_and_type]);
         packet.extend(self.sequence.to_be_bytes());
-        packet.extend(self.time.to_be_bytes());
+        packet.extend(time.to_be_bytes());
         packet.extend(self.source.to_be_bytes());
         self.sequence = self.sequence.wrapping_add(1);
         self.time = self.time.wrapping_add(SAMPLES as u32);
-        packet.extend_from_slice(self.payload());
         packet
     }
 }
 
+/// One second of a tone; a crowd shares it.
+fn samples(hz: u32) -> Arc<[u8]> {
+    static MADE: Mutex<BTreeMap<u32, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    let sample = |n: u32| {
+        let phase = f64::from(n * hz % 8_000) / 8_000.0 * std::f64::consts::TAU;
+        compress((phase.sin() * 8_000.0) as i16)
+    };
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(made.entry(hz % 8_000).or_insert_with(|| (0..8_000).map(sample).collect()))
+}
+
 struct Party {
     to: SocketAddr,
-    voice: Option<Voice>,
+    voice: Voice,
+    speaks: bool,
+    keypad: Keypad,
     heard: Heard,
 }
 
@@ -240,18 +266,34 @@ struct Parties {
 pub struct Ears {
     socket: UdpSocket,
     local: SocketAddr,
-    says: Option<u32>,
+    says: Vec<u32>,
     listens_for: f64,
     parties: Mutex<Parties>,
+}
+
+/// The tone of caller `index` when callers take turns in `tones`.
+pub fn tone_of(tones: &[u32], index: usize) -> Option<u32> {
+    tones.get(index.checked_rem(tones.len())?).copied()
 }
 
 impl Ears {
     /// Opens the socket. Callers say `says` Hz (None: they are silent) and listen for `listens_for` Hz.
     pub fn start(bind: IpAddr, says: Option<u32>, listens_for: u32) -> Result<Arc<Self>> {
+        Self::crowd(bind, says.as_slice(), listens_for)
+    }
+
+    /// The same with several tones, which callers take in turns: who hears another caller's tone is connected to the
+    /// wrong one. No tones: they are silent.
+    pub fn crowd(bind: IpAddr, says: &[u32], listens_for: u32) -> Result<Arc<Self>> {
         let socket = crate::callers::socket(bind)?;
         let local = socket.local_addr()?;
-        let ears =
-            Self { socket, local, says, listens_for: f64::from(listens_for), parties: Mutex::default() };
+        let ears = Self {
+            socket,
+            local,
+            says: says.to_vec(),
+            listens_for: f64::from(listens_for),
+            parties: Mutex::default(),
+        };
         let ears = Arc::new(ears);
         tokio::spawn(Self::run(Arc::downgrade(&ears)));
         Ok(ears)
@@ -269,12 +311,27 @@ impl Ears {
         heard.cloned().unwrap_or_default()
     }
 
+    /// What a caller whose call is over had heard; it is forgotten.
+    pub fn take(&self, index: usize) -> Heard {
+        self.parties().past.remove(&index).unwrap_or_default()
+    }
+
+    /// A caller presses keys.
+    pub fn press(&self, index: usize, keys: &str) {
+        if let Some(party) = self.parties().by_index.get_mut(&index) {
+            party.keypad.press(keys);
+        }
+    }
+
     /// A call's media is there now.
     pub fn listen(&self, index: usize, to: SocketAddr) {
         let mut parties = self.parties();
+        let tone = tone_of(&self.says, index);
         let party = parties.by_index.entry(index).or_insert_with(|| Party {
             to,
-            voice: self.says.map(Voice::tone),
+            voice: Voice::tone(tone.unwrap_or_default()),
+            speaks: tone.is_some(),
+            keypad: Keypad::default(),
             heard: Heard::default(),
         });
         let old = std::mem::replace(&mut party.to, to);
@@ -296,20 +353,24 @@ impl Ears {
     }
 
     async fn run(ears: std::sync::Weak<Self>) {
-        let mut ticks = tokio::time::interval(FRAME);
+        let mut ticks = tokio::time::interval(FRAME / TURNS);
+        let mut turn = 0;
         let mut buffer = vec![0; 2_048];
         loop {
             let Some(ears) = ears.upgrade() else { return };
             tokio::select! {
                 received = ears.socket.recv_from(&mut buffer) => if let Ok((length, source)) = received {
-                    ears.take(buffer.get(..length).unwrap_or_default(), source);
+                    ears.receive(buffer.get(..length).unwrap_or_default(), source);
                 },
-                _ = ticks.tick() => ears.speak(),
+                _ = ticks.tick() => {
+                    ears.speak(turn);
+                    turn = (turn + 1) % TURNS as usize;
+                }
             }
         }
     }
 
-    fn take(&self, packet: &[u8], source: SocketAddr) {
+    fn receive(&self, packet: &[u8], source: SocketAddr) {
         let mut parties = self.parties();
         let Some(index) = parties.by_source.get(&source).copied() else { return };
         if let Some(party) = parties.by_index.get_mut(&index) {
@@ -317,12 +378,21 @@ impl Ears {
         }
     }
 
-    fn speak(&self) {
-        for party in self.parties().by_index.values_mut() {
-            if let Some(voice) = &mut party.voice {
-                // A full buffer is loss like any other.
-                let _ = self.socket.try_send_to(&voice.packet(), party.to);
+    fn speak(&self, turn: usize) {
+        for (index, party) in &mut self.parties().by_index {
+            if index % TURNS as usize != turn {
+                continue;
             }
+            let packet = match party.keypad.packet() {
+                Some(event) => party.voice.key(&event),
+                None if party.speaks => party.voice.packet(),
+                None => {
+                    party.voice.pass();
+                    continue;
+                }
+            };
+            // A full buffer is loss like any other.
+            let _ = self.socket.try_send_to(&packet, party.to);
         }
     }
 }
@@ -362,6 +432,30 @@ mod tests {
         assert_eq!(heard.longest(at(1_001), at(3_020)), Duration::from_millis(2_000), "it lasts still");
         heard.packet(at(1_040), &Voice::tone(1_000).packet(), 1_000.0);
         assert_eq!((heard.sources, heard.lost), (2, 1), "a new source counts anew");
+    }
+
+    /// Silent callers press keys too; the packets say telephone-event and end.
+    #[tokio::test]
+    async fn a_key_is_sent_to_where_the_media_is() {
+        let ears = Ears::crowd([127, 0, 0, 1].into(), &[], 1_000).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        ears.listen(3, peer.local_addr().unwrap());
+        ears.press(3, "7");
+        let mut buffer = [0; 2_000];
+        let mut flags = Vec::new();
+        for _ in 0..8 {
+            let (length, _) = peer.recv_from(&mut buffer).await.unwrap();
+            assert_eq!((length, buffer[1] & 0x7f, buffer[12]), (16, 101, 7));
+            flags.push((buffer[1] >> 7, buffer[13] >> 7));
+        }
+        assert_eq!(flags.first(), Some(&(1, 0)), "marker on the first");
+        assert_eq!(flags.last(), Some(&(0, 1)), "the end");
+    }
+
+    #[test]
+    fn callers_take_turns_in_tones() {
+        assert_eq!([0, 1, 2].map(|index| tone_of(&[500, 600], index)), [Some(500), Some(600), Some(500)]);
+        assert_eq!(tone_of(&[], 1), None);
     }
 
     #[tokio::test]

@@ -71,7 +71,7 @@ impl<'a> Message<'a> {
     /// 200 to a request within the dialog, with `sdp` when it asks for some.
     pub fn ok(&self, contact: &str, sdp: Option<&str>) -> String {
         let mut text = String::from("SIP/2.0 200 OK\r\n");
-        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+        for name in ["Via", "Record-Route", "From", "To", "Call-ID", "CSeq"] {
             for value in self.all(name) {
                 text += &format!("{name}: {value}\r\n");
             }

@@ -1,131 +1,385 @@
-//! The measurements and what they share.
+//! Scenarios: files that say what is offered to a system, what happens to it meanwhile, and what must hold.
+//!
+//! The schema is closed. What is wrong in a file is told with its line, its key and, for an unknown key, the nearest
+//! known one.
 
-mod dispatch;
-mod music;
-mod queued;
-mod waiting;
+mod builtin;
+mod read;
+mod verdict;
 
-use std::time::{Duration, Instant};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use serde::Deserialize;
 
-use crate::{
-    args::{Cli, Scenario, ServerArgs},
-    callers::{Callers, News, Target},
-    report,
-    server::{Addresses, Server, Usage},
-};
+pub use builtin::{BUILTIN, builtin};
+pub use read::ReadError;
+pub use verdict::{Expect, Limits, Seen, StopWhen};
 
-/// Longest wait for the last of something that should happen at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::load::{Arrivals, Dist, Phase, Span};
 
-/// Runs the one that was asked for.
-pub async fn run(cli: Cli) -> Result<()> {
-    let args = &cli.server;
-    let server = match &args.spawn {
-        Some(program) => Server::spawn(program, cli.scenario.agents(), &args.rtp)?,
-        None => Server::running(args.pid, Addresses { sip: args.sip, http: args.http }),
-    };
-    report::note(&format!("server at {} and http://{}, pid {:?}", server.at.sip, server.at.http, server.pid));
-    let (name, figures) = match cli.scenario {
-        Scenario::Waiting { callers, rate, agents, media, seconds } => {
-            let plan = waiting::Plan { callers, rate, agents, media, seconds };
-            (plan.name(), plan.run(&server, args).await?)
-        }
-        Scenario::Queued { rate, agents, talk, seconds } => {
-            let plan = queued::Plan { rate, agents, talk, seconds };
-            (plan.name(), plan.run(&server, args).await?)
-        }
-        Scenario::Dispatch { callers, agents, gap } => {
-            let plan = dispatch::Plan { callers, agents, gap };
-            (plan.name(), plan.run(&server, args).await?)
-        }
-        Scenario::Music { callers, speak, seconds } => {
-            let plan = music::Plan { callers, speak, seconds };
-            (plan.name(), plan.run(&server, args).await?)
-        }
-    };
-    report::publish(&name, &figures, args.json.as_deref())
+/// Calls under way at once, of one worker.
+const MOST_AT_ONCE: usize = 50_000;
+/// Agents.
+const MOST_AGENTS: usize = 50_000;
+/// Calls per second.
+const MOST_RATE: f64 = 100_000.0;
+
+/// A whole scenario.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is called in reports.
+    pub name: String,
+    /// What it is for, in a sentence or two.
+    #[serde(default)]
+    pub about: String,
+    /// Seed of arrivals and draws; the same seed offers the same load.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// What is called; the command line wins over it.
+    #[serde(default)]
+    pub target: Target,
+    /// What is started for the run and ended after it; nothing: a running system is used.
+    pub system: Option<System>,
+    /// Who calls.
+    pub callers: Callers,
+    /// Who answers.
+    #[serde(default)]
+    pub agents: Agents,
+    /// What happens meanwhile.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// When the run ends before its time: how a ramp finds the limit.
+    pub stop_when: Option<StopWhen>,
+    /// What must hold; otherwise the run fails.
+    #[serde(default)]
+    pub expect: Expect,
+    /// Calls of this first time are made but not counted.
+    #[serde(default)]
+    pub warm_up: Span,
+    /// After the last arrival, calls may go on for this long before they are hung up.
+    #[serde(default = "settle")]
+    pub settle: Span,
 }
 
-async fn callers(
-    server: &Server,
-    args: &ServerArgs,
-    sdp: String,
-    limit: usize,
-) -> Result<(Callers, mpsc::Receiver<News>)> {
-    Callers::start(Target::local(server.at.sip, args.to.clone(), sdp, limit)).await
+/// Where the system is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Edges, taken in turns.
+    #[serde(default)]
+    pub sip: Vec<SocketAddr>,
+    /// Consoles; an agent whose console is gone tries the next.
+    #[serde(default)]
+    pub http: Vec<SocketAddr>,
+    /// Prometheus pages that are read each second.
+    #[serde(default)]
+    pub metrics: Vec<SocketAddr>,
 }
 
-/// Places calls `first..last` at an even rate.
-async fn place(callers: &Callers, calls: std::ops::Range<usize>, rate: f64) -> Result<()> {
-    let begun = Instant::now();
-    for (n, index) in calls.enumerate() {
-        tokio::time::sleep_until((begun + Duration::from_secs_f64(n as f64 / rate)).into()).await;
-        callers.place(index).await?;
+/// What is started for the run.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct System {
+    /// The binary; the command line wins over it. Without either it is `trunkline` beside this program.
+    pub program: Option<PathBuf>,
+    /// One process with every role (`trunkline dev`), called `dev`.
+    pub dev: Option<Dev>,
+    /// Nodes of a cluster (`trunkline run`), started in this order.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+    /// Processes that run already and are measured.
+    #[serde(default)]
+    pub watch: Vec<Watch>,
+}
+
+/// One process with every role.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dev {
+    /// Further options of `trunkline dev`.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// Its data outlive the process, so that it can be killed and started again; they go at the end of the run.
+    #[serde(default)]
+    pub keep_data: bool,
+}
+
+/// A node of a cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// What events and reports call it.
+    pub name: String,
+    /// Its configuration file, from the folder of the scenario.
+    pub config: PathBuf,
+    /// Another binary than the system's.
+    pub program: Option<PathBuf>,
+}
+
+/// A process that runs already.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// What reports call it.
+    pub name: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// Who calls.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callers {
+    /// Queue, flow or number that is dialled.
+    #[serde(default = "support")]
+    pub to: String,
+    /// How calls follow each other.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// The rate over time.
+    pub phases: Vec<Stretch>,
+    /// How long a caller waits for an agent before hanging up; nothing: for ever.
+    pub patience: Option<Dist>,
+    /// How long a caller talks before hanging up; nothing: until the agent hangs up.
+    pub talk: Option<Dist>,
+    /// What callers hear and say.
+    #[serde(default)]
+    pub media: Media,
+    /// Keys that every caller presses.
+    #[serde(default)]
+    pub keys: Vec<Keys>,
+    /// Calls under way at once, of all workers together. Calls that are due above this are not started, and counted.
+    #[serde(default = "at_once")]
+    pub at_once: usize,
+}
+
+/// What callers hear and say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Media {
+    /// They say a tone and listen for the agent's.
+    Tone,
+    /// They only listen.
+    Listen,
+    /// Inactive media: nothing is sent.
+    #[default]
+    None,
+}
+
+/// A part of the rate over time.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stretch {
+    /// How long.
+    #[serde(rename = "for")]
+    pub length: Span,
+    /// Calls per second, at its beginning.
+    pub rate: f64,
+    /// Calls per second at its end; nothing: the same.
+    pub to_rate: Option<f64>,
+}
+
+/// Keys that are pressed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// After the answer.
+    pub after: Span,
+    /// 0–9, *, # and A–D.
+    pub press: String,
+}
+
+/// Who answers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// How many.
+    #[serde(default)]
+    pub count: usize,
+    /// Their accounts are this and a number from 001 on.
+    #[serde(default = "prefix")]
+    pub prefix: String,
+    /// Their password; `{name}` is the account.
+    #[serde(default = "password")]
+    pub password: String,
+    /// WebRTC with tones both ways, or an offer that nobody stands behind.
+    #[serde(default)]
+    pub audio: Audio,
+    /// From ringing to picking up.
+    #[serde(default = "at_once_dist")]
+    pub answer: Dist,
+    /// From picking up to hanging up.
+    #[serde(default = "talk")]
+    pub talk: Dist,
+    /// From hanging up to being ready again.
+    #[serde(default = "at_once_dist")]
+    pub wrap_up: Dist,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            prefix: prefix(),
+            password: password(),
+            audio: Audio::None,
+            answer: at_once_dist(),
+            talk: talk(),
+            wrap_up: at_once_dist(),
+        }
     }
-    Ok(())
 }
 
-/// Waits until so many calls are answered or failed; returns both counts.
-async fn answered(news: &mut mpsc::Receiver<News>, count: usize) -> Result<(usize, usize)> {
-    let (mut good, mut bad) = (0, 0);
-    while good + bad < count {
-        let next = tokio::time::timeout(PATIENCE + Duration::from_secs(10), news.recv()).await;
-        match next
-            .context("calls are neither answered nor refused")?
-            .context("the callers' task has ended")?
-        {
-            News::Answered(_) => good += 1,
-            News::Failed(index, status) => {
-                bad += 1;
-                if bad <= 5 {
-                    report::note(&format!("call {index} failed with {status}"));
-                }
-            }
-            News::Ended(_) => {}
+/// What agents hear and say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audio {
+    /// A real peer connection: ICE, DTLS, SRTP, a tone each way.
+    Webrtc,
+    /// Signalling only.
+    #[default]
+    None,
+}
+
+/// Something that happens during the run; it does exactly one thing.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// When, from the beginning of the load.
+    pub at: Span,
+    /// What reports call it.
+    pub name: Option<String>,
+    /// A command, with its arguments; it may take a minute.
+    pub run: Option<Vec<String>>,
+    /// A signal to a started process.
+    pub signal: Option<Signal>,
+    /// SIGTERM, wait for the end, start again, wait until it is ready: an upgrade when it names another binary.
+    pub restart: Option<Restart>,
+    /// Starts a process that was killed.
+    pub start: Option<String>,
+}
+
+/// A signal.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signal {
+    /// Which process: `dev` or the name of a node.
+    pub process: String,
+    /// KILL, TERM, STOP, CONT, INT, HUP, USR1 or USR2.
+    pub signal: SignalName,
+}
+
+/// Signals that can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "as in signal(7)")]
+pub enum SignalName {
+    Kill,
+    Term,
+    Stop,
+    Cont,
+    Int,
+    Hup,
+    Usr1,
+    Usr2,
+}
+
+/// An end and a new beginning.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// Which process.
+    pub process: String,
+    /// The binary to go on with; nothing: the same.
+    pub program: Option<PathBuf>,
+    /// How long it may drain; then it is killed and the event has failed.
+    #[serde(default = "drain")]
+    pub within: Span,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn settle() -> Span {
+    Span::seconds(30)
+}
+
+fn drain() -> Span {
+    Span::seconds(120)
+}
+
+fn support() -> String {
+    "support".into()
+}
+
+fn at_once() -> usize {
+    20_000
+}
+
+fn prefix() -> String {
+    "agent-".into()
+}
+
+fn password() -> String {
+    "{name}-dev".into()
+}
+
+fn at_once_dist() -> Dist {
+    Dist::constant(Duration::ZERO)
+}
+
+fn talk() -> Dist {
+    Dist::constant(Duration::from_secs(2))
+}
+
+impl Scenario {
+    /// The rate over time.
+    pub fn phases(&self) -> Vec<Phase> {
+        self.callers
+            .phases
+            .iter()
+            .map(|s| Phase { length: s.length.0, from: s.rate, to: s.to_rate.unwrap_or(s.rate) })
+            .collect()
+    }
+
+    /// How long calls come.
+    pub fn length(&self) -> Duration {
+        self.callers.phases.iter().map(|s| s.length.0).sum()
+    }
+
+    /// Conversations that the offered load needs on average (Erlang), at the highest rate.
+    pub fn erlangs(&self) -> f64 {
+        let most = self.phases().iter().map(|p| p.from.max(p.to)).fold(0.0, f64::max);
+        let talk = self
+            .callers
+            .talk
+            .as_ref()
+            .map_or(self.agents.talk.mean(), |caller| caller.mean().min(self.agents.talk.mean()));
+        most * (talk + self.agents.answer.mean() + self.agents.wrap_up.mean()).as_secs_f64()
+    }
+
+    /// The same scenario in less or more time: lengths and moments of events are multiplied, rates stay.
+    pub fn stretch(&mut self, factor: f64) {
+        let scale = |span: &mut Span| span.0 = span.0.mul_f64(factor);
+        self.callers.phases.iter_mut().for_each(|phase| scale(&mut phase.length));
+        self.events.iter_mut().for_each(|event| scale(&mut event.at));
+    }
+}
+
+impl Event {
+    /// What reports call it.
+    pub fn title(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        match (&self.run, &self.signal, &self.restart, &self.start) {
+            (Some(command), ..) => command.join(" "),
+            (_, Some(signal), ..) => format!("{:?} to {}", signal.signal, signal.process).to_uppercase(),
+            (_, _, Some(restart), _) => format!("restart of {}", restart.process),
+            (_, _, _, Some(start)) => format!("start of {start}"),
+            _ => String::new(),
         }
     }
-    Ok((good, bad))
-}
-
-/// Hangs up calls and waits until they have ended.
-async fn end(
-    callers: &Callers,
-    news: &mut mpsc::Receiver<News>,
-    calls: std::ops::Range<usize>,
-) -> Result<()> {
-    let mut open = calls.len();
-    for index in calls {
-        callers.hang_up(index).await?;
-        if index.is_multiple_of(20) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while open > 0 {
-        match tokio::time::timeout_at(deadline, news.recv()).await {
-            Ok(Some(News::Ended(_) | News::Failed(..))) => open -= 1,
-            Ok(Some(News::Answered(_))) => {}
-            _ => {
-                report::note(&format!("{open} calls did not end"));
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Processor time over a while.
-async fn cpu_over(server: &Server, while_: Duration) -> Result<Option<(Duration, Duration)>> {
-    let (begun, before) = (Instant::now(), server.usage()?);
-    tokio::time::sleep(while_).await;
-    let after = server.usage()?;
-    Ok(before.zip(after).map(|(before, after)| (after.cpu.saturating_sub(before.cpu), begun.elapsed())))
-}
-
-/// Growth of memory between two moments, for each of `count`, in kB (1,000 bytes).
-fn each_kb(before: Usage, after: Usage, count: usize) -> f64 {
-    (after.rss_bytes as f64 - before.rss_bytes as f64) / count.max(1) as f64 / 1_000.0
 }

@@ -1,7 +1,6 @@
 //! Agents over the real protocol: they reconnect to whichever console answers, resume, and work as they are told.
 
 mod page;
-mod phone;
 mod wire;
 
 use std::{
@@ -15,7 +14,7 @@ use anyhow::{Context, Result};
 use tokio::{sync::watch, task::JoinHandle};
 use trunkline_loadtest::rtp::Heard;
 
-pub use phone::{Ear, Tones};
+pub use trunkline_loadtest::phone::{Ear, Tones};
 
 use crate::history::History;
 

@@ -15,13 +15,10 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 use trunkline_loadtest::{
     agents::{browser_offer, merge},
     callers::index_of,
+    phone::{Ear, Phone},
 };
 
-use super::{
-    Orders, Shift, States, name_of,
-    phone::{Ear, Phone},
-    wire,
-};
+use super::{Orders, Shift, States, name_of, wire};
 use crate::history::{Call, History, What};
 
 const BEAT: Duration = Duration::from_millis(200);

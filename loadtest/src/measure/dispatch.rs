@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::sync::watch;
 
-use super::{PATIENCE, answered, callers, end, place, queued::inversions};
+use super::{PATIENCE, Rings, answered, callers, end, place, queued::inversions};
 use crate::{
-    agents::{self, Habits},
+    agents::{self, Habits, Shift},
     args::ServerArgs,
     report::{Figure, figure, note, times},
-    server::Server,
     sip,
+    system::Server,
 };
 
 pub struct Plan {
@@ -36,8 +36,9 @@ impl Plan {
         let (gate, closed) = watch::channel(0);
         note(&format!("signing in {} agents", self.agents));
         // They talk until the end of the run: every agent takes one call.
-        let habits = Habits { talk: Duration::from_secs(3_600), again: false };
-        let mut served = agents::start(server.at.http, self.agents, habits, closed).await?;
+        let habits = Habits::quick(Duration::from_secs(3_600), false);
+        let mut news_of_agents =
+            agents::start(Shift::local(server.at.http, self.agents, habits), closed).await?;
         place(&callers, 0..self.callers, 50.0).await?;
         let (good, bad) = answered(&mut news, self.callers).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -47,14 +48,15 @@ impl Plan {
             gate.send_replace(ready);
             tokio::time::sleep(self.gap).await;
         }
-        let mut rings = Vec::new();
+        let mut rings = Rings::default();
         let want = self.agents.min(good);
-        while rings.len() < want {
-            match tokio::time::timeout(PATIENCE, served.recv()).await {
-                Ok(Some(one)) => rings.push(one),
+        while rings.settled < want {
+            match tokio::time::timeout(PATIENCE, news_of_agents.recv()).await {
+                Ok(Some(news)) => rings.note(news),
                 _ => break,
             }
         }
+        let rings = rings.served;
         let after = server.usage()?;
         let mut order: Vec<_> = rings.iter().filter_map(|ring| Some((ring.rang_at, ring.call?))).collect();
         order.sort_unstable();
@@ -62,15 +64,11 @@ impl Plan {
             figure("callers who waited", good as f64, "calls"),
             figure("agents who got a call", rings.len() as f64, "agents"),
             figure("agents who got none", want.saturating_sub(rings.len()) as f64, "agents"),
-            figure(
-                "accept refused",
-                rings.iter().filter(|ring| ring.refusal.is_some()).count() as f64,
-                "calls",
-            ),
+            figure("accept refused", rings.iter().filter(|ring| ring.refused).count() as f64, "calls"),
             figure("rang out of the order of arrival", inversions(&order) as f64, "calls"),
         ];
         let mut ready_to_ring =
-            times("agent ready to ring", rings.iter().map(|ring| ring.ready_to_ring).collect());
+            times("agent ready to ring", rings.iter().map(|ring| ring.free_to_ring).collect());
         if let Some(p99) = ready_to_ring.get_mut(1) {
             *p99 = p99.clone().beside(
                 "≤ 10 idle, ≤ 40 with 2,000 waiting",
@@ -86,7 +84,7 @@ impl Plan {
             figures.push(figure("CPU per call that was answered", each, "ms"));
         }
         end(&callers, &mut news, 0..self.callers).await?;
-        agents::leave(gate, served).await;
+        agents::leave(gate, news_of_agents).await;
         Ok(figures)
     }
 }

@@ -18,8 +18,8 @@ use super::{answered, callers, cpu_over, end, place};
 use crate::{
     args::ServerArgs,
     report::{Figure, figure, note},
-    server::Server,
     sip,
+    system::Server,
 };
 
 pub struct Plan {
@@ -35,11 +35,7 @@ impl Plan {
     }
 
     pub async fn run(&self, server: &Server, args: &ServerArgs) -> Result<Vec<Figure>> {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-        socket.set_recv_buffer_size(8 << 20)?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-        let socket: UdpSocket = socket.into();
+        let socket = socket()?;
         let sdp = sip::offer(socket.local_addr()?, "sendrecv");
         let (callers, mut news) = callers(server, args, sdp, self.callers).await?;
         let idle = cpu_over(server, Duration::from_secs(5)).await?;
@@ -50,9 +46,9 @@ impl Plan {
         let mouth = if self.speak { Some(Mouth::start(&socket, media)?) } else { None };
         note(&format!("{good} hear music, {bad} failed; measuring"));
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let heard = ear.heard.load(Ordering::Relaxed);
+        let heard = ear.heard();
         let cpu = cpu_over(server, self.seconds).await?;
-        let heard = ear.heard.load(Ordering::Relaxed) - heard;
+        let heard = ear.heard() - heard;
         drop(mouth);
         end(&callers, &mut news, 0..self.callers).await?;
         let due = good as f64 * 50.0 * self.seconds.as_secs_f64();
@@ -71,13 +67,28 @@ impl Plan {
     }
 }
 
-struct Ear {
+/// A blocking socket with room for a crowd.
+pub fn socket() -> Result<UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    socket.set_recv_buffer_size(8 << 20)?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    Ok(socket.into())
+}
+
+/// Counts what comes.
+pub struct Ear {
     heard: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Ear {
-    fn start(socket: &UdpSocket) -> Result<Self> {
+    /// Packets so far.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub fn start(socket: &UdpSocket) -> Result<Self> {
         let ear = Self { heard: Arc::default(), stop: Arc::default() };
         let (socket, heard, stop) = (socket.try_clone()?, ear.heard.clone(), ear.stop.clone());
         std::thread::spawn(move || {
@@ -98,13 +109,14 @@ impl Drop for Ear {
     }
 }
 
-struct Mouth {
+/// Speaks silence.
+pub struct Mouth {
     stop: Arc<AtomicBool>,
 }
 
 impl Mouth {
     /// Sends silence to every call, 50 packets a second.
-    fn start(socket: &UdpSocket, media: Vec<SocketAddr>) -> Result<Self> {
+    pub fn start(socket: &UdpSocket, media: Vec<SocketAddr>) -> Result<Self> {
         let mouth = Self { stop: Arc::default() };
         let (socket, stop) = (socket.try_clone()?, mouth.stop.clone());
         std::thread::spawn(move || {

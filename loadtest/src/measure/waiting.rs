@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use super::{answered, callers, cpu_over, each_kb, end, place};
 use crate::{
-    agents::{self, Habits},
+    agents::{self, Habits, Shift},
     args::ServerArgs,
     report::{Figure, figure, note, times},
-    server::Server,
     sip,
+    system::Server,
 };
 
 /// Calls before the measurement, so that what a process allocates once is not counted.
@@ -37,8 +37,8 @@ impl Plan {
         let direction = if self.media { "sendrecv" } else { "inactive" };
         let sdp = sip::offer(ear.local_addr()?, direction);
         let (gate, closed) = watch::channel(0);
-        let habits = Habits { talk: Duration::from_secs(1), again: false };
-        let served = agents::start(server.at.http, self.agents, habits, closed).await?;
+        let habits = Habits::quick(Duration::from_secs(1), false);
+        let served = agents::start(Shift::local(server.at.http, self.agents, habits), closed).await?;
         let last = WARM_UP + self.callers;
         let (callers, mut news) = callers(server, args, sdp, last).await?;
         place(&callers, 0..WARM_UP, self.rate).await?;

@@ -20,7 +20,8 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
-use trunkline_loadtest::rtp::{FRAME, Header, Heard, Voice, is_tone};
+
+use crate::rtp::{FRAME, Header, Heard, Voice, is_tone};
 
 /// Payload type of PCMU (RFC 3551).
 const PCMU: u8 = 0;

@@ -1,9 +1,17 @@
-//! Figures as a table beside the peers', and as JSON.
+//! What was measured: figures as a table beside the peers', runs as text, JSON and one HTML page.
+
+mod html;
+mod outcome;
+mod svg;
+mod text;
 
 use std::{io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+pub use outcome::{Machine, Metric, Process, Quantiles, Report, Stopped};
+pub use svg::{Plot, Series};
 
 /// One measured figure.
 #[derive(Clone, Debug, Serialize)]
@@ -89,6 +97,21 @@ pub fn publish(scenario: &str, figures: &[Figure], json: Option<&Path>) -> Resul
     Ok(())
 }
 
+/// Prints a report and writes it where it is wanted.
+pub fn publish_run(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<()> {
+    std::io::stdout().lock().write_all(report.text().as_bytes())?;
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+            .with_context(|| format!("--json {}: cannot be written", path.display()))?;
+    }
+    if let Some(path) = html {
+        std::fs::write(path, report.html())
+            .with_context(|| format!("--html {}: cannot be written", path.display()))?;
+        note(&format!("report: {}", path.display()));
+    }
+    Ok(())
+}
+
 fn number(value: f64) -> String {
     match value.abs() {
         most if most >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
@@ -99,7 +122,7 @@ fn number(value: f64) -> String {
 
 /// A line about progress or trouble, on standard error. A closed terminal stops nothing.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "loadtest: {text}");
+    let _ = writeln!(std::io::stderr().lock(), "trunkline-load: {text}");
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::sync::watch;
 
-use super::{PATIENCE, callers, cpu_over, place};
+use super::{PATIENCE, Rings, Served, callers, cpu_over, place};
 use crate::{
-    agents::{self, Habits, Served},
+    agents::{self, Habits, Shift},
     args::ServerArgs,
     callers::{Call, News},
     report::{Figure, figure, note, times},
-    server::Server,
     sip,
+    system::Server,
 };
 
 pub struct Plan {
@@ -41,8 +41,8 @@ impl Plan {
         let (callers, mut news) = callers(server, args, sdp, warm_up + total).await?;
         let (gate, closed) = watch::channel(0);
         note(&format!("signing in {} agents", self.agents));
-        let habits = Habits { talk: self.talk, again: true };
-        let served = agents::start(server.at.http, self.agents, habits, closed).await?;
+        let habits = Habits::quick(self.talk, true);
+        let served = agents::start(Shift::local(server.at.http, self.agents, habits), closed).await?;
         gate.send_replace(usize::MAX);
         tokio::time::sleep(Duration::from_secs(2)).await;
         // One second of calls that are not counted.
@@ -55,7 +55,9 @@ impl Plan {
         let finished = drain(&mut news, total).await;
         let (span, after) = (begun.elapsed(), server.usage()?);
         let results = callers.results().await?;
-        let rings = agents::leave(gate, served).await;
+        let mut rings = Rings::default();
+        agents::leave(gate, served).await.into_iter().for_each(|news| rings.note(news));
+        let rings = rings.served;
         let measured = results.get(warm_up..).unwrap_or_default();
         let mut figures = outcome(measured, &rings, warm_up, finished);
         if let Some(((before, after), (idle, idle_while))) = before.zip(after).zip(idle) {

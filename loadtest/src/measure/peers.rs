@@ -1,0 +1,261 @@
+//! Yardsticks: Debian's Kamailio as a stateful proxy and rtpengine in user space, at the same offered load and in the same
+//! run, because figures of other days and machines say little.
+//!
+//! Neither does what Trunkline does: a proxy neither queues nor ends calls, a relay neither records nor mixes. They tell
+//! what the machine can do.
+
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::{Child, Command};
+
+use super::{
+    music::{self, Ear, Mouth},
+    ng, queued,
+};
+use crate::{
+    args::{PeersArgs, ServerArgs},
+    callee::Callee,
+    callers::{Callers, News, Target},
+    report::{Figure, figure, note, publish, times},
+    sip,
+    system::{Server, exact, family},
+};
+
+const KAMAILIO: &str = include_str!("kamailio.cfg");
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// Calls through the proxy last this long.
+const TALK: Duration = Duration::from_secs(1);
+
+/// Measures all and prints one table.
+pub async fn peers(args: &PeersArgs, server: &ServerArgs) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("trunkline-load-peers-").tempdir()?;
+    let mut figures = kamailio(args, folder.path()).await.context("Kamailio")?;
+    figures.extend(rtpengine(args, folder.path()).await.context("rtpengine")?);
+    if server.spawn.is_some() || !server.pid.is_empty() {
+        let agents = (args.rate * 4.0).ceil() as usize;
+        let system = Server::of(server, agents).await?;
+        let plan =
+            queued::Plan { rate: args.rate, agents, talk: Duration::from_secs(2), seconds: args.seconds };
+        figures.extend(named("Trunkline, queued", plan.run(&system, server).await?));
+        let plan = music::Plan { callers: args.conversations, speak: false, seconds: args.seconds };
+        figures.extend(named("Trunkline, music", plan.run(&system, server).await?));
+    }
+    let name = format!(
+        "peers: {} calls/s through Kamailio, {} conversations through rtpengine, {:.0} s each",
+        args.rate,
+        args.conversations,
+        args.seconds.as_secs_f64()
+    );
+    publish(&name, &figures, server.json.as_deref())
+}
+
+fn named(who: &str, figures: Vec<Figure>) -> Vec<Figure> {
+    let rename = |mut figure: Figure| {
+        figure.name = format!("{who}: {}", figure.name);
+        figure
+    };
+    figures.into_iter().map(rename).collect()
+}
+
+/// A port that nobody has now.
+fn free_port() -> Result<SocketAddr> {
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A peer's process; it ends with this.
+struct Peer {
+    child: Child,
+    name: &'static str,
+}
+
+impl Peer {
+    fn start(name: &'static str, program: &Path, arguments: Vec<OsString>, log: &Path) -> Result<Self> {
+        let log = std::fs::File::create(log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "{}: cannot be started; install the package (cargo xtask load peers does)",
+                    program.display()
+                )
+            })?;
+        Ok(Self { child, name })
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        Ok(exact(&family(pid)))
+    }
+
+    async fn stop(mut self) {
+        if let Some(pid) =
+            self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        // Whoever does not end by then is killed when this is dropped.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
+    }
+}
+
+fn log_of(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+async fn kamailio(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
+    let callee = Callee::start(Ipv4Addr::LOCALHOST.into())?;
+    let at = free_port()?;
+    let (config, log) = (folder.join("kamailio.cfg"), folder.join("kamailio.log"));
+    let text = KAMAILIO.replace("@LISTEN@", &at.to_string()).replace("@CALLEE@", &callee.at.to_string());
+    std::fs::write(&config, text)?;
+    let mut arguments: Vec<OsString> =
+        ["-DD", "-E", "-m", "128", "-M", "16", "-f"].map(OsString::from).into();
+    arguments.extend([config.into(), "-Y".into(), folder.into(), "-w".into(), folder.into()]);
+    let mut peer = Peer::start("kamailio", &args.kamailio, arguments, &log)?;
+    let ear = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let sdp = sip::offer(ear.local_addr()?, "inactive");
+    let warm_up = args.rate.ceil() as usize;
+    let total = warm_up + (args.rate * args.seconds.as_secs_f64()).ceil() as usize;
+    let (callers, mut news) = Callers::start(Target::local(at, "support".into(), sdp, total)).await?;
+    first_call(&callers, &mut news).await.with_context(|| log_of(&log))?;
+    ensure!(matches!(peer.child.try_wait(), Ok(None)), "it has ended:\n{}", log_of(&log));
+    note("Kamailio is up; measuring");
+    calls(&callers, &mut news, 1..warm_up, args.rate).await?;
+    let (begun, before) = (Instant::now(), peer.cpu()?);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let idle = peer.cpu()?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let (begun, before) = (Instant::now(), peer.cpu()?);
+    let failed = calls(&callers, &mut news, warm_up..total, args.rate).await?;
+    let spent = peer.cpu()?.saturating_sub(before).as_secs_f64() - idle * begun.elapsed().as_secs_f64();
+    let results = callers.results().await?;
+    peer.stop().await;
+    let measured = results.get(warm_up..).unwrap_or_default();
+    let mut figures = vec![
+        figure("calls", measured.len() as f64, "calls"),
+        figure("of them failed", failed as f64, "calls"),
+        figure("repeated requests", measured.iter().map(|call| f64::from(call.repeats)).sum(), "packets"),
+        figure("CPU a call", spent * 1_000.0 / measured.len().max(1) as f64, "ms"),
+    ];
+    figures.extend(times("INVITE to 200", measured.iter().filter_map(|call| call.answered).collect()));
+    Ok(named("Kamailio, stateful proxy", figures))
+}
+
+/// A call goes through, which tells that the proxy serves; INVITE is repeated until then.
+async fn first_call(callers: &Callers, news: &mut tokio::sync::mpsc::Receiver<News>) -> Result<()> {
+    callers.place(0).await?;
+    let answered = async {
+        loop {
+            match news.recv().await.context("the callers' task has ended")? {
+                News::Answered(0) => return Ok(()),
+                News::Failed(_, status) => bail!("the first call failed with {status}"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(START_WITHIN, answered).await.context("no call goes through")??;
+    callers.hang_up(0).await
+}
+
+/// Places calls at an even rate, hangs each up after a while, and waits for the end of all. Returns how many failed.
+async fn calls(
+    callers: &Callers,
+    news: &mut tokio::sync::mpsc::Receiver<News>,
+    which: std::ops::Range<usize>,
+    rate: f64,
+) -> Result<usize> {
+    let (begun, count, first) = (Instant::now(), which.len(), which.start);
+    let due = |n: usize| begun + Duration::from_secs_f64(n as f64 / rate);
+    let (mut placed, mut ended, mut hung, mut failed) = (0, 0, 0, 0);
+    let deadline = due(count) + TALK + Duration::from_secs(40);
+    while ended < count {
+        ensure!(Instant::now() < deadline, "{} calls did not end", count - ended);
+        let place = if placed < count { due(placed) } else { deadline };
+        let hang = if hung < placed { due(hung) + TALK } else { deadline };
+        tokio::select! {
+            () = tokio::time::sleep_until(place.min(hang).into()) => {
+                if placed < count && place <= hang {
+                    callers.place_at(first + placed, place).await?;
+                    placed += 1;
+                } else if hung < placed {
+                    callers.hang_up(first + hung).await?;
+                    hung += 1;
+                }
+            }
+            one = news.recv() => match one.context("the callers' task has ended")? {
+                News::Ended(index) if which.contains(&index) => ended += 1,
+                News::Failed(index, _) if which.contains(&index) => (ended, failed) = (ended + 1, failed + 1),
+                _ => {}
+            },
+        }
+    }
+    Ok(failed)
+}
+
+async fn rtpengine(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
+    let (at, log) = (free_port()?, folder.join("rtpengine.log"));
+    let listen = format!("--listen-ng={at}");
+    let options = [
+        "--foreground",
+        "--log-stderr",
+        "--log-level=4",
+        "--interface=127.0.0.1",
+        "--table=-1",
+        "--port-min=40000",
+        "--port-max=49999",
+        "--num-threads=2",
+    ];
+    // Table -1 asks for user space.
+    let mut arguments: Vec<OsString> = options.map(OsString::from).into();
+    arguments.push(listen.into());
+    arguments.push(format!("--pidfile={}", folder.join("rtpengine.pid").display()).into());
+    let peer = Peer::start("rtpengine", &args.rtpengine, arguments, &log)?;
+    let control = ng::Control::connect(at, START_WITHIN).await.with_context(|| log_of(&log))?;
+    let (a, b) = (music::socket()?, music::socket()?);
+    let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
+    for n in 0..args.conversations {
+        let call = format!("load-{n}");
+        let offered = control.offer(&call, &sip::offer(a.local_addr()?, "sendrecv")).await?;
+        let answered = control.answer(&call, &sip::offer(b.local_addr()?, "sendrecv")).await?;
+        // What rtpengine shows to B is where B sends to, and the other way round.
+        to_b.push(sip::media_address(&offered).context("an offer without media")?);
+        to_a.push(sip::media_address(&answered).context("an answer without media")?);
+    }
+    note(&format!("rtpengine relays {} conversations; measuring", args.conversations));
+    let (begun, before) = (Instant::now(), peer.cpu()?);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let idle = peer.cpu()?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let ears = [Ear::start(&a)?, Ear::start(&b)?];
+    let mouths = [Mouth::start(&a, to_a)?, Mouth::start(&b, to_b)?];
+    // Sources are learnt first.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let heard = || ears.iter().map(Ear::heard).sum::<u64>();
+    let (begun, before, first) = (Instant::now(), peer.cpu()?, heard());
+    tokio::time::sleep(args.seconds).await;
+    let (span, packets) = (begun.elapsed().as_secs_f64(), heard() - first);
+    let spent = peer.cpu()?.saturating_sub(before).as_secs_f64() - idle * span;
+    drop((mouths, ears));
+    peer.stop().await;
+    let due = args.conversations as f64 * 100.0 * span;
+    Ok(named(
+        "rtpengine, user space",
+        vec![
+            figure("packets a second", packets as f64 / span, "packets"),
+            figure("packets heard of those due", packets as f64 / due.max(1.0) * 100.0, "%"),
+            figure("CPU a packet", spent * 1e6 / packets.max(1) as f64, "µs"),
+        ],
+    ))
+}

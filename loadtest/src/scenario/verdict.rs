@@ -1,0 +1,222 @@
+//! What must hold, and when a run has found the limit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    load::Span,
+    report::Process,
+    run::{Counts, Trend},
+};
+
+/// Limits on what was measured; each that is given is checked.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Share of the calls that were refused, lost, or never started, 0 to 1.
+    pub failed: Option<f64>,
+    /// INVITE to 180, from the intended moment, 99th percentile.
+    pub ringing_p99: Option<Span>,
+    /// INVITE to 200, from the intended moment, 99th percentile.
+    pub setup_p99: Option<Span>,
+    /// Agent free (with somebody waiting) to ringing, 99th percentile.
+    pub free_to_ring_p99: Option<Span>,
+    /// Caller in the queue to ringing, 99th percentile.
+    pub wait_p99: Option<Span>,
+}
+
+/// When a run ends before its time.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopWhen {
+    /// The time that is looked at, always the latest.
+    #[serde(default = "over")]
+    pub over: Span,
+    /// Share of the calls that were refused, lost, or never started, 0 to 1.
+    pub failed: Option<f64>,
+    /// INVITE to 200, 99th percentile.
+    pub setup_p99: Option<Span>,
+    /// Agent free to ringing, 99th percentile.
+    pub free_to_ring_p99: Option<Span>,
+    /// Caller in the queue to ringing, 99th percentile.
+    pub wait_p99: Option<Span>,
+}
+
+fn over() -> Span {
+    Span::seconds(5)
+}
+
+impl StopWhen {
+    /// The same as limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            failed: self.failed,
+            ringing_p99: None,
+            setup_p99: self.setup_p99,
+            free_to_ring_p99: self.free_to_ring_p99,
+            wait_p99: self.wait_p99,
+        }
+    }
+}
+
+/// What must hold at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Share of the calls that were refused, lost, or never started, 0 to 1.
+    pub failed: Option<f64>,
+    /// INVITE to 180, 99th percentile.
+    pub ringing_p99: Option<Span>,
+    /// INVITE to 200, 99th percentile.
+    pub setup_p99: Option<Span>,
+    /// Agent free to ringing, 99th percentile.
+    pub free_to_ring_p99: Option<Span>,
+    /// Caller in the queue to ringing, 99th percentile.
+    pub wait_p99: Option<Span>,
+    /// Callers who were overtaken.
+    pub overtaken: Option<u64>,
+    /// Callers who were connected to two agents.
+    pub twice: Option<u64>,
+    /// Conversations in which one side did not hear the other.
+    pub one_way: Option<u64>,
+    /// Longest time without a packet for any caller.
+    pub gap: Option<Span>,
+    /// Share of RTP packets that never came, 0 to 1.
+    pub packets_lost: Option<f64>,
+    /// Growth of the processes' memory, upper end of the 95 % confidence interval, MB an hour.
+    pub memory_growth: Option<f64>,
+    /// Growth of the processes' descriptors, upper end of the interval, an hour.
+    pub descriptor_growth: Option<f64>,
+}
+
+/// What was measured, as far as limits speak of it. Times in milliseconds; `None` = nothing to measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Seen {
+    /// Share of the calls that failed.
+    pub failed: f64,
+    /// INVITE to 180.
+    pub ringing_p99: Option<f64>,
+    /// INVITE to 200.
+    pub setup_p99: Option<f64>,
+    /// Agent free to ringing.
+    pub free_to_ring_p99: Option<f64>,
+    /// Caller in the queue to ringing.
+    pub wait_p99: Option<f64>,
+}
+
+impl Limits {
+    /// What is above its limit, in words.
+    pub fn exceeded(&self, seen: &Seen) -> Vec<String> {
+        let mut exceeded = Vec::new();
+        if let Some(limit) = self.failed.filter(|limit| seen.failed > *limit) {
+            exceeded.push(format!(
+                "{:.2} % of the calls failed, at most {:.2} % may",
+                seen.failed * 100.0,
+                limit * 100.0
+            ));
+        }
+        for (what, limit, seen) in [
+            ("INVITE to 180", self.ringing_p99, seen.ringing_p99),
+            ("INVITE to 200", self.setup_p99, seen.setup_p99),
+            ("agent free to ringing", self.free_to_ring_p99, seen.free_to_ring_p99),
+            ("caller in the queue to ringing", self.wait_p99, seen.wait_p99),
+        ] {
+            if let (Some(limit), Some(seen)) = (limit, seen)
+                && seen > limit.0.as_secs_f64() * 1_000.0
+            {
+                exceeded.push(format!("{what}: p99 is {seen:.1} ms, at most {limit} is allowed"));
+            }
+        }
+        exceeded
+    }
+}
+
+impl Expect {
+    /// Whether anything is to hold.
+    pub fn is_given(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// What does not hold of the rest.
+    pub fn broken(&self, counts: &Counts, processes: &BTreeMap<String, Process>) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (what, limit, seen) in [
+            ("callers were overtaken", self.overtaken, counts.overtaken),
+            ("callers were with two agents at once", self.twice, counts.twice),
+            ("conversations had audio in one direction only", self.one_way, counts.one_way),
+        ] {
+            if limit.is_some_and(|limit| seen > limit) {
+                broken.push(format!("{seen} {what}, at most {} may be", limit.unwrap_or_default()));
+            }
+        }
+        if let Some(limit) = self.gap.filter(|limit| counts.gap_ms > limit.0.as_secs_f64() * 1_000.0) {
+            broken.push(format!(
+                "a caller heard nothing for {:.0} ms, at most {limit} is allowed",
+                counts.gap_ms
+            ));
+        }
+        if let Some(limit) = self.packets_lost.filter(|limit| counts.lost_share() > *limit) {
+            let (seen, limit) = (counts.lost_share() * 100.0, limit * 100.0);
+            broken.push(format!("{seen:.3} % of the packets were lost, at most {limit:.3} % may be"));
+        }
+        for (name, process) in processes {
+            for (what, limit, trend) in [
+                ("MB an hour of memory", self.memory_growth, process.memory),
+                ("descriptors an hour", self.descriptor_growth, process.descriptors),
+            ] {
+                if let Some((limit, trend)) = limit.zip(trend).filter(|(limit, trend)| trend.high > *limit) {
+                    let Trend { slope, low, high, .. } = trend;
+                    broken.push(format!(
+                        "{name} grows by {slope:.1} {what} (95 %: {low:.1} to {high:.1}), at most {limit} is allowed"
+                    ));
+                }
+            }
+        }
+        broken
+    }
+
+    /// The part that a moving window can be judged by, too.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            failed: self.failed,
+            ringing_p99: self.ringing_p99,
+            setup_p99: self.setup_p99,
+            free_to_ring_p99: self.free_to_ring_p99,
+            wait_p99: self.wait_p99,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_worse_than_expected_may_pass() {
+        let expect = Expect {
+            overtaken: Some(0),
+            twice: Some(0),
+            one_way: Some(1),
+            gap: Some(Span::seconds(1)),
+            packets_lost: Some(0.01),
+            ..Expect::default()
+        };
+        let fine = Counts { one_way: 1, packets: 99, packets_lost: 1, gap_ms: 1_000.0, ..Counts::default() };
+        assert_eq!(expect.broken(&fine, &BTreeMap::new()), [""; 0]);
+        let bad = Counts { overtaken: 1, twice: 1, one_way: 2, packets_lost: 2, gap_ms: 1_001.0, ..fine };
+        assert_eq!(expect.broken(&bad, &BTreeMap::new()).len(), 5);
+        assert!(expect.is_given() && !Expect::default().is_given());
+    }
+
+    #[test]
+    fn what_is_above_its_limit_is_told() {
+        let limits = Limits { failed: Some(0.01), setup_p99: Some(Span::seconds(1)), ..Limits::default() };
+        let fine = Seen { failed: 0.01, setup_p99: Some(1_000.0), wait_p99: Some(9e9), ..Seen::default() };
+        assert!(limits.exceeded(&fine).is_empty());
+        let slow = Seen { failed: 0.02, setup_p99: Some(1_000.1), ..Seen::default() };
+        let told = limits.exceeded(&slow);
+        assert!(told[0].starts_with("2.00 %") && told[1].starts_with("INVITE to 200: p99 is 1000.1 ms"));
+        assert!(limits.exceeded(&Seen::default()).is_empty(), "nothing measured is nothing exceeded");
+    }
+}
