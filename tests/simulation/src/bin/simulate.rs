@@ -41,6 +41,12 @@ enum Rule {
     OfferKept,
     MutedReplay,
     CommittedPlaces,
+    EpochBump,
+    JournalFence,
+    OutputCommit,
+    AmbiguousAnswers,
+    AgentSlot,
+    HandOverFlush,
     JournalClock,
 }
 
@@ -52,6 +58,12 @@ impl Rule {
             Self::OfferKept => Mutations { reoffer_after_commit: true, ..all },
             Self::MutedReplay => Mutations { replay_not_muted: true, ..all },
             Self::CommittedPlaces => Mutations { place_recomputed: true, ..all },
+            Self::EpochBump => Mutations { seal_keeps_epoch: true, ..all },
+            Self::JournalFence => Mutations { journal_unfenced: true, ..all },
+            Self::OutputCommit => Mutations { acts_before_commit: true, ..all },
+            Self::AmbiguousAnswers => Mutations { ambiguous_is_yes: true, ..all },
+            Self::AgentSlot => Mutations { slot_forgotten: true, ..all },
+            Self::HandOverFlush => Mutations { hand_over_unflushed: true, ..all },
             Self::JournalClock => Mutations { wall_clocks: true, ..all },
         }
     }

@@ -52,12 +52,13 @@ impl Actor {
         }
     }
 
-    pub(super) fn step(&mut self, now: Timestamp, work: Work) -> Step {
+    /// `hasty`: effects do not wait for the events before them.
+    pub(super) fn step(&mut self, now: Timestamp, work: Work, hasty: bool) -> Step {
         let mut facts = Vec::new();
         for output in self.core.work(now, work) {
             match output {
                 Output::Event(fact) => {
-                    if fact.commits_first() {
+                    if fact.commits_first() && !hasty {
                         self.barrier = self.sent + 1;
                     }
                     facts.push(fact);

@@ -32,9 +32,10 @@ impl Journal {
         self.epochs.get(&shard).copied().unwrap_or(0)
     }
 
-    pub(super) fn seal(&mut self, shard: ShardId) -> u64 {
+    /// Raises the epoch; `keeps`: only of a shard that has none.
+    pub(super) fn seal(&mut self, shard: ShardId, keeps: bool) -> u64 {
         let epoch = self.epochs.entry(shard).or_default();
-        *epoch += 1;
+        *epoch += u64::from(!keeps || *epoch == 0);
         *epoch
     }
 
@@ -44,9 +45,10 @@ impl Journal {
         shard: ShardId,
         epoch: u64,
         append: &Append,
+        unfenced: bool,
     ) -> Result<(), Refusal> {
         let current = self.epoch(shard);
-        if epoch != current {
+        if epoch != current && !unfenced {
             return Err(Refusal::Fenced(current));
         }
         let history = self.histories.entry(entity).or_default();

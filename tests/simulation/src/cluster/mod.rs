@@ -62,6 +62,18 @@ pub struct Mutations {
     pub replay_not_muted: bool,
     /// A recovered queue gives out its places anew.
     pub place_recomputed: bool,
+    /// A seal leaves the epoch as it was.
+    pub seal_keeps_epoch: bool,
+    /// The journal takes appends of former owners, if they follow what is there.
+    pub journal_unfenced: bool,
+    /// Effects leave before the events before them are committed.
+    pub acts_before_commit: bool,
+    /// An answer of the journal that leaves open what has happened is taken for a yes.
+    pub ambiguous_is_yes: bool,
+    /// A recovered agent does not know of the offer in its slot, and grants it once more.
+    pub slot_forgotten: bool,
+    /// A former owner says that it has let go while appends are under way, and what made them stays.
+    pub hand_over_unflushed: bool,
     /// Nodes go by their machines' clocks, of which some are an hour off, instead of the journal's.
     pub wall_clocks: bool,
 }

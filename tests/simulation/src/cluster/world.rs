@@ -14,8 +14,8 @@ use std::{
 };
 
 use trunkline_acd_core::{
-    Agent, AgentConfig, AgentInput, AgentView, CallToAgent, CallToQueue, LeaveCause, Queue, QueueConfig,
-    QueueEvent, QueueInput, SessionId,
+    Agent, AgentConfig, AgentEvent, AgentInput, AgentView, CallToAgent, CallToQueue, LeaveCause, Queue,
+    QueueConfig, QueueEvent, QueueInput, SessionId,
     agent::{AgentStatus, Console, DetachReason, SessionInput},
 };
 use trunkline_call_core::{
@@ -167,6 +167,8 @@ pub(super) struct World {
     journal: Journal,
     phones: Vec<Phone>,
     media_nodes: Vec<MediaNode>,
+    /// When the last command of a node about a call reaches a media node.
+    links: BTreeMap<(usize, usize, usize), Timestamp>,
     /// Recordings of media nodes that were lost.
     stored: BTreeSet<RecordingId>,
     /// What edges have heard of shards.
@@ -254,6 +256,7 @@ impl World {
             journal: Journal::default(),
             phones: Vec::new(),
             media_nodes: media.into_iter().map(|id| MediaNode::new(id, 1)).collect(),
+            links: BTreeMap::new(),
             stored: BTreeSet::new(),
             outside: BTreeMap::new(),
             humans: (0..agents).map(|_| Human::default()).collect(),

@@ -46,6 +46,7 @@ impl World {
         for (index, fact) in history.iter().enumerate() {
             match self.mutated(fact, index) {
                 Some(changed) => core.apply(&changed),
+                None if self.forgotten(fact) => {}
                 None => core.apply(fact),
             }
         }
@@ -65,6 +66,12 @@ impl World {
             self.work(n, entity, Work::TakeOver);
         }
         true
+    }
+
+    /// A recovered agent that does not know of offers.
+    fn forgotten(&self, fact: &Fact) -> bool {
+        self.schedule.mutations.slot_forgotten
+            && matches!(fact, Fact::Agent(AgentEvent::Offered { .. } | AgentEvent::Accepted { .. }))
     }
 
     /// A recovered queue that gives out its places anew, in the order of the calls' ids.
@@ -89,7 +96,7 @@ impl World {
     pub(in crate::cluster) fn work(&mut self, n: usize, entity: Entity, work: Work) {
         let shown = self.nodes[n].clock.shows(self.now);
         let Some(actor) = self.nodes[n].actors.get_mut(&entity) else { return };
-        let step = actor.step(shown, work);
+        let step = actor.step(shown, work, self.schedule.mutations.acts_before_commit);
         let (epoch, generation, life) = (actor.epoch, actor.generation, self.nodes[n].life);
         for deed in step.deeds {
             self.say(n, entity, epoch, deed);
@@ -158,7 +165,7 @@ impl World {
             // The connection broke before it arrived.
             Err(Refusal::Ambiguous)
         } else {
-            self.journal.append(entity, shard, epoch, &append)
+            self.journal.append(entity, shard, epoch, &append, self.schedule.mutations.journal_unfenced)
         };
         if result.is_ok() {
             for fact in &append.facts {
@@ -184,7 +191,11 @@ impl World {
         let Some(actor) = self.nodes[n].actors.get_mut(&entity).filter(|a| a.generation == generation) else {
             return;
         };
-        let refusal = match result {
+        let ambiguous_is_yes = self.schedule.mutations.ambiguous_is_yes;
+        let refusal = match result.or_else(|refusal| match refusal {
+            Refusal::Ambiguous if ambiguous_is_yes => Ok(()),
+            refusal => Err(refusal),
+        }) {
             Ok(()) => {
                 let (epoch, deeds) = (actor.epoch, actor.committed());
                 let ended = actor.core.finished() && actor.is_settled();

@@ -243,10 +243,10 @@ impl World {
     ) {
         use trunkline_call_core::{AgentNotice, Effect, QueueRequest};
         let id = self.phones[n].call;
-        let Some((node, shard, epoch)) = from else { return };
+        let Some((sender, shard, epoch)) = from else { return };
         let outside =
             matches!(effect, Effect::Edge { .. } | Effect::Media { .. } | Effect::Acknowledge { .. });
-        if self.nodes[node].cut_peers && outside {
+        if self.nodes[sender].cut_peers && outside {
             return;
         }
         match effect {
@@ -255,7 +255,7 @@ impl World {
                     self.after(delay, Happening::Edge(n, shard, epoch, Box::new(command.clone())));
                 }
             }
-            Effect::Media { node, command } => self.command_media(n, (shard, epoch), &node, command),
+            Effect::Media { node, command } => self.command_media(n, (sender, shard, epoch), &node, command),
             Effect::Acknowledge { node, event } => self.event_taken(&node, event),
             Effect::Queue { queue, request: QueueRequest::ConnectFailed { entry, offer, .. } } => {
                 let signal = QueueSignal::Acknowledged(offer);

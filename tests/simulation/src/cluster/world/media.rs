@@ -5,6 +5,8 @@ use crate::cluster::media_node::MediaNode;
 
 /// A media node that has vanished is missed when its lease is over.
 const MISSED_AFTER: Duration = Duration::from_secs(3);
+/// Links to media nodes stall for so long at the most.
+const STALLS_MOST: Duration = Duration::from_secs(2);
 /// Calls that picked a lost node just before they could know are told again, that much later each time: as their shell does.
 const TELLS_AGAIN: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
@@ -31,18 +33,23 @@ impl World {
         true
     }
 
-    /// A command on its way to a media node.
+    /// A command on its way to a media node. It may be lost, late or come twice, but links keep the order of what one node
+    /// says to another: one that is late holds up those behind it. A link that stalls for longer is made anew, and what was
+    /// on it is lost.
     pub(in crate::cluster) fn command_media(
         &mut self,
         call: usize,
-        (shard, epoch): (ShardId, u64),
+        from: (usize, ShardId, u64),
         node: &NodeId,
         command: MediaCommand,
     ) {
         let Some(m) = self.media_index(node) else { return };
-        for delay in self.ways() {
-            let command = Box::new(command.clone());
-            self.after(delay, Happening::Media(m, call, shard, epoch, command));
+        let (n, shard, epoch) = from;
+        for delay in self.ways().into_iter().filter(|delay| *delay < STALLS_MOST) {
+            let after = self.links.get(&(n, m, call)).copied().unwrap_or(START);
+            let at = self.now.plus(delay).max(after);
+            self.links.insert((n, m, call), at);
+            self.at(at, Happening::Media(m, call, shard, epoch, Box::new(command.clone())));
         }
     }
 

@@ -284,7 +284,8 @@ impl World {
             let inside = |entity: &Entity| shards.get(entity).is_some_and(|s| request.shards.contains(s));
             self.nodes[n].starting.retain(|entity, _| !inside(entity));
             self.nodes[n].actors.retain(|entity, actor| !inside(entity) || !actor.is_settled());
-            if self.nodes[n].actors.keys().any(inside) {
+            let unflushed = self.schedule.mutations.hand_over_unflushed;
+            if !unflushed && self.nodes[n].actors.keys().any(inside) {
                 self.nodes[n].closing.push(request);
             } else {
                 closed.push(request.shards.into_iter().collect::<Vec<_>>());
@@ -315,7 +316,8 @@ impl World {
             self.after(back, Happening::Machine(n, life, Box::new(Input::SealFailed(shards))));
             return;
         }
-        let sealed = shards.iter().map(|shard| (*shard, Epoch(self.journal.seal(*shard)))).collect();
+        let keeps = self.schedule.mutations.seal_keeps_epoch;
+        let sealed = shards.iter().map(|shard| (*shard, Epoch(self.journal.seal(*shard, keeps)))).collect();
         let back = self.rng.millis(1, 10);
         let answer = if self.rough(20) { Input::SealFailed(shards) } else { Input::Sealed(sealed) };
         self.after(back, Happening::Machine(n, life, Box::new(answer)));
