@@ -100,14 +100,15 @@ others half, because handing shards over may take as long again.
 {{/* How the address is found that peers are told: given → the node's external one → STUN → the host's. */}}
 {{- define "trunkline.advertise" -}}
 {{- $network := (index .root.Values .role).network -}}
+{{- $mode := include "trunkline.networkMode" . -}}
 {{- $advertise := dict -}}
 {{- if $network.address -}}{{- $_ := set $advertise "address" $network.address -}}{{- end -}}
 {{- if $network.addresses -}}{{- $_ := set $advertise "addresses" $network.addresses -}}{{- end -}}
-{{- if has $network.mode (list "hostNetwork" "hostPort") -}}
+{{- if has $mode (list "hostNetwork" "hostPort") -}}
   {{- if $network.nodeExternalIP -}}{{- $_ := set $advertise "kubernetes" true -}}{{- end -}}
   {{- if $network.stun -}}{{- $_ := set $advertise "stun" $network.stun -}}{{- end -}}
 {{- end -}}
-{{- if eq $network.mode "cluster" -}}{{- $advertise = dict -}}{{- end -}}
+{{- if eq $mode "cluster" -}}{{- $advertise = dict -}}{{- end -}}
 {{- $advertise | toJson -}}
 {{- end -}}
 

@@ -74,10 +74,20 @@ app.kubernetes.io/component: {{ .role }}
 {{- end -}}
 {{- end -}}
 
+{{/* How the outside reaches a role. A trial's edges have no load balancer to wait for. */}}
+{{- define "trunkline.networkMode" -}}
+{{- $network := dig "network" dict (index .root.Values .role) -}}
+{{- $mode := default "" (get $network "mode") -}}
+{{- if and (eq .role "edge") (eq $mode "loadBalancer") (not $network.address) .root.Values.dev.enabled -}}
+cluster
+{{- else -}}
+{{- $mode -}}
+{{- end -}}
+{{- end -}}
+
 {{/* "true" when a role's pods are in the host's network. */}}
 {{- define "trunkline.hostNetwork" -}}
-{{- $network := dig "network" "mode" "" (index .root.Values .role) -}}
-{{- if eq $network "hostNetwork" -}}true{{- end -}}
+{{- if eq (include "trunkline.networkMode" .) "hostNetwork" -}}true{{- end -}}
 {{- end -}}
 
 {{/* The ports of a role: each has its own numbers only where it may share a machine's network with another. */}}

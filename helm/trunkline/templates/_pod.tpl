@@ -145,8 +145,9 @@ server-side apply. */}}
 {{- else if eq $role "media" -}}
   {{- $env = append $env (dict "name" "TRUNKLINE_MEDIA__BIND" "valueFrom" (dict "fieldRef" (dict "fieldPath" "status.podIP"))) -}}
 {{- end -}}
-{{- if and (has $role (list "edge" "media")) (ne $own.network.mode "cluster") -}}
-  {{- if ne $own.network.mode "loadBalancer" -}}
+{{- $mode := include "trunkline.networkMode" . -}}
+{{- if and (has $role (list "edge" "media")) (ne $mode "cluster") -}}
+  {{- if ne $mode "loadBalancer" -}}
     {{- $env = append $env (dict "name" "TRUNKLINE_NODE__ADVERTISE__HOST" "valueFrom" (dict "fieldRef" (dict "fieldPath" "spec.nodeName"))) -}}
     {{- if $own.network.hostIP -}}
       {{- $env = append $env (dict "name" "TRUNKLINE_NODE__ADVERTISE__HOST_IP" "valueFrom" (dict "fieldRef" (dict "fieldPath" "status.hostIP"))) -}}
@@ -331,6 +332,6 @@ server-side apply. */}}
 
 {{/* "true" when a role asks the Kubernetes API for its node's external address. */}}
 {{- define "trunkline.asksKubernetes" -}}
-{{- $network := dig "network" dict (index .root.Values .role) -}}
-{{- if and $network (has (get $network "mode") (list "hostNetwork" "hostPort")) (get $network "nodeExternalIP") -}}true{{- end -}}
+{{- $mode := include "trunkline.networkMode" . -}}
+{{- if and (has $mode (list "hostNetwork" "hostPort")) (index .root.Values .role).network.nodeExternalIP -}}true{{- end -}}
 {{- end -}}

@@ -1,0 +1,48 @@
+//! Tools under `target/tools`, which `cargo xtask kubernetes` builds.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Name and version of each, one a line.
+const VERSIONS: &str = include_str!("../tools/versions");
+
+/// The version that is wanted of a tool.
+pub fn version(name: &str) -> Result<&'static str> {
+    let lines = VERSIONS.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.split_once(char::is_whitespace))
+        .find_map(|(tool, version)| (tool == name).then(|| version.trim()))
+        .with_context(|| format!("tests/kubernetes/tools/versions does not name {name}"))
+}
+
+fn folder() -> Result<PathBuf> {
+    Ok(trunkline_system_tests::target()?.join("tools"))
+}
+
+/// The program `name`, in the version that is wanted.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = folder()?.join("bin").join(name);
+    found(name, &path)?;
+    Ok(path)
+}
+
+/// The custom resource definitions of a project.
+pub fn definitions(project: &str) -> Result<PathBuf> {
+    let path = folder()?.join("crds").join(format!("{project}.yaml"));
+    found(project, &path)?;
+    Ok(path)
+}
+
+fn found(name: &str, path: &std::path::Path) -> Result<()> {
+    let wanted = version(name)?;
+    ensure!(path.is_file(), "{name} {wanted} is missing: `cargo xtask kubernetes --tools` builds it (it needs Go)");
+    let stamp = folder()?.join("versions").join(name);
+    let there = fs::read_to_string(&stamp).unwrap_or_default();
+    if there.trim() != wanted {
+        bail!(
+            "{name} is {there:?}, but {wanted} is wanted: `cargo xtask kubernetes --tools` builds it"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! What a real API server says to everything that the chart renders, and to a life of a release with helm 3 and helm 4.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use trunkline_kubernetes_tests::{
+    SETS,
+    api::{ApiServer, Refusal},
+    chart,
+    helm::{BOTH, Helm},
+    objects::Objects,
+    root, values,
+};
+
+const NAMESPACE: &str = "calls";
+/// Every Secret that the value sets name, with its keys.
+const SECRETS: [(&str, &[&str]); 7] = [
+    ("trunkline-postgresql", &["url"]),
+    ("trunkline-postgresql-ca", &["ca.crt"]),
+    ("trunkline-etcd", &["password"]),
+    ("trunkline-etcd-tls", &["ca.crt", "tls.crt", "tls.key"]),
+    ("trunkline-s3", &["accessKeyId", "secretAccessKey"]),
+    ("phones-tls", &["ca.crt", "tls.crt", "tls.key"]),
+    ("agents-tls", &["tls.crt", "tls.key"]),
+];
+
+async fn server(test: &str) -> Result<ApiServer> {
+    ApiServer::start(&trunkline_system_tests::folder(&format!("kubernetes-{test}"))?).await
+}
+
+async fn refusals(api: &ApiServer, namespace: &str, objects: &Objects, dry: bool) -> Result<Vec<Refusal>> {
+    let mut refused = Vec::new();
+    for object in &objects.0 {
+        let mut object = object.clone();
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        if let Err(refusal) = api.apply(namespace, &object, dry).await? {
+            refused.push(refusal);
+        }
+    }
+    Ok(refused)
+}
+
+fn told(refused: &[Refusal]) -> String {
+    refused.iter().map(|r| format!("\n  {}: {}", r.object, r.message)).collect()
+}
+
+/// Every object of every set of values, dry and for good, with strict validation; a warning counts as a refusal.
+#[tokio::test]
+async fn the_server_takes_everything_that_is_rendered() -> Result<()> {
+    let api = server("everything").await?;
+    for set in SETS {
+        let namespace = format!("calls-{set}");
+        // Pods in the host's network, and ports of the host, are what the standards are there to refuse.
+        api.namespace(&namespace, "privileged").await?;
+        for helm in BOTH {
+            let objects = Helm::new(helm)?.template(&chart(), &[values(set)], &[])?;
+            for dry in [true, false] {
+                let refused = refusals(&api, &namespace, &objects, dry).await?;
+                ensure!(refused.is_empty(), "{helm}, {set}, dry {dry}:{}", told(&refused));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A misspelt field must not pass: what the test above relies on.
+#[tokio::test]
+async fn the_server_refuses_a_field_that_it_does_not_know() -> Result<()> {
+    let api = server("strict").await?;
+    api.namespace(NAMESPACE, "privileged").await?;
+    let mut objects = Helm::new("helm3")?.template(&chart(), &[values("full")], &[])?;
+    for object in &mut objects.0 {
+        object["spec"]["misspelt"] = json!(1);
+    }
+    let misspelt = ["StatefulSet", "Certificate", "PodMonitor", "HTTPRoute", "PrometheusRule"];
+    let refused = refusals(&api, NAMESPACE, &objects, true).await?;
+    for kind in misspelt {
+        ensure!(
+            refused.iter().any(|r| r.object.starts_with(kind) && r.message.contains("misspelt")),
+            "{kind} with an unknown field was taken:{}",
+            told(&refused)
+        );
+    }
+    Ok(())
+}
+
+/// Pods are what Pod Security admission refuses (workloads are only warned about, which counts here too).
+#[tokio::test]
+async fn pods_pass_the_restricted_standard_unless_they_are_in_the_hosts_network() -> Result<()> {
+    let api = server("restricted").await?;
+    api.namespace(NAMESPACE, "restricted").await?;
+    for (set, outside) in [("full", vec![]), ("dev", vec!["media"]), ("minimal", vec!["media"])] {
+        let objects = Helm::new("helm4")?.template(&chart(), &[values(set)], &[])?;
+        for (name, template) in objects.pods() {
+            let pod_name = name.rsplit('-').next().unwrap_or_default().trim_matches('"').to_owned();
+            let pod = json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("try-{set}-{pod_name}"), "namespace": NAMESPACE}, "spec": template["spec"]});
+            let mut pod = pod;
+            // A StatefulSet's volume claims become volumes of its pods.
+            complete_volumes(&mut pod);
+            let outcome = api.apply(NAMESPACE, &pod, true).await?;
+            if outside.iter().any(|role| name.contains(&format!("-{role}"))) {
+                let refusal = outcome.err().with_context(|| format!("{set}: {name} is restricted after all"))?;
+                ensure!(refusal.message.contains("host"), "{set}: {name}: {}", refusal.message);
+            } else if let Err(refusal) = outcome {
+                anyhow::bail!("{set}: {name}: {}", refusal.message);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn complete_volumes(pod: &mut serde_json::Value) {
+    if let Some(volumes) = pod["spec"]["volumes"].as_array_mut()
+        && volumes.iter().all(|volume| volume["name"] != "data")
+    {
+        volumes.push(json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}}));
+    }
+}
+
+/// A missing Secret, and one without its key, end the installation with what to do; with it, the installation goes on.
+#[tokio::test]
+async fn a_missing_secret_fails_the_installation_with_what_to_create() -> Result<()> {
+    let api = server("secrets").await?;
+    for helm_name in BOTH {
+        let (helm, namespace) = (Helm::on(helm_name, &api.kubeconfig())?, format!("calls-{helm_name}"));
+        api.namespace(&namespace, "privileged").await?;
+        let install = || helm.run(arguments("install", &namespace, &chart(), "full"));
+        let problem = install()?.expect_failure()?;
+        for (name, _) in SECRETS.iter().filter(|(name, _)| *name != "phones-tls") {
+            let command = format!("kubectl create secret generic {name} --namespace {namespace}");
+            ensure!(problem.contains(&command), "{helm_name}: no word of {command}:\n{problem}");
+        }
+        for (name, keys) in SECRETS {
+            api.secret(&namespace, name, keys).await?;
+        }
+        // One without its key.
+        api.secret(&namespace, "trunkline-etcd", &["pass"]).await?;
+        let problem = install()?.expect_failure()?;
+        ensure!(problem.contains("\"trunkline-etcd\" has no key \"password\""), "{helm_name}:\n{problem}");
+        api.secret(&namespace, "trunkline-etcd", &["password"]).await?;
+        install()?.expect().with_context(|| format!("{helm_name}, with all Secrets"))?;
+    }
+    Ok(())
+}
+
+fn arguments(what: &str, namespace: &str, chart: &std::path::Path, set: &str) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = [what, "tl"].map(PathBuf::from).to_vec();
+    all.push(chart.to_owned());
+    all.extend(["--namespace", namespace, "--values"].map(PathBuf::from));
+    all.push(values(set));
+    all
+}
+
+/// The chart's first release, kept as it was packaged; an upgrade from it, and the way back, by both helms.
+#[tokio::test]
+async fn a_release_is_upgraded_from_the_previous_chart_and_rolled_back() -> Result<()> {
+    let api = server("upgrade").await?;
+    let previous = previous_chart()?;
+    for helm_name in BOTH {
+        let (helm, namespace) = (Helm::on(helm_name, &api.kubeconfig())?, format!("calls-{helm_name}"));
+        api.namespace(&namespace, "privileged").await?;
+        for (name, keys) in SECRETS {
+            api.secret(&namespace, name, keys).await?;
+        }
+        let context = |step: &str| format!("{helm_name}: {step}");
+        let run = |what, chart: &std::path::Path| helm.run(arguments(what, &namespace, chart, "full"))?.expect();
+        run("install", &previous).with_context(|| context("install the previous chart"))?;
+        let before = workloads(&api, &namespace).await?;
+        run("upgrade", &chart()).with_context(|| context("upgrade"))?;
+        let after = workloads(&api, &namespace).await?;
+        // Fields that cannot change would have failed the upgrade; names must not, or pods lose their volumes.
+        ensure!(before.keys().eq(after.keys()), "{helm_name}: workloads changed their names");
+        let history = helm.run(["rollback", "tl", "1", "--namespace", namespace.as_str()])?;
+        history.expect().with_context(|| context("rollback"))?;
+        let back = workloads(&api, &namespace).await?;
+        ensure!(back == before, "{helm_name}: a rollback does not bring back what was there before");
+        run("upgrade", &chart()).with_context(|| context("upgrade again"))?;
+        helm.run(["uninstall", "tl", "--namespace", namespace.as_str()])?.expect()?;
+    }
+    Ok(())
+}
+
+/// Each workload's specification, by name.
+async fn workloads(
+    api: &ApiServer,
+    namespace: &str,
+) -> Result<std::collections::BTreeMap<String, serde_json::Value>> {
+    let mut found = std::collections::BTreeMap::new();
+    for plural in ["statefulsets", "deployments"] {
+        let list = api.get(&format!("/apis/apps/v1/namespaces/{namespace}/{plural}")).await?;
+        for item in list["items"].as_array().context("items")? {
+            let name = item["metadata"]["name"].as_str().context("name")?.to_owned();
+            found.insert(name, item["spec"].clone());
+        }
+    }
+    ensure!(found.len() == 6, "a workload for each role, but there are {:?}", found.keys());
+    Ok(found)
+}
+
+/// The newest package in `previous/`.
+fn previous_chart() -> Result<PathBuf> {
+    let folder = root().join("tests/kubernetes/previous");
+    let mut packages: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("{}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tgz"))
+        .collect();
+    packages.sort();
+    packages.pop().with_context(|| format!("{}: no packaged chart of an earlier version", folder.display()))
+}
+
+/// With an autoscaler no object of the chart says how many replicas there are: after an upgrade the autoscaler's number
+/// stands.
+#[tokio::test]
+async fn an_upgrade_leaves_the_autoscalers_number_alone() -> Result<()> {
+    let api = server("scaling").await?;
+    for helm_name in BOTH {
+        let (helm, namespace) = (Helm::on(helm_name, &api.kubeconfig())?, format!("calls-{helm_name}"));
+        api.namespace(&namespace, "privileged").await?;
+        for (name, keys) in SECRETS {
+            api.secret(&namespace, name, keys).await?;
+        }
+        helm.run(arguments("install", &namespace, &chart(), "full"))?.expect()?;
+        let scaled = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "tl-trunkline-call", "namespace": namespace}, "spec": {"replicas": 7}});
+        let patched = api.scale(&namespace, &scaled).await?;
+        ensure!(patched["spec"]["replicas"] == 7, "scaling does not work: {patched}");
+        let mut upgrade = arguments("upgrade", &namespace, &chart(), "full");
+        upgrade.extend(["--set", "call.podAnnotations.changed=yes"].map(PathBuf::from));
+        helm.run(upgrade)?.expect()?;
+        let now = api.read(&namespace, &scaled).await?;
+        ensure!(now["spec"]["replicas"] == 7, "{helm_name}: the upgrade set {} replicas", now["spec"]["replicas"]);
+        ensure!(now["spec"]["template"]["metadata"]["annotations"]["changed"] == "yes", "{helm_name}: no upgrade");
+    }
+    Ok(())
+}
