@@ -54,6 +54,8 @@ pub enum News {
         free: Instant,
         /// When it rang.
         at: Instant,
+        /// When the caller entered the queue, by the system's clock, which is taken to be this machine's.
+        entered: Option<Instant>,
     },
     /// The agent has the call.
     Connected {

@@ -303,8 +303,9 @@ impl Page {
                 self.offer = offer_of(&self.state);
                 self.call = index_of(self.state["call"]["caller_number"].as_str().unwrap_or_default());
                 let (agent, call, free) = (self.agent, self.call, self.free);
+                let entered = self.state["call"]["entered_ms"].as_u64().and_then(|ms| at_wall(now, ms));
                 self.audio.begin(self.office.shift.bind, self.tones());
-                self.tell(News::Rang { agent, call, free, at: now }).await?;
+                self.tell(News::Rang { agent, call, free, at: now, entered }).await?;
             }
             "talking" => {
                 self.due = Some(now + habits.talk.draw(&mut self.rng));
@@ -381,6 +382,12 @@ impl Page {
         self.asked = Some((kind.to_owned(), now + AGAIN));
         true
     }
+}
+
+/// The moment of a wall clock in milliseconds, not after `now`.
+fn at_wall(now: Instant, ms: u64) -> Option<Instant> {
+    let wall = std::time::UNIX_EPOCH + Duration::from_millis(ms);
+    now.checked_sub(wall.elapsed().ok()?)
 }
 
 fn offer_of(state: &Value) -> String {

@@ -160,7 +160,7 @@ struct Rings {
 impl Rings {
     fn note(&mut self, news: agents::News) {
         match news {
-            agents::News::Rang { agent, call, free, at } => {
+            agents::News::Rang { agent, call, free, at, .. } => {
                 self.last.insert(agent, self.served.len());
                 let free_to_ring = at.saturating_duration_since(free);
                 self.served.push(Served { call, rang_at: at, free_to_ring, connected: None, refused: false });

@@ -143,7 +143,8 @@ pub async fn play(
     }
     drop(told);
     let audio = scenario.callers.media == Media::Tone && scenario.agents.audio == Audio::Webrtc;
-    let tally = Tally::new(scenario.warm_up.0, audio);
+    let flow = !scenario.callers.keys.is_empty();
+    let tally = Tally::new(scenario.warm_up.0, audio, flow);
     let mut run = Run { scenario, tally, sampler: Sampler::default(), tells, orders, open: 0, stopped: None };
     run.open = run.orders.len();
     run.ready().await?;
@@ -196,7 +197,9 @@ impl Run {
                 (worker, Told::Done) => {
                     bail!("worker {worker} cannot begin: {}", self.tally.notes.join("; "))
                 }
-                (worker, told) => drop(self.tally.take(worker, told)),
+                (worker, told) => {
+                    self.tally.take(worker, told);
+                }
             }
         }
         Ok(())

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_latest_complete_second() {
-        let mut tally = Tally::new(Duration::ZERO, false);
+        let mut tally = Tally::new(Duration::ZERO, false, false);
         tally.seconds = vec![Default::default(); 3];
         tally.seconds[1].due = 17;
         tally.seconds[1].setup_p99 = Some(12.4);

@@ -167,8 +167,8 @@ pub struct Second {
 #[derive(Default)]
 struct Live {
     entered_us: Option<i64>,
-    rang_us: Option<i64>,
-    counted: bool,
+    /// Since when the agent was free, and when it rang for the first time.
+    rang: Option<(i64, i64)>,
     served: bool,
     agent: Option<usize>,
     /// What the agent heard, of a conversation that was long enough.
@@ -179,6 +179,7 @@ struct Live {
 pub struct Tally {
     warm_up_us: i64,
     audio: bool,
+    flow: bool,
     /// Totals, without the warm-up.
     pub counts: Counts,
     /// Times, without those of the warm-up.
@@ -188,8 +189,8 @@ pub struct Tally {
     /// The latest seconds; the first number is that of the front.
     open: (u64, VecDeque<Times>),
     live: HashMap<usize, Live>,
-    waiting: u64,
-    talking: u64,
+    /// Calls that are over for the caller and not yet for the agent, with what the caller heard.
+    ending: HashMap<usize, (usize, Audio)>,
     places: Vec<Place>,
     /// Things to note.
     pub notes: Vec<String>,
@@ -201,18 +202,19 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// `audio`: both sides have audio, so that both must hear something.
-    pub fn new(warm_up: Duration, audio: bool) -> Self {
+    /// `audio`: both sides have audio, so that both must hear something. `flow`: callers are in a menu before they are in
+    /// a queue, so that only the system knows when they entered it.
+    pub fn new(warm_up: Duration, audio: bool, flow: bool) -> Self {
         Self {
             warm_up_us: i64::try_from(warm_up.as_micros()).unwrap_or(i64::MAX),
             audio,
+            flow,
             counts: Counts::default(),
             times: Times::new(3),
             seconds: Vec::new(),
             open: (0, VecDeque::new()),
             live: HashMap::new(),
-            waiting: 0,
-            talking: 0,
+            ending: HashMap::new(),
             places: Vec::new(),
             notes: Vec::new(),
             more_notes: 0,
@@ -224,14 +226,11 @@ impl Tally {
     /// Takes what a worker tells. Returns a call that an agent has got, so that its worker can be told.
     pub fn take(&mut self, worker: usize, told: Told) -> Option<usize> {
         match told {
-            Told::Answered { call, at_us } => {
-                self.waiting += 1;
-                self.live.entry(call).or_default().entered_us = Some(at_us);
-                self.second(at_us).answered += 1;
-                self.counts.answered += u64::from(self.is_counted(at_us));
-            }
+            Told::Answered { call, at_us } => self.answered(call, at_us),
             Told::Over(record) => self.over(&record),
-            Told::Rang { call, free_us, at_us, .. } => self.rang(call, free_us, at_us),
+            Told::Rang { call, free_us, at_us, entered_us, .. } => {
+                self.rang(call, free_us, at_us, entered_us.filter(|_| self.flow));
+            }
             Told::Connected { call, agent } => return self.connected(call?, agent),
             Told::Finished { call, agent, talked_us, audio } => self.finished(call, agent, talked_us, audio),
             Told::Refused { what } => *self.counts.agents_refused.entry(what).or_default() += 1,
@@ -288,20 +287,19 @@ impl Tally {
 
     fn over(&mut self, record: &CallRecord) {
         let live = self.live.remove(&record.call).unwrap_or_default();
-        self.waiting -= u64::from(live.entered_us.is_some() && !live.counted).min(self.waiting);
-        self.talking -= u64::from(live.agent.is_some()).min(self.talking);
         let second = self.second(record.over_us);
         second.failed += u64::from(record.failed.is_some());
         second.gave_up += u64::from(record.gave_up);
         if let Some(entered_us) = live.entered_us {
-            let left_us = live.rang_us.unwrap_or(record.over_us);
-            self.places.push(Place { entered_us, rang: live.rang_us.is_some(), left_us });
+            let left_us = live.rang.map_or(record.over_us, |(_, at_us)| at_us);
+            self.places.push(Place { entered_us, rang: live.rang.is_some(), left_us });
         }
         if !self.is_counted(record.intended_us) {
             return;
         }
         let counts = &mut self.counts;
         counts.over += 1;
+        counts.served += u64::from(live.served);
         counts.gave_up += u64::from(record.gave_up);
         counts.repeats += u64::from(record.repeats);
         if let Some(status) = record.failed {
@@ -315,16 +313,49 @@ impl Tally {
             counts.gap_ms = counts.gap_ms.max(gap.as_secs_f64() * 1_000.0);
             self.times.gaps.record(gap);
         }
-        if let Some(heard) = live.heard.filter(|_| self.audio) {
-            counts.two_sided += 1;
-            counts.one_way += u64::from(!(heard.tone && audio.tone));
+        match (live.heard, live.agent) {
+            (Some(heard), _) => self.both(heard, audio),
+            (None, Some(agent)) => {
+                self.ending.insert(record.call, (agent, audio));
+            }
+            (None, None) => {}
         }
     }
 
-    fn rang(&mut self, call: Option<usize>, free_us: i64, at_us: i64) {
-        let Some(live) = call.and_then(|call| self.live.get_mut(&call)) else { return };
-        let Some(entered_us) = live.entered_us.filter(|_| live.rang_us.is_none()) else { return };
-        live.rang_us = Some(at_us);
+    /// What both sides of a conversation heard.
+    fn both(&mut self, agent: Audio, caller: Audio) {
+        if self.audio {
+            self.counts.two_sided += 1;
+            self.counts.one_way += u64::from(!(agent.tone && caller.tone));
+        }
+    }
+
+    fn answered(&mut self, call: usize, at_us: i64) {
+        self.second(at_us).answered += 1;
+        self.counts.answered += u64::from(self.is_counted(at_us));
+        // An agent's page may have been faster than the caller's 200.
+        let live = self.live.entry(call).or_default();
+        let entered_us = *live.entered_us.get_or_insert(at_us);
+        if let Some((free_us, rang_us)) = live.rang {
+            self.waited(entered_us, free_us, rang_us);
+        }
+    }
+
+    fn rang(&mut self, call: Option<usize>, free_us: i64, at_us: i64, entered_us: Option<i64>) {
+        let Some(call) = call else { return };
+        let live = self.live.entry(call).or_default();
+        if live.rang.is_some() {
+            return;
+        }
+        live.rang = Some((free_us, at_us));
+        live.entered_us = entered_us.or(live.entered_us);
+        if let Some(entered_us) = live.entered_us {
+            self.waited(entered_us, free_us, at_us);
+        }
+    }
+
+    /// A caller's first ring.
+    fn waited(&mut self, entered_us: i64, free_us: i64, at_us: i64) {
         let wait = after(entered_us, at_us);
         // Before both were there nobody could have rung.
         let free = after(entered_us.max(free_us), at_us);
@@ -342,45 +373,44 @@ impl Tally {
 
     fn connected(&mut self, call: usize, agent: usize) -> Option<usize> {
         let now = self.seconds.len().saturating_sub(1);
-        let live = self.live.get_mut(&call)?;
+        let live = self.live.entry(call).or_default();
         if live.agent.is_some_and(|other| other != agent) {
             self.counts.twice += 1;
             self.note(format!("call {call} was with two agents at once"));
             return Some(call);
         }
-        self.talking += u64::from(live.agent.is_none());
         live.agent = Some(agent);
-        if !std::mem::replace(&mut live.counted, true) {
-            self.waiting -= u64::from(live.entered_us.is_some()).min(self.waiting);
-        }
-        if !std::mem::replace(&mut live.served, true) {
-            self.counts.served += u64::from(live.entered_us.is_some_and(|at| at >= self.warm_up_us));
-            if let Some(second) = self.seconds.get_mut(now) {
-                second.served += 1;
-            }
+        if !std::mem::replace(&mut live.served, true)
+            && let Some(second) = self.seconds.get_mut(now)
+        {
+            second.served += 1;
         }
         Some(call)
     }
 
     fn finished(&mut self, call: Option<usize>, agent: usize, talked_us: u64, audio: Option<Audio>) {
-        let Some(live) = call.and_then(|call| self.live.get_mut(&call)) else { return };
-        if live.agent == Some(agent) {
-            live.agent = None;
-            self.talking -= self.talking.min(1);
-        }
-        if talked_us >= SPEAKS_FROM_US {
-            live.heard = live.heard.or(audio);
-        }
+        let Some(call) = call else { return };
         if let Some(audio) = audio {
             self.counts.packets += audio.packets;
             self.counts.packets_lost += audio.lost;
+        }
+        let long_enough = audio.filter(|_| talked_us >= SPEAKS_FROM_US);
+        if let Some(live) = self.live.get_mut(&call) {
+            if live.agent == Some(agent) {
+                live.agent = None;
+            }
+            live.heard = live.heard.or(long_enough);
+        } else if let Some((_, caller)) = self.ending.remove(&call).filter(|(of, _)| *of == agent)
+            && let Some(heard) = long_enough
+        {
+            self.both(heard, caller);
         }
     }
 
     fn beat(&mut self, worker: usize, beat: &Beat) {
         self.workers_live.insert(worker, beat.live);
         let at_us = i64::try_from(beat.second).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        let (waiting, talking) = (self.waiting, self.talking);
+        let (waiting, talking) = self.now();
         let live = self.workers_live.values().sum();
         let second = self.second(at_us);
         second.due += beat.due;
@@ -447,7 +477,12 @@ impl Tally {
 
     /// Callers waiting and conversations now.
     pub fn now(&self) -> (u64, u64) {
-        (self.waiting, self.talking)
+        let (mut waiting, mut talking) = (0, 0);
+        for live in self.live.values() {
+            talking += u64::from(live.agent.is_some());
+            waiting += u64::from(live.entered_us.is_some() && !live.served);
+        }
+        (waiting, talking)
     }
 }
 
@@ -464,7 +499,7 @@ mod tests {
     }
 
     fn tally() -> Tally {
-        Tally::new(Duration::ZERO, true)
+        Tally::new(Duration::ZERO, true, false)
     }
 
     /// A call of agent 1 that another agent has too is the gravest of mistakes; one after the other is a transfer.
@@ -479,10 +514,10 @@ mod tests {
         for call in [7, 8] {
             tally.take(0, Told::Connected { call: Some(call), agent: 2 });
         }
-        assert_eq!((tally.counts.twice, tally.counts.served, tally.now()), (1, 2, (0, 2)));
+        assert_eq!((tally.counts.twice, tally.now()), (1, (0, 2)));
         tally.take(0, over(7, 5_000_000));
         tally.take(0, over(8, 5_000_000));
-        assert_eq!((tally.counts.over, tally.now()), (2, (0, 0)));
+        assert_eq!((tally.counts.over, tally.counts.served, tally.now()), (2, 2, (0, 0)));
     }
 
     /// The time from free to ringing begins when both an agent and a caller are there.
@@ -490,13 +525,52 @@ mod tests {
     fn an_agent_without_callers_is_not_slow() {
         let mut tally = tally();
         tally.take(0, Told::Answered { call: 1, at_us: 10_000_000 });
-        tally.take(0, Told::Rang { call: Some(1), agent: 0, free_us: 0, at_us: 10_004_000 });
+        tally.take(
+            0,
+            Told::Rang { call: Some(1), agent: 0, free_us: 0, at_us: 10_004_000, entered_us: Some(1) },
+        );
         assert!((tally.times.free_to_ring.at(1.0).unwrap() - 4.0).abs() < 0.1);
         tally.take(0, Told::Answered { call: 2, at_us: 11_000_000 });
-        tally.take(0, Told::Rang { call: Some(2), agent: 0, free_us: 14_990_000, at_us: 15_000_000 });
+        tally.take(
+            0,
+            Told::Rang { call: Some(2), agent: 0, free_us: 14_990_000, at_us: 15_000_000, entered_us: None },
+        );
         assert!((tally.times.free_to_ring.at(1.0).unwrap() - 10.0).abs() < 0.1);
         assert!((tally.times.wait.at(1.0).unwrap() - 4_000.0).abs() < 10.0);
         assert!((tally.window(16, 5).free_to_ring_p99.unwrap() - 10.0).abs() < 0.2);
+    }
+
+    /// A page can ring before the caller's 200 is read: nothing is lost, and nobody was overtaken.
+    #[test]
+    fn what_is_told_in_another_order_comes_to_the_same() {
+        let told = |call: usize| {
+            let at_us = call as i64 * 1_000_000;
+            [
+                Told::Answered { call, at_us },
+                Told::Rang {
+                    call: Some(call),
+                    agent: call,
+                    free_us: 0,
+                    at_us: at_us + 3_000,
+                    entered_us: None,
+                },
+                Told::Connected { call: Some(call), agent: call },
+            ]
+        };
+        let mut tally = tally();
+        for call in 0..4 {
+            let mut told = told(call);
+            told.rotate_left(call % 3);
+            for one in told {
+                tally.take(0, one);
+            }
+        }
+        assert_eq!((tally.now(), tally.times.wait.count()), ((0, 4), 4));
+        for call in 0..4 {
+            tally.take(0, over(call, 9_000_000));
+        }
+        tally.close();
+        assert_eq!((tally.counts.served, tally.counts.overtaken), (4, 0));
     }
 
     #[test]
@@ -510,11 +584,15 @@ mod tests {
             (4, false, false, 1),
         ] {
             tally.take(0, Told::Answered { call, at_us: 0 });
-            tally
-                .take(0, Told::Finished { call: Some(call), agent: 0, talked_us, audio: Some(audio(agent)) });
+            let told = Told::Finished { call: Some(call), agent: 0, talked_us, audio: Some(audio(agent)) };
             let record =
                 CallRecord { call, answered: true, audio: Some(audio(caller)), ..CallRecord::default() };
-            tally.take(0, Told::Over(record));
+            tally.take(0, Told::Connected { call: Some(call), agent: 0 });
+            // Either side can be the first to know that it is over.
+            let both = if call == 1 { [told, Told::Over(record)] } else { [Told::Over(record), told] };
+            for one in both {
+                tally.take(0, one);
+            }
         }
         assert_eq!((tally.counts.two_sided, tally.counts.one_way), (3, 2), "a short one says nothing");
         assert_eq!((tally.counts.packets, tally.counts.packets_lost), (800, 8));
@@ -523,7 +601,7 @@ mod tests {
     /// Beats of two workers for one second are added; the warm-up is shown but not counted; very old seconds do no harm.
     #[test]
     fn beats_are_added_and_the_warm_up_is_left_out() {
-        let mut tally = Tally::new(Duration::from_secs(1), false);
+        let mut tally = Tally::new(Duration::from_secs(1), false, false);
         for (worker, second) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 200), (0, 2)] {
             let mut beat = Beat { second, due: 10, live: 3, not_started: 1, ..Beat::default() };
             beat.setup.record(Duration::from_millis(20));

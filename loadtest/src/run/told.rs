@@ -109,6 +109,8 @@ pub enum Told {
         free_us: i64,
         /// When it rang.
         at_us: i64,
+        /// When the caller entered the queue, as the system says it.
+        entered_us: Option<i64>,
     },
     /// An agent has a call.
     Connected {

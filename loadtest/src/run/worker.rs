@@ -354,9 +354,13 @@ impl Worker {
         let told = match news {
             agents::News::Online { resumed, .. } => Told::Agent { online: true, resumed, why: String::new() },
             agents::News::Offline { why, .. } => Told::Agent { online: false, resumed: false, why },
-            agents::News::Rang { agent, call, free, at } => {
-                Told::Rang { call, agent, free_us: since(self.start, free), at_us: since(self.start, at) }
-            }
+            agents::News::Rang { agent, call, free, at, entered } => Told::Rang {
+                call,
+                agent,
+                free_us: since(self.start, free),
+                at_us: since(self.start, at),
+                entered_us: entered.map(|entered| since(self.start, entered)),
+            },
             agents::News::Connected { agent, call, took } => {
                 self.beat.accept.record(took);
                 Told::Connected { call, agent }

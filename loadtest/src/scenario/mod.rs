@@ -146,7 +146,8 @@ pub struct Callers {
     /// What callers hear and say.
     #[serde(default)]
     pub media: Media,
-    /// Keys that every caller presses.
+    /// Keys that every caller presses. With keys a flow is dialled: when its callers enter the queue is what the system
+    /// says, whose clock has to be the generator's.
     #[serde(default)]
     pub keys: Vec<Keys>,
     /// Calls under way at once, of all workers together. Calls that are due above this are not started, and counted.
