@@ -9,6 +9,7 @@ mod checks;
 mod dev;
 mod faults;
 mod fresh;
+mod load;
 mod packages;
 mod process;
 mod recogniser;
@@ -55,6 +56,13 @@ enum Command {
     },
     /// Inject faults into a real cluster of many nodes and check that it keeps its promises (needs root).
     Faults(faults::Options),
+    /// Build an optimised system and offer load to it: `trunkline-load` with these arguments, for example `run steady
+    /// --html steady.html`, `growth`, `soak`, or `peers` (installs Kamailio and rtpengine when it may).
+    Load {
+        /// Arguments of `trunkline-load` (see `cargo xtask load -- --help`).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Clone the working tree's HEAD into an empty folder and run the README's first command there.
     Fresh,
 }
@@ -67,6 +75,7 @@ fn main() -> ExitCode {
         Command::Web => web::build(),
         Command::Recogniser { listen } => recogniser::run(&listen),
         Command::Faults(options) => faults::run(&options),
+        Command::Load { arguments } => load::run(&arguments),
         Command::Fresh => fresh::run(),
     };
     match result {

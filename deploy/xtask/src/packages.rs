@@ -20,6 +20,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     (POSTGRES, "postgresql-15"),
 ];
 
+/// What `trunkline-load peers` measures as yardsticks.
+const PEERS: &[(&str, &str)] = &[("kamailio", "kamailio"), ("rtpengine", "rtpengine-daemon")];
+
 /// Debian keeps the server's programs out of the path.
 const POSTGRES: &str = "/usr/lib/postgresql/15/bin/postgres";
 /// Read when the package is installed: the tests make clusters of their own.
@@ -28,8 +31,17 @@ const NO_MAIN_CLUSTER: (&str, &str) =
 
 /// Makes sure that every program that the tests start is here.
 pub fn for_tests() -> Result<()> {
+    install(PROGRAMS)
+}
+
+/// Makes sure that the yardsticks are here.
+pub fn for_peers() -> Result<()> {
+    install(PEERS)
+}
+
+fn install(programs: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<(&str, &str)> =
-        PROGRAMS.iter().copied().filter(|(program, _)| !is_here(program)).collect();
+        programs.iter().copied().filter(|(program, _)| !is_here(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,51 @@
+//! `cargo xtask load`: an optimised system under the load generator, with what a command needs installed first.
+
+use anyhow::Result;
+
+use crate::{packages, process::Step, target, web};
+
+/// These commands work without a system, or with one on another machine.
+const WITHOUT: &[&str] = &["check", "scenarios", "worker", "help", "--help", "-h", "--version"];
+
+/// Builds both sides and runs the generator.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let command = arguments.first().map(String::as_str).unwrap_or("--help");
+    if command == "peers" {
+        packages::for_peers()?;
+    }
+    let alone = WITHOUT.contains(&command) || names_a_system(arguments);
+    let mut build =
+        Step::cargo("the load generator").args(["build", "--release", "--package", "trunkline-loadtest"]);
+    if !alone {
+        web::build()?;
+        build = build.args(["--package", "trunkline"]);
+    }
+    build.run()?;
+    let bin = target().join("release");
+    let mut step = Step::new(format!("trunkline-load {command}"), bin.join("trunkline-load"));
+    step = if arguments.is_empty() { step.args(["--help"]) } else { step.args(arguments) };
+    if !alone {
+        step = step.args(["--spawn"]).args([bin.join("trunkline")]);
+    }
+    step.run()
+}
+
+/// Whether the arguments name a system that runs already, or another binary.
+fn names_a_system(arguments: &[String]) -> bool {
+    ["--sip", "--http", "--spawn", "--program"]
+        .iter()
+        .any(|option| arguments.iter().any(|a| a == option || a.starts_with(&format!("{option}="))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_system_is_not_started_again() {
+        let arguments = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(names_a_system(&arguments("run steady --sip=10.0.0.1:5060")));
+        assert!(names_a_system(&arguments("queued --spawn x")));
+        assert!(!names_a_system(&arguments("run steady --html x.html")));
+    }
+}
