@@ -16,6 +16,9 @@ use crate::{
     documents::{self, Documents},
 };
 
+/// A machine's clock that is further off is worth a word.
+const CLOCK_TOLERANCE_US: i64 = 1_000_000;
+
 pub(super) struct Ground {
     pub metrics: Metrics,
     pub journal: Arc<dyn Journal>,
@@ -33,6 +36,7 @@ pub(super) struct Ground {
 impl Ground {
     pub async fn lay(config: &NodeConfig, dir: &Path, metrics: Metrics) -> Result<Self> {
         let journal = open_journal(config, dir, &metrics).await?;
+        follow_clock(&*journal).await?;
         if let Some(wanted) = &config.dev {
             documents::dev(&*journal, wanted, config.console.password_cost).await?;
         }
@@ -97,6 +101,18 @@ impl Seat {
             Self::Member(placement) => Some(placement),
         }
     }
+}
+
+/// From now on this process goes by the journal's clock, as all its nodes do.
+async fn follow_clock(journal: &dyn Journal) -> Result<()> {
+    let behind_us = trunkline_actors::follow(journal).await.context("journal: its clock")?;
+    if behind_us.abs() > CLOCK_TOLERANCE_US {
+        tracing::warn!(
+            behind_s = behind_us as f64 / 1e6,
+            "this machine's clock differs from the journal's, by which calls and queues go: set both by NTP"
+        );
+    }
+    Ok(())
 }
 
 async fn take_seat(config: &NodeConfig, journal: &Arc<dyn Journal>, metrics: &Metrics) -> Result<Seat> {

@@ -35,7 +35,7 @@ mod tenure;
 
 pub use arbiters::{ArbiterError, Arbiters};
 pub use behaviour::{Behaviour, CommitClass, DecodeError};
-pub use clock::now;
+pub use clock::{follow, now};
 pub use handle::{Handle, Refused};
 pub use host::{Activation, Host, HostBuilder, HostOptions, Lost, Undeliverable};
 pub use metrics::ActorMetrics;

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId};
+use trunkline_types::{EntityAddress, EntityKind, Epoch, ShardId, TenantId, Timestamp};
 
 pub use config::{JournalConfig, PostgresConfig, SqliteConfig, open};
 pub use error::{AppendError, JournalError, OpenError};
@@ -142,6 +142,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The revision of the newest change to any document, to wait on.
     fn documents_revision(&self) -> watch::Receiver<u64>;
+
+    /// The time by the store's clock. All nodes of a journal go by it, so that deadlines and places mean the same on each
+    /// of them whatever its machine's clock shows. A store within this process has no other clock than the machine's.
+    async fn clock(&self) -> Result<Timestamp, JournalError> {
+        Ok(event::written_at())
+    }
 
     /// How long the oldest append that waits has been waiting, to tell whether the store keeps up: while this is more than
     /// a second or two, decisions are late, and it is better not to take on new work.

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -210,6 +210,8 @@ pub struct Held {
     runtime: tokio::runtime::Handle,
     holding: Mutex<bool>,
     held: Arc<AtomicUsize>,
+    /// Its clock minus the machine's, microseconds.
+    pub ahead_us: AtomicI64,
 }
 
 impl Held {
@@ -251,6 +253,10 @@ impl Journal for Held {
         Pending::waiting(answer)
     }
 
+    async fn clock(&self) -> Result<Timestamp, JournalError> {
+        let ahead = self.ahead_us.load(Ordering::SeqCst);
+        Ok(Timestamp::from_micros(self.inner.clock().await?.as_micros() + ahead))
+    }
     async fn seal(&self, shards: &[ShardId], owner: &str) -> Result<Vec<(ShardId, Epoch)>, JournalError> {
         self.inner.seal(shards, owner).await
     }
@@ -399,7 +405,14 @@ impl Fixture {
         change(&mut options);
         let gate = Arc::new(Semaphore::new(0));
         let runtime = tokio::runtime::Handle::current();
-        let held = Held { inner, gate, runtime, holding: Mutex::new(false), held: Arc::default() };
+        let held = Held {
+            inner,
+            gate,
+            runtime,
+            holding: Mutex::new(false),
+            held: Arc::default(),
+            ahead_us: AtomicI64::new(0),
+        };
         Self::over(Arc::new(held), options).await
     }
 

@@ -24,7 +24,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
-use trunkline_types::{EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardId, TenantId};
+use trunkline_types::{EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardId, TenantId, Timestamp};
 
 use crate::{
     Append, AppendError, Document, DocumentKey, EntityHistory, Journal, JournalError, JournalMetrics,
@@ -248,6 +248,10 @@ impl Journal for PostgresJournal {
 
     async fn load_entity(&self, entity: &EntityAddress) -> Result<EntityHistory, JournalError> {
         read::load_entity(&self.0.pool, entity).await
+    }
+
+    async fn clock(&self) -> Result<Timestamp, JournalError> {
+        read::clock(&self.0.pool).await
     }
 
     async fn live_entities(

@@ -21,6 +21,13 @@ async fn bounded<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
     }
 }
 
+/// The server's clock.
+pub(super) async fn clock(pool: &PgPool) -> Result<Timestamp, JournalError> {
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+    let micros = bounded(sqlx::query_scalar::<_, i64>(now).fetch_one(pool)).await?;
+    Ok(Timestamp::from_micros(micros))
+}
+
 fn corrupt(what: &'static str, value: impl std::fmt::Debug) -> JournalError {
     JournalError::Corrupt(format!("{what} {value:?}"))
 }

@@ -32,6 +32,19 @@ async fn follow(journal: Arc<dyn Journal>, events: usize) -> Vec<StoredEvent> {
     read
 }
 
+/// All nodes go by the server's clock, to the microsecond that it tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_learn_the_servers_clock() {
+    let (_server, url) = database();
+    let node = open(&url).await;
+    let mut connection = raw(&url).await;
+    let micros = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+    let before: i64 = sqlx::query_scalar(micros).fetch_one(&mut connection).await.unwrap();
+    let told = node.clock().await.unwrap().as_micros();
+    let after: i64 = sqlx::query_scalar(micros).fetch_one(&mut connection).await.unwrap();
+    assert!((before..=after).contains(&told), "{before} {told} {after}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_many_writers_misses_nothing_and_sees_causes_before_their_effects() {
     const NODES: u64 = 4;
