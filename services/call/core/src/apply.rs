@@ -22,6 +22,9 @@ use crate::{
     session_timer,
 };
 
+/// Media nodes that a call is remembered to have left; it has rarely more than two.
+const MAX_VISITED: usize = 8;
+
 impl Call {
     pub(crate) fn apply_event(&mut self, event: &Event) {
         let at = event.at;
@@ -111,6 +114,12 @@ impl Call {
     fn apply_moved(&mut self, at: Timestamp, from: &NodeId, node: &NodeId) {
         self.media.node = Some(node.clone());
         self.left_node = Some(from.clone());
+        if from != node && !self.visited.contains(from) {
+            if self.visited.len() >= MAX_VISITED {
+                self.visited.remove(0);
+            }
+            self.visited.push(from.clone());
+        }
         self.moves += 1;
         if let Some(caller) = self.caller.as_deref_mut() {
             caller.adrift = caller.answered;

@@ -52,6 +52,8 @@ pub struct Call {
     pub(crate) moves: u32,
     /// The node it left last.
     pub(crate) left_node: Option<NodeId>,
+    /// The nodes it has left.
+    pub(crate) visited: Vec<NodeId>,
     // Volatile.
     pub(crate) media: MediaLink,
     pub(crate) moving: Moving,
@@ -174,6 +176,7 @@ impl Call {
             next_entry: 0,
             moves: 0,
             left_node: None,
+            visited: Vec::new(),
             moving: Moving::default(),
             playing: None,
             farewell: None,

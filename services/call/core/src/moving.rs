@@ -195,6 +195,7 @@ impl Call {
             return self.recreate_caller_endpoint(cx);
         }
         let running = self.running_recording().map(|recording| (recording.id, recording.paused));
+        let returns = from != to && self.visited.contains(&to);
         self.emit(cx, EventBody::MediaMoved { from: from.clone(), node: to.clone(), reason });
         let dropped = self.media.rehome();
         self.unmeasured = vec![self.caller_leg()];
@@ -206,6 +207,11 @@ impl Call {
                 self.close_if_elsewhere(cx, from.clone(), &to);
                 self.salvage_all(cx, &from);
             }
+        }
+        if returns {
+            // Whether its session there was ended is not known: no leg of an agent who is gone, no recording that runs may be
+            // left in the new one.
+            self.media(cx, MediaBody::CloseSession, Then::Clear);
         }
         self.caller_follows(cx, reason);
         self.record_anew(cx, running);

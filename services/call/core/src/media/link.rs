@@ -52,6 +52,8 @@ pub(crate) enum Then {
     Needed,
     /// What does not matter if it fails.
     Optional,
+    /// What a former stay of the call may have left on the node.
+    Clear,
     /// The end.
     Close,
     /// What is left after a recovery.
@@ -293,7 +295,7 @@ impl Call {
         }
         let Some(open) = self.media.open.as_deref_mut() else { return };
         let (late, then) = (cx.now >= open.leave && self.ended.is_none(), open.then.clone());
-        let makes_a_session = matches!(open.body, MediaBody::CreateRtp { .. });
+        let makes_a_session = then == Then::Clear || matches!(open.body, MediaBody::CreateRtp { .. });
         if late && makes_a_session && self.next_node(cx) {
             return;
         }

@@ -16,7 +16,7 @@ impl Call {
         if then == Then::Close {
             return self.session_closed();
         }
-        if self.ended.is_some() {
+        if self.ended.is_some() || then == Then::Clear {
             return;
         }
         let gone = matches!(outcome, Outcome::Failed(MediaFailureKind::UnknownSession, _));
@@ -74,7 +74,7 @@ impl Call {
                 }
             }
             Then::Needed => self.needed_done(cx, &body, outcome),
-            Then::Optional | Then::Close => {}
+            Then::Optional | Then::Clear | Then::Close => {}
         }
     }
 

@@ -93,6 +93,29 @@ fn a_conversation_has_audio_on_another_node_after_one_exchange_with_each_party()
     assert!(others.iter().all(|(_, body)| matches!(body, MediaBody::Salvage { .. })), "{others:?}");
 }
 
+/// Found by the simulation: the leg of an agent of a former stay was left in the session.
+#[test]
+fn a_node_to_which_the_call_comes_back_is_cleared_first() {
+    let mut bed = Bed::talking();
+    bed.lose("m1");
+    let first = bed.settle_media();
+    assert!(!first.contains(&MediaBody::CloseSession), "it was never there: {first:?}");
+    answers(&mut bed, 200, &[]);
+    remade(&mut bed);
+    bed.settle_media();
+    bed.only(&["m1"]);
+    bed.lose("m2");
+    assert_eq!(bed.call.media_node(), Some(&media_node("m1")));
+    let again = bed.settle_media();
+    let at = |wanted: fn(&MediaBody) -> bool| again.iter().position(wanted);
+    let (close, create) =
+        (at(|body| *body == MediaBody::CloseSession), at(|body| matches!(body, MediaBody::CreateRtp { .. })));
+    assert!(close.is_some() && close < create, "{again:?}");
+    answers(&mut bed, 200, &[]);
+    bed.settle_media();
+    assert!(bed.call.cause().is_none());
+}
+
 #[test]
 fn the_page_is_told_until_it_makes_an_offer_and_the_caller_hears_music_meanwhile() {
     let mut bed = Bed::talking();
