@@ -1,15 +1,21 @@
-//! A whole cluster: placement, queues, agents and calls, each the core that is shipped, on nodes that crash, sleep, are
-//! cut off and drained, over a journal that answers late, ambiguously or not at all.
+//! A whole cluster: placement, queues, agents and calls, each the core that is shipped, on nodes that crash, sleep, are cut
+//! off for up to half a minute, drained, and have clocks of their own, with media nodes that die, are cut off and drained,
+//! over a network that loses up to 15 % and doubles and reorders more, and a journal that answers late, ambiguously or not
+//! at all.
 //!
 //! Real: the coordination of every node (`trunkline-cluster-core`), queues and agents (`trunkline-acd-core`), calls
 //! (`trunkline-call-core`). Modelled: the store of the map (leases, watches, an election), the journal (epochs, seals,
 //! histories), the hosts of actors (pipelined commits, output commit, recovery), the bus, and the world around: phones,
-//! agents' pages, a media node.
+//! agents' pages, media nodes. Clocks are monotonic and set by the journal's when a process starts, as well as can be
+//! measured: [`Mutations::wall_clocks`] shows what machines' clocks would do.
 //!
 //! What is promised here, and checked by [`check`]:
 //! - a call rings or talks at one agent at most, an agent has one call at most;
-//! - a commit takes the first caller by committed place; the place outlives every move;
+//! - a commit takes the first caller by committed place; the place outlives every move; places are in order of arrival;
+//! - nobody is sent away before the longest wait is over, and a ring lasts as long as it is to, by the true time;
 //! - no caller is lost: a call ends because somebody hung up or the queue's rules said so, never for a node's sake;
+//! - no caller is lost with a media node: the audio is on another one soon, and where the call thinks that it is; one agent's
+//!   leg at most is in a session;
 //! - nothing that a former owner says acts where its successor has been heard;
 //! - an offer that is over is not made again;
 //! - no record is lost or doubled: each stay and each conversation is in the journals once, and they agree;

@@ -2,6 +2,7 @@
 
 mod actors;
 mod bus;
+mod describe;
 mod media;
 mod outside;
 mod placement;
@@ -328,7 +329,7 @@ impl World {
                 self.calm_down();
             }
             if self.schedule.trace {
-                trace(at, &what);
+                describe::trace(at, &what);
             }
             self.happen(what);
             if self.checker.is_broken() || self.is_finished() {
@@ -381,60 +382,6 @@ impl World {
         })
     }
 
-    /// Who should have an entity, and who thinks to.
-    fn whereabouts(&self, entity: Entity) -> String {
-        let shard = self.shards[&entity];
-        let of = |node: &Node| {
-            let starting = node.starting.contains_key(&entity);
-            (
-                node.place.me().to_string(),
-                node.place.owner(shard).map(ToString::to_string),
-                node.place.holding(shard),
-                starting,
-                node.place.stage_of(shard),
-            )
-        };
-        format!("{shard} {:?}: {:?}", self.light.get(&shard), self.nodes.iter().map(of).collect::<Vec<_>>())
-    }
-
-    fn describe(&self) -> String {
-        let phones: Vec<_> = self.phones.iter().enumerate().filter(|(_, phone)| !phone.is_done()).collect();
-        let calls: Vec<_> = (0..self.phones.len())
-            .filter(|n| !self.journal.is_finished(Entity::Call(*n)))
-            .map(|n| {
-                let phase = self.actor(Entity::Call(n)).map(|actor| match &actor.core {
-                    Core::Call(call) => format!("{:?} until {:?}", call.phase(), actor.core.next_deadline()),
-                    _ => String::new(),
-                });
-                (n, phase, self.whereabouts(Entity::Call(n)), self.journal.history(Entity::Call(n)).last())
-            })
-            .collect();
-        let agents: Vec<_> = (0..self.agent_ids.len())
-            .map(|n| {
-                self.actor(Entity::Agent(n)).map(|actor| match &actor.core {
-                    Core::Agent(agent) => {
-                        (agent.view().status.name(), agent.unseen_outcomes(), actor.is_settled())
-                    }
-                    _ => ("?", 0, false),
-                })
-            })
-            .collect();
-        let queues: Vec<_> = (0..self.queue_ids.len())
-            .map(|n| {
-                self.actor(Entity::Queue(n)).map(|actor| match &actor.core {
-                    Core::Queue(queue) => format!("{:?}", queue.view(2)),
-                    _ => String::new(),
-                })
-            })
-            .collect();
-        let nodes: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| (node.up, node.is_awake(), node.actors.keys().collect::<Vec<_>>()))
-            .collect();
-        format!("phones {phones:?}; calls {calls:?}; agents {agents:?}; queues {queues:?}; nodes {nodes:?}")
-    }
-
     fn happen(&mut self, what: Happening) {
         if let Some((n, life)) = what.process() {
             let node = &mut self.nodes[n];
@@ -472,14 +419,6 @@ impl World {
             Happening::Deliver(n, envelope) => self.deliver(n, *envelope),
             Happening::Wake(n, _, entity, generation) => self.wake(n, entity, generation),
             Happening::Edge(call, shard, epoch, command) => self.edge(call, shard, epoch, *command),
-            Happening::Media(m, call, shard, epoch, command) => self.media(m, call, shard, epoch, *command),
-            Happening::MediaTells(m, life, number, tries) => self.media_tells(m, life, number, tries),
-            Happening::MediaMissed(m, life, round) => self.media_missed(m, life, round),
-            Happening::MediaStarts(m, life) => self.media_starts(m, life),
-            Happening::MediaHeals(m, life) => self.media_heals(m, life),
-            Happening::MediaLeave(m) => self.media_leave(m),
-            Happening::MediaDrained(m) => self.media_drained(m),
-            Happening::MediaFault => self.media_fault_due(),
             Happening::Repeats(n, cseq, response, times) => self.repeats(n, cseq, &response, times),
             Happening::Sees(n, view) => {
                 let newer = self.humans[n]
@@ -500,15 +439,7 @@ impl World {
             Happening::Resume(n, life) => self.resume(n, life),
             Happening::Heal(n, life) => self.heal(n, life),
             Happening::Undrain(n) => self.undrain(n),
+            what => self.happen_to_media(what),
         }
     }
-}
-
-#[allow(clippy::print_stdout)] // only for a seed that somebody looks at
-fn trace(at: Timestamp, what: &Happening) {
-    println!("{:>9.3} {}", at.since(START).as_secs_f64(), shortly(&format!("{what:?}")));
-}
-
-fn shortly(text: &str) -> String {
-    text.chars().take(400).collect()
 }

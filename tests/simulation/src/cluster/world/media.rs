@@ -16,6 +16,20 @@ const EVENT_PAUSES: [u64; 4] = [10, 900, 1_600, 3_500];
 const EVENT_TRIES: usize = 60;
 
 impl World {
+    pub(in crate::cluster) fn happen_to_media(&mut self, what: Happening) {
+        match what {
+            Happening::Media(m, call, shard, epoch, command) => self.media(m, call, shard, epoch, *command),
+            Happening::MediaTells(m, life, number, tries) => self.media_tells(m, life, number, tries),
+            Happening::MediaMissed(m, life, round) => self.media_missed(m, life, round),
+            Happening::MediaStarts(m, life) => self.media_starts(m, life),
+            Happening::MediaHeals(m, life) => self.media_heals(m, life),
+            Happening::MediaLeave(m) => self.media_leave(m),
+            Happening::MediaDrained(m) => self.media_drained(m),
+            Happening::MediaFault => self.media_fault_due(),
+            what => unreachable!("happens elsewhere: {what:?}"),
+        }
+    }
+
     fn media_index(&self, node: &NodeId) -> Option<usize> {
         self.media_nodes.iter().position(|media| media.id == *node)
     }
