@@ -4,8 +4,10 @@ mod common;
 
 use trunkline_simulation::cluster::{Cluster, Mutations};
 
-/// Seeds that once found something; they stay.
-const REGRESSIONS: &[u64] = &[];
+/// Seeds that once found something. They stay (and change their meaning only with the simulator itself; what they found has
+/// a test of its own in the core besides).
+/// 25357: a call came back to a media node on which the leg of an agent of its former stay was left.
+const REGRESSIONS: &[u64] = &[25_357];
 
 /// Proves the promises listed in `trunkline_simulation::cluster`.
 #[test]

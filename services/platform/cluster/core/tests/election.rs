@@ -1,4 +1,5 @@
 //! Who campaigns when the cluster has no coordinator.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
