@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use super::{Rings, answered, callers, end, place};
+use super::{Rings, answered, callers, place};
 use crate::{
     agents::{self, Habits, Shift},
     args::{GrowthArgs, ServerArgs},
@@ -139,10 +139,30 @@ async fn waiting(server: &Server, args: &ServerArgs, growth: &GrowthArgs, size: 
     place(&callers, size + SERVING..all, growth.rate).await?;
     let (span, cpu) = (begun.elapsed(), spent(server).saturating_sub(before));
     let point = point(size, &mut served, idle, span, cpu, begun, &callers).await?;
-    end(&callers, &mut news, 0..all).await?;
+    end_all(&callers).await?;
     agents::leave(gate, served).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     Ok(point)
+}
+
+/// Hangs up whoever is still there and waits until all calls are over.
+async fn end_all(callers: &Callers) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let calls = callers.results().await?;
+        let open: Vec<usize> =
+            (0..calls.len()).filter(|n| calls.get(*n).is_some_and(|call| !call.ended)).collect();
+        if open.is_empty() || Instant::now() > deadline {
+            return Ok(());
+        }
+        for some in open.chunks(20) {
+            for call in some {
+                callers.hang_up(*call).await?;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// As many agents are ready while calls come.

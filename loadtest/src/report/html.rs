@@ -269,9 +269,9 @@ impl Report {
         lines.extend(
             counts.agents_refused.iter().map(|(what, n)| format!("agents were refused {n} times: {what}")),
         );
-        if counts.agents_lost > 0 {
-            let (lost, resumed) = (counts.agents_lost, counts.agents_resumed);
-            lines.push(format!("agents lost {lost} connections; {resumed} sessions went on"));
+        lines.extend(counts.agents_lost.iter().map(|(why, n)| format!("agents lost {n} connections: {why}")));
+        if !counts.agents_lost.is_empty() {
+            lines.push(format!("{} sessions of agents went on after that", counts.agents_resumed));
         }
         lines.extend(self.notes.iter().cloned());
         if lines.is_empty() {

@@ -166,7 +166,7 @@ impl Report {
         ];
         let expect = scenario.expect;
         let mut broken = expect.limits().exceeded(&tally.seen());
-        broken.extend(expect.broken(&tally.counts, &processes));
+        broken.extend(expect.broken(&tally.counts, &processes, &metrics));
         broken
             .extend(events.iter().filter_map(|e| Some(format!("event {}: {}", e.title, e.error.as_ref()?))));
         let phases = scenario.phases();

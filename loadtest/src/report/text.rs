@@ -126,12 +126,11 @@ impl Report {
         for (what, count) in &self.counts.agents_refused {
             writeln!(out, "  agents were refused {count} times: {what}")?;
         }
-        if self.counts.agents_lost > 0 {
-            writeln!(
-                out,
-                "  agents lost {} connections; {} sessions went on",
-                self.counts.agents_lost, self.counts.agents_resumed
-            )?;
+        for (why, count) in &self.counts.agents_lost {
+            writeln!(out, "  agents lost {count} connections: {why}")?;
+        }
+        if !self.counts.agents_lost.is_empty() {
+            writeln!(out, "  {} sessions of agents went on after that", self.counts.agents_resumed)?;
         }
         for note in &self.notes {
             writeln!(out, "  note: {note}")?;

@@ -26,7 +26,7 @@ pub use clock::{Exchange, Offset, agree};
 pub use hist::{Hist, SHARES};
 pub use order::{Place, overtaken};
 pub use remote::{Remote, serve, serve_at};
-pub use sample::{Followed, Sample, Sampler, meaning};
+pub use sample::{Followed, JOURNAL_LAG, Sample, Sampler, meaning};
 pub use tally::{Counts, Second, Tally, Times};
 pub use told::{Assignment, CALLS_EACH, Changes, Order, Told};
 pub use trend::{Line, Trend, exponent, line, trend};

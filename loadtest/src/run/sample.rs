@@ -10,12 +10,21 @@ use serde::Serialize;
 
 use crate::system::{Usage, scrape, scrape_sum, threads, usage};
 
-/// Metrics that are followed, what they mean, and whether they are told as their growth a second.
+/// Gauges that are followed, and what they mean.
 const METRICS: &[(&str, &str)] = &[
-    ("trunkline_records_events_waiting", "events that the records have not folded yet"),
+    (JOURNAL_LAG, "events in the journal that the slowest records have not folded"),
+    ("trunkline_journal_queue_depth", "appends waiting for the journal"),
+    ("trunkline_actors_mailbox_depth", "messages waiting in mailboxes"),
+    ("trunkline_actors_entities", "actors in memory"),
+    ("trunkline_sip_transactions", "SIP transactions in memory"),
+    ("trunkline_media_events_waiting", "events of media that are not acknowledged"),
     ("trunkline_media_uploads_waiting", "recordings that wait for their store"),
-    ("trunkline_platform_mailbox_depth", "messages waiting in mailboxes"),
 ];
+/// Made of two counters: what was appended everywhere, less what the slowest records have folded. Where both began is not
+/// known, so that only its growth tells something.
+pub const JOURNAL_LAG: &str = "journal lag";
+const APPENDED: &str = "trunkline_journal_events_total";
+const FOLDED: &str = "trunkline_records_events_total";
 /// Pages are large: they are read this often.
 const SCRAPE_EVERY: u64 = 5;
 
@@ -84,10 +93,11 @@ impl Sampler {
             return;
         }
         let pages = futures::future::join_all(metrics.iter().map(|at| scrape(*at))).await;
+        // With a page missing, sums would fall for no reason.
+        let Ok(pages) = pages.into_iter().collect::<anyhow::Result<Vec<String>>>() else { return };
         for (name, _) in METRICS {
-            let values: Vec<f64> = pages.iter().flatten().filter_map(|page| scrape_sum(page, name)).collect();
-            if !values.is_empty() {
-                self.metrics.entry(name).or_default().push((at_s, values.iter().sum()));
+            if let Some(value) = value(&pages, name) {
+                self.metrics.entry(name).or_default().push((at_s, value));
             }
         }
     }
@@ -104,6 +114,17 @@ impl Sampler {
         let sum = |part: fn(&Sample) -> f64| last.iter().map(|sample| part(sample)).sum();
         (!last.is_empty()).then(|| (sum(|s| s.cpu_percent), sum(|s| s.rss_mb)))
     }
+}
+
+/// A metric over all pages.
+fn value(pages: &[String], name: &str) -> Option<f64> {
+    let of = |name: &str| -> Vec<f64> { pages.iter().filter_map(|page| scrape_sum(page, name)).collect() };
+    if name == JOURNAL_LAG {
+        let slowest = of(FOLDED).into_iter().reduce(f64::min)?;
+        return Some(of(APPENDED).into_iter().sum::<f64>() - slowest);
+    }
+    let values = of(name);
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 impl Followed {
@@ -143,6 +164,19 @@ pub fn meaning(metric: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two nodes append, two fold everything: the lag is that of the slower one.
+    #[test]
+    fn the_lag_is_that_of_the_slowest() {
+        let page = |appended: u32, folded: Option<u32>| {
+            let folded = folded.map_or(String::new(), |folded| format!("{FOLDED} {folded}\n"));
+            format!("{APPENDED} {appended}\n{folded}")
+        };
+        let pages = [page(100, Some(290)), page(200, Some(250)), page(0, None)];
+        assert_eq!(value(&pages, JOURNAL_LAG), Some(50.0));
+        assert_eq!(value(&pages, "trunkline_actors_entities"), None);
+        assert_eq!(value(&[], JOURNAL_LAG), None);
+    }
 
     /// Work that this process does shows up as its processor time, and only after the warm-up.
     #[tokio::test]

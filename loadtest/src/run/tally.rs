@@ -52,8 +52,8 @@ pub struct Counts {
     pub gap_ms: f64,
     /// What agents wanted and did not get, by command and error.
     pub agents_refused: BTreeMap<String, u64>,
-    /// Connections that agents lost.
-    pub agents_lost: u64,
+    /// Connections that agents lost, by what they were told.
+    pub agents_lost: BTreeMap<String, u64>,
     /// Sessions that went on after that.
     pub agents_resumed: u64,
 }
@@ -237,8 +237,7 @@ impl Tally {
             Told::Agent { online, resumed, why } => {
                 self.counts.agents_resumed += u64::from(online && resumed);
                 if !online {
-                    self.counts.agents_lost += 1;
-                    self.note(format!("an agent's connection was lost: {why}"));
+                    self.lost(why);
                 }
             }
             Told::Beat(beat) => self.beat(worker, &beat),
@@ -246,6 +245,14 @@ impl Tally {
             Told::Ready | Told::Done => {}
         }
         None
+    }
+
+    /// A connection of an agent was lost; of very many reasons only some are kept apart.
+    fn lost(&mut self, why: String) {
+        let reasons = &mut self.counts.agents_lost;
+        let why =
+            if reasons.len() < NOTES || reasons.contains_key(&why) { why } else { "other reasons".into() };
+        *reasons.entry(why).or_default() += 1;
     }
 
     /// Keeps a note; of very many only some.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     load::Span,
-    report::Process,
-    run::{Counts, Trend},
+    report::{Metric, Process},
+    run::{Counts, JOURNAL_LAG, Trend},
 };
 
 /// Limits on what was measured; each that is given is checked.
@@ -88,6 +88,8 @@ pub struct Expect {
     pub memory_growth: Option<f64>,
     /// Growth of the processes' descriptors, upper end of the interval, an hour.
     pub descriptor_growth: Option<f64>,
+    /// Growth of the journal's lag (events that the records have not folded), upper end of the interval, an hour.
+    pub lag_growth: Option<f64>,
 }
 
 /// What was measured, as far as limits speak of it. Times in milliseconds; `None` = nothing to measure.
@@ -139,7 +141,34 @@ impl Expect {
     }
 
     /// What does not hold of the rest.
-    pub fn broken(&self, counts: &Counts, processes: &BTreeMap<String, Process>) -> Vec<String> {
+    pub fn broken(
+        &self,
+        counts: &Counts,
+        processes: &BTreeMap<String, Process>,
+        metrics: &[Metric],
+    ) -> Vec<String> {
+        let mut broken = self.counts_broken(counts);
+        let lag = metrics.iter().find(|metric| metric.name == JOURNAL_LAG).and_then(|metric| metric.trend);
+        let of_processes = processes.iter().flat_map(|(name, process)| {
+            [
+                (name.as_str(), "MB an hour of memory", self.memory_growth, process.memory),
+                (name.as_str(), "descriptors an hour", self.descriptor_growth, process.descriptors),
+            ]
+        });
+        for (name, what, limit, trend) in
+            of_processes.chain([(JOURNAL_LAG, "events an hour", self.lag_growth, lag)])
+        {
+            if let Some((limit, trend)) = limit.zip(trend).filter(|(limit, trend)| trend.high > *limit) {
+                let Trend { slope, low, high, .. } = trend;
+                broken.push(format!(
+                    "{name} grows by {slope:.1} {what} (95 %: {low:.1} to {high:.1}), at most {limit} is allowed"
+                ));
+            }
+        }
+        broken
+    }
+
+    fn counts_broken(&self, counts: &Counts) -> Vec<String> {
         let mut broken = Vec::new();
         for (what, limit, seen) in [
             ("callers were overtaken", self.overtaken, counts.overtaken),
@@ -159,19 +188,6 @@ impl Expect {
         if let Some(limit) = self.packets_lost.filter(|limit| counts.lost_share() > *limit) {
             let (seen, limit) = (counts.lost_share() * 100.0, limit * 100.0);
             broken.push(format!("{seen:.3} % of the packets were lost, at most {limit:.3} % may be"));
-        }
-        for (name, process) in processes {
-            for (what, limit, trend) in [
-                ("MB an hour of memory", self.memory_growth, process.memory),
-                ("descriptors an hour", self.descriptor_growth, process.descriptors),
-            ] {
-                if let Some((limit, trend)) = limit.zip(trend).filter(|(limit, trend)| trend.high > *limit) {
-                    let Trend { slope, low, high, .. } = trend;
-                    broken.push(format!(
-                        "{name} grows by {slope:.1} {what} (95 %: {low:.1} to {high:.1}), at most {limit} is allowed"
-                    ));
-                }
-            }
         }
         broken
     }
@@ -203,10 +219,25 @@ mod tests {
             ..Expect::default()
         };
         let fine = Counts { one_way: 1, packets: 99, packets_lost: 1, gap_ms: 1_000.0, ..Counts::default() };
-        assert_eq!(expect.broken(&fine, &BTreeMap::new()), [""; 0]);
+        assert_eq!(expect.broken(&fine, &BTreeMap::new(), &[]), [""; 0]);
         let bad = Counts { overtaken: 1, twice: 1, one_way: 2, packets_lost: 2, gap_ms: 1_001.0, ..fine };
-        assert_eq!(expect.broken(&bad, &BTreeMap::new()).len(), 5);
+        assert_eq!(expect.broken(&bad, &BTreeMap::new(), &[]).len(), 5);
         assert!(expect.is_given() && !Expect::default().is_given());
+    }
+
+    /// It is the upper end of the interval that has to stay below the limit: a short soak proves little.
+    #[test]
+    fn growth_is_judged_by_the_end_of_its_interval() {
+        let expect = Expect { lag_growth: Some(10.0), ..Expect::default() };
+        let metric = |high| Metric {
+            name: JOURNAL_LAG,
+            meaning: "",
+            trend: Some(Trend { slope: 1.0, low: -9.0, high, blocks: 10 }),
+            points: Vec::new(),
+        };
+        let broken = |high| expect.broken(&Counts::default(), &BTreeMap::new(), &[metric(high)]);
+        assert!(broken(10.0).is_empty());
+        assert!(broken(11.0)[0].contains("journal lag grows by 1.0 events an hour"));
     }
 
     #[test]
