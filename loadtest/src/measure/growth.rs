@@ -128,13 +128,15 @@ async fn waiting(server: &Server, args: &ServerArgs, growth: &GrowthArgs, size: 
     note(&format!("{good} wait, {bad} failed"));
     tokio::time::sleep(CALM).await;
     let idle = idle(server).await;
-    gate.send_replace(usize::MAX);
-    // The first ring for all agents at once is no steady state.
-    let mut first = Rings::default();
-    place(&callers, size..size + SERVING, growth.rate).await?;
-    while let Ok(news) = served.try_recv() {
-        first.note(news);
+    // One agent after the other, so that they become free one after the other ever after.
+    let first = Instant::now();
+    for n in 0..SERVING {
+        let due = first + Duration::from_secs_f64(n as f64 / growth.rate);
+        tokio::time::sleep_until(due.into()).await;
+        gate.send_replace(n + 1);
+        callers.place_at(size + n, due).await?;
     }
+    while served.try_recv().is_ok() {}
     let (begun, before) = (Instant::now(), spent(server));
     place(&callers, size + SERVING..all, growth.rate).await?;
     let (span, cpu) = (begun.elapsed(), spent(server).saturating_sub(before));
