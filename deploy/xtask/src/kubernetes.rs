@@ -86,7 +86,9 @@ pub fn stage() -> Result<()> {
 /// Every tool, in the version that is wanted.
 fn tools() -> Result<()> {
     if !is_here("go") {
-        bail!("Go 1.26 or later is missing: it builds helm and kube-apiserver; install it and run this again");
+        bail!(
+            "Go 1.26 or later is missing: it builds helm and kube-apiserver; install it and run this again"
+        );
     }
     let versions = Versions::read()?;
     programs(&versions)?;

@@ -36,7 +36,8 @@ pub struct Lab {
     /// The pods by name.
     pub pods: BTreeMap<String, Pod>,
     _postgres: Postgres,
-    _etcd: Etcd,
+    /// etcd.
+    pub etcd: Etcd,
     /// The network.
     pub network: Network,
     secrets: Secrets,
@@ -72,7 +73,7 @@ impl Lab {
         let mut lab = Self {
             pods,
             _postgres: postgres,
-            _etcd: etcd,
+            etcd,
             network,
             secrets,
             settings,

@@ -1,0 +1,196 @@
+//! `cargo xtask image`: the container image, built without a registry on an empty base, and proved by running in it.
+//!
+//! The layout is that of deploy/image/Dockerfile: the program, the shared libraries that it names, the authorities for
+//! TLS, a user without rights, and the list of what it is made of (CycloneDX). Debian's buildah makes it; nothing is
+//! pulled, no daemon runs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    process::{Step, is_here},
+    root, target,
+};
+
+const NAME: &str = "localhost/trunkline:built";
+const USER: &str = "65532:65532";
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const CYCLONEDX: &str = "0.5.9";
+/// An optimised program with its libraries; more is something that does not belong there.
+const LARGEST_MIB: u64 = 120;
+
+/// Builds the image from an optimised build and proves it.
+pub fn run() -> Result<()> {
+    Step::cargo("trunkline, optimised").args(["build", "--package", "trunkline", "--release"]).run()?;
+    let size = make("release")?;
+    ensure!(size <= LARGEST_MIB, "the image has {size} MiB; {LARGEST_MIB} are enough");
+    println!("── to a registry: buildah {} push {NAME} docker://REGISTRY/trunkline:VERSION", store().join(" "));
+    Ok(())
+}
+
+/// The stage of `cargo xtask test`: the same image around the debug build, which is there already.
+pub fn stage() -> Result<()> {
+    make("debug").map(drop)
+}
+
+/// Builds and proves the image around a profile's binary; tells its size in MiB.
+fn make(profile: &str) -> Result<u64> {
+    ensure!(
+        is_here("buildah"),
+        "buildah is missing: it builds the image; install Debian's packages buildah and crun"
+    );
+    let layout = target().join("image/root");
+    if layout.exists() {
+        fs::remove_dir_all(&layout).with_context(|| format!("{}", layout.display()))?;
+    }
+    lay_out(&target().join(profile).join("trunkline"), &layout)?;
+    let size = size_of(&layout)? >> 20;
+    build(&layout)?;
+    let container = said(buildah().args(["from", "--pull-never", NAME]))?;
+    let proved = prove(&container);
+    let removed = said(buildah().args(["rm", &container]));
+    proved.and_then(|version| removed.map(|_| println!("── {NAME}: {version}, {size} MiB, user {USER}")))?;
+    Ok(size)
+}
+
+/// The image's files.
+fn lay_out(binary: &Path, layout: &Path) -> Result<()> {
+    place(layout, "trunkline", binary)?;
+    let program = layout.join("trunkline");
+    Step::new("the program without its debug symbols", "strip").args(["--strip-debug"]).args([&program]).run()?;
+    for library in libraries(binary)? {
+        place(layout, library.trim_start_matches('/'), Path::new(&library))?;
+    }
+    for (from, to) in [("passwd", "etc/passwd"), ("group", "etc/group"), ("nsswitch.conf", "etc/nsswitch.conf")] {
+        place(layout, to, &root().join("deploy/image").join(from))?;
+    }
+    place(layout, "etc/ssl/certs/ca-certificates.crt", Path::new(AUTHORITIES))
+        .context("install Debian's package ca-certificates")?;
+    place(layout, "usr/share/trunkline/sbom.cdx.json", &bill_of_materials()?)
+}
+
+fn place(layout: &Path, to: &str, from: &Path) -> Result<()> {
+    let to = layout.join(to);
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
+    fs::copy(from, &to).with_context(|| format!("{} for the image", from.display())).map(drop)
+}
+
+/// The shared libraries that the program names, and the loader.
+fn libraries(binary: &Path) -> Result<BTreeSet<String>> {
+    let output = Command::new("ldd").arg(binary).output().context("ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && !text.contains("not found"), "{}: {text}", binary.display());
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(str::to_owned).collect())
+}
+
+/// What the program is made of: every crate with version and licence.
+fn bill_of_materials() -> Result<PathBuf> {
+    let tools = target().join("tools");
+    let tool = tools.join("bin/cargo-cyclonedx");
+    if !tool.is_file() {
+        Step::cargo("cargo-cyclonedx (built once)")
+            .args(["install", "--locked", "--quiet", "--version", CYCLONEDX, "cargo-cyclonedx", "--root"])
+            .args([&tools])
+            .env("CARGO_TARGET_DIR", tools.join("build"))
+            .run()?;
+        // Its objects are of no further use.
+        let _ = fs::remove_dir_all(tools.join("build"));
+    }
+    let made = root().join("services/daemon/trunkline.cdx.json");
+    Step::new("bill of materials (CycloneDX)", tool)
+        .args(["cyclonedx", "--format", "json", "--all", "--override-filename", "trunkline.cdx"])
+        .args(["--manifest-path", "services/daemon/Cargo.toml"])
+        .run()?;
+    let kept = target().join("image/sbom.cdx.json");
+    fs::rename(&made, &kept).with_context(|| format!("{}", made.display()))?;
+    let text = fs::read_to_string(&kept)?;
+    for part in ["\"CycloneDX\"", "pkg:cargo/tokio@", "pkg:cargo/rustls@"] {
+        ensure!(text.contains(part), "the bill of materials lacks {part}");
+    }
+    Ok(kept)
+}
+
+fn size_of(folder: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        sum += if meta.is_dir() { size_of(&entry.path())? } else { meta.len() };
+    }
+    Ok(sum)
+}
+
+/// A store of its own: nothing of the machine's containers is touched.
+fn store() -> [String; 6] {
+    let store = target().join("image/store");
+    let path = |folder: &str| store.join(folder).display().to_string();
+    let [root, run] = [path("root"), path("run")];
+    ["--root".to_owned(), root, "--runroot".to_owned(), run, "--storage-driver".to_owned(), "vfs".to_owned()]
+}
+
+fn buildah() -> Command {
+    let mut command = Command::new("buildah");
+    command.args(store()).env("BUILDAH_ISOLATION", "chroot").current_dir(root());
+    command
+}
+
+fn said(command: &mut Command) -> Result<String> {
+    let output = command.output().context("buildah could not be started; is it installed?")?;
+    if !output.status.success() {
+        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn build(layout: &Path) -> Result<()> {
+    println!("── image {NAME}");
+    let container = said(buildah().args(["from", "scratch"]))?;
+    let made = said(buildah().args(["copy", &container]).arg(layout).arg("/")).and_then(|_| {
+        said(
+            buildah()
+                .args(["config", "--entrypoint", r#"["/trunkline"]"#, "--user", USER])
+                .args(["--label", "org.opencontainers.image.title=trunkline"])
+                .args(["--label", "org.opencontainers.image.licenses=Apache-2.0"])
+                .args(["--stop-signal", "SIGTERM", &container]),
+        )?;
+        said(buildah().args(["commit", "--quiet", &container, NAME]))
+    });
+    let removed = said(buildah().args(["rm", &container]));
+    made.and(removed).map(drop)
+}
+
+/// Runs the program in the image as the image's user: it starts, reads a configuration, may write nothing there, and
+/// finds a name without anything of this machine. Tells its version.
+fn prove(container: &str) -> Result<String> {
+    let user = said(buildah().args(["inspect", "--type", "image", "--format", "{{.OCIv1.Config.User}}", NAME]))?;
+    ensure!(user == USER, "the image's user is {user:?}");
+    let run = |arguments: &[&str]| said(buildah().args(["run", container, "--", "/trunkline"]).args(arguments));
+    let version = run(&["--version"])?;
+    ensure!(version.starts_with("trunkline "), "the program says {version:?}");
+    let config = root().join("deploy/image/check.yaml");
+    let mount = format!("{}:/etc/trunkline/node.yaml:ro", config.display());
+    let check = ["/trunkline", "config", "check", "--config", "/etc/trunkline/node.yaml"];
+    let fine = said(buildah().args(["run", "--volume", &mount, container, "--"]).args(check))?;
+    ensure!(fine.contains("fine"), "config check says {fine:?}");
+    // Whoever is root may make this folder.
+    let refused = run(&["run", "--config", "/etc/trunkline/absent.yaml"]);
+    ensure!(refused.is_err(), "a node runs without a configuration");
+    let Err(denied) = said(
+        buildah().args(["run", "--volume", &mount, container, "--", "/trunkline", "run", "--config"]).args([
+            "/etc/trunkline/node.yaml",
+        ]),
+    ) else {
+        bail!("the image's user may write to /root-only")
+    };
+    ensure!(format!("{denied:#}").contains("the folder cannot be made"), "{denied:#}");
+    Ok(version)
+}

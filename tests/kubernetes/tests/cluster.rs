@@ -1,0 +1,165 @@
+//! The chart's pods as processes: what `helm test` does works against them, probes tell the truth, and an upgrade of all
+//! of them costs no call.
+//!
+//! Needs root (network namespaces), etcd, PostgreSQL and nftables.
+
+use std::{path::PathBuf, sync::Mutex, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use trunkline_faults::{
+    net::Network,
+    scenario::{Place, Stage},
+    world::CLIENTS,
+};
+use trunkline_kubernetes_tests::{
+    lab::{Lab, SIP},
+    objects::{Objects, ROLES},
+};
+use trunkline_system_tests::{folder, process::Program, s, target, until};
+
+/// Conversations with audio both ways, and callers who hear music meanwhile: 50 calls.
+const TALKING: usize = 10;
+const WAITING: usize = 40;
+/// What nobody may be without sound for while pods go: the promise for a control node that dies is 2 s.
+const LONGEST_SILENCE: Duration = s(2);
+/// A pod with calls to move goes within this here, far below its grace period.
+const GONE_WITHIN: Duration = s(120);
+
+/// Two clusters at once are more than two cores carry.
+static ONE_CLUSTER: Mutex<()> = Mutex::new(());
+
+/// Runs a test in the callers' place of a new cluster.
+fn in_a_cluster<F>(name: &str, agents: usize, test: impl FnOnce(Lab, PathBuf) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let _one = ONE_CLUSTER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (logs, binary) = (folder(&format!("kubernetes-{name}"))?, target()?.join("debug/trunkline"));
+    let mut network = Network::new()?;
+    network.host(CLIENTS)?;
+    // Threads inherit it: callers and agents are there.
+    network.enter(CLIENTS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let lab = Lab::start(network, agents, &binary, &logs).await?;
+        test(lab, logs).await
+    })
+}
+
+/// The command of the chart's test pod, at the Service's address instead of its name.
+async fn helm_test(lab: &Lab, chart: &Objects, logs: &std::path::Path, name: &str) -> Result<(bool, String)> {
+    let pod = chart.one("Pod", "test-call")?;
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().context("args")?;
+    let mut command = lab.on_clients()?;
+    for argument in arguments {
+        let text = argument.as_str().context("an argument")?;
+        if text.starts_with("--target=") {
+            ensure!(text == "--target=tl-trunkline-sip.calls.svc:5060", "{text}");
+            command.arg(format!("--target={SIP}:5060"));
+        } else {
+            command.arg(text);
+        }
+    }
+    let mut program = Program::start(name, logs, &mut command)?;
+    let status = program.wait(s(90)).await?;
+    Ok((status.success(), program.stdout() + &program.stderr()))
+}
+
+#[test]
+fn helm_test_hears_the_cluster_and_probes_tell_the_truth() -> Result<()> {
+    in_a_cluster("helm-test", 1, |mut lab, logs| async move {
+        let chart = lab.install(&[])?;
+        let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test").await?;
+        ensure!(ok && said.contains("heard"), "the test of a healthy cluster fails:\n{said}");
+        probes(&mut lab).await?;
+        // Without the trunk for its call it fails and says what to set.
+        let chart = lab.install(&["test.podCidrs=[]"])?;
+        for edge in lab.of("edge") {
+            lab.pod(&edge)?.terminate().await?;
+            lab.start_pod(&edge).await?;
+        }
+        lab.balance("tl-trunkline-edge-1")?;
+        let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test-refused").await?;
+        ensure!(!ok && said.contains("test.podCidrs"), "a refused call passes for heard:\n{said}");
+        // A cluster that nobody answers for: no sound, no success.
+        for edge in lab.of("edge") {
+            lab.pod(&edge)?.kill()?;
+        }
+        let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test-dead").await?;
+        ensure!(!ok, "a dead cluster passes the test:\n{said}");
+        Ok(())
+    })
+}
+
+/// Without etcd pods live on and are not ready; with it they are again.
+async fn probes(lab: &mut Lab) -> Result<()> {
+    for role in ROLES {
+        let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
+        ensure!(pod.ready().await? && pod.alive().await?, "{role} is not ready in a healthy cluster");
+    }
+    lab.etcd.pause(3)?;
+    for role in ROLES {
+        let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
+        until(&format!("{role} is not ready without etcd"), s(30), || async {
+            Ok((!pod.ready().await?).then_some(()))
+        })
+        .await?;
+        ensure!(pod.alive().await?, "{role} would be killed because etcd is away");
+    }
+    lab.etcd.go_on()?;
+    for role in ROLES {
+        let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
+        until(&format!("{role} is ready again"), s(60), || async { Ok(pod.ready().await?.then_some(())) })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Every pod goes and comes back as Kubernetes does it, by the numbers of the rendered chart, under 50 calls: none is
+/// lost, none is refused, nobody is without sound for long.
+#[test]
+fn an_upgrade_of_all_pods_costs_no_call() -> Result<()> {
+    in_a_cluster("upgrade", TALKING, |mut lab, logs| async move {
+        let place = Place {
+            bind: lab.network.address(CLIENTS)?.into(),
+            sip: (SIP, 5060).into(),
+            consoles: lab.consoles(),
+        };
+        let stage = Stage::build(place, &logs, TALKING, true).await?;
+        let talking = stage.talk(TALKING, s(60)).await?;
+        let waiting = stage.crowd.wait(WAITING, 10.0, s(60)).await?;
+        let begun = std::time::Instant::now();
+        // The next version: another template for every role, so that every pod goes.
+        let changed: Vec<String> =
+            ROLES.iter().map(|role| format!(r#"{role}.podAnnotations={{"version":"next"}}"#)).collect();
+        lab.install(&changed.iter().map(String::as_str).collect::<Vec<_>>())?;
+        for role in ["call", "acd", "console", "records", "media", "edge"] {
+            for name in lab.of(role) {
+                let took = replace(&mut lab, &name).await.with_context(|| name.clone())?;
+                ensure!(took < GONE_WITHIN, "{name} took {took:?} to go");
+            }
+        }
+        let present = stage.crowd.present();
+        for caller in talking.clone().chain(waiting.clone()) {
+            ensure!(present.contains(&caller), "caller {caller} was dropped by the upgrade");
+        }
+        let silence = stage.crowd.longest_silence(talking.chain(waiting), begun);
+        ensure!(silence <= LONGEST_SILENCE, "somebody heard nothing for {silence:?}");
+        let verdict = stage.close().await?;
+        ensure!(verdict.violations.is_empty(), "{:?}", verdict.violations);
+        Ok(())
+    })
+}
+
+/// One pod: taken out of the Service, terminated, started with the new template, waited for.
+async fn replace(lab: &mut Lab, name: &str) -> Result<Duration> {
+    let role = lab.pod(name)?.role.clone();
+    if role == "edge" {
+        // A terminating pod is no endpoint any more; those who still send to it are what the pre-stop pause is for.
+        let other = lab.of("edge").into_iter().find(|edge| edge != name).context("a second edge")?;
+        lab.balance(&other)?;
+    }
+    let took = lab.pod(name)?.terminate().await?;
+    lab.start_pod(name).await?;
+    Ok(took)
+}
