@@ -98,7 +98,6 @@ fn a_healthy_cluster_is_found_healthy_and_is_not_disturbed() {
                 ("clock", "against PostgreSQL"),
                 ("certificates", "signed by cluster.tls.ca"),
                 ("certificates", "names this node"),
-                ("limits", "the running node (pid "),
                 ("cluster", "c1: answers"),
                 ("cluster", "e1 certificate: ends in"),
                 ("cluster", "call shards: 3072 of 3072 active"),
@@ -106,6 +105,8 @@ fn a_healthy_cluster_is_found_healthy_and_is_not_disturbed() {
             ] {
                 expect(&report, area, containing, "ok", "")?;
             }
+            // This machine may give less than the defaults of an edge want; whose limit it is counts.
+            ensure!(!findings(&report, "limits", "the running node (pid ").is_empty(), "{report:#}");
         }
         expect(
             &doctor(&lab, "e1", &lab.config("e1"), &[]).await?,

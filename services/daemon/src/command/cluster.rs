@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_proto::{
-    cluster::v1::{GetOverviewRequest, Member, Move, Overview},
+    cluster::v1::{GetOverviewRequest, Member, Move, Overview, ShardRange},
     common::v1::Role,
 };
 use trunkline_types::ShardGroup;
@@ -138,13 +138,17 @@ fn roles(member: &Member) -> String {
     names.join(",")
 }
 
-fn group_line(overview: &Overview, group: ShardGroup) -> String {
+/// Shards of a group in ranges that are wanted. A range may reach over the end of the group.
+pub(super) fn shards_in(overview: &Overview, group: ShardGroup, wanted: impl Fn(&ShardRange) -> bool) -> u32 {
     let (first, count) = group.range();
-    let inside = |index: u32| (u32::from(first)..u32::from(first) + u32::from(count)).contains(&index);
-    let of = |phase: &str| -> u32 {
-        let ranges = overview.shards.iter().filter(|range| range.phase == phase && inside(range.first));
-        ranges.map(|range| range.last + 1 - range.first).sum()
-    };
+    let (first, end) = (u32::from(first), u32::from(first) + u32::from(count));
+    let ranges = overview.shards.iter().filter(|range| wanted(range));
+    ranges.map(|range| (range.last + 1).min(end).saturating_sub(range.first.max(first))).sum()
+}
+
+fn group_line(overview: &Overview, group: ShardGroup) -> String {
+    let (_, count) = group.range();
+    let of = |phase: &str| shards_in(overview, group, |range| range.phase == phase);
     let mut line = format!("{} shards: {} of {count} active", group.as_str(), of("active"));
     for phase in ["opening", "unassigned"] {
         if of(phase) > 0 {
@@ -220,4 +224,24 @@ pub(super) fn to_json(overview: &Overview) -> Value {
         "moves": moves, "coordination": overview.coordination, "coordination_problem": overview.coordination_problem,
         "journal": overview.journal, "journal_problem": overview.journal_problem,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_over_both_groups_counts_for_each() {
+        let range = |first, last, phase: &str| ShardRange {
+            first,
+            last,
+            phase: phase.into(),
+            ..ShardRange::default()
+        };
+        let shards = vec![range(0, 4_000, "active"), range(4_001, 4_095, "unassigned")];
+        let overview = Overview { shards, ..Overview::default() };
+        let of = |group, phase: &str| shards_in(&overview, group, |range| range.phase == phase);
+        assert_eq!((of(ShardGroup::Acd, "active"), of(ShardGroup::Acd, "unassigned")), (1_024, 0));
+        assert_eq!((of(ShardGroup::Call, "active"), of(ShardGroup::Call, "unassigned")), (2_977, 95));
+    }
 }

@@ -141,7 +141,7 @@ fn journal(verified: &Verified) -> Area {
         );
     }
     for defect in &verified.defects {
-        area.fail("defect", defect.clone(), "", "");
+        area.fail("defect", defect.clone(), "it is one of those that were counted", "as above");
     }
     area
 }
@@ -189,7 +189,7 @@ async fn objects(config: &NodeConfig, wanted: Vec<Wanted>, deep: bool) -> Area {
         "copy them from the backup of the recordings' store and check again",
     );
     for (key, problem) in wrong.into_iter().take(NAMED) {
-        area.warn(key, problem, "", "");
+        area.warn(key, problem, "it is one of those that were counted", "as above");
     }
     area
 }

@@ -90,8 +90,8 @@ async fn collect(args: &BundleArgs, tree: Value, scrubber: &Scrubber, mut archiv
     let begun = Instant::now();
     archive.add("README.txt", README)?;
     step("configuration");
-    archive.add("config.json", &scrubber.text(&format!("{tree:#}\n")))?;
-    archive.add("system.txt", &scrubber.text(&system()))?;
+    archive.add("config.json", &scrubber.json(tree))?;
+    archive.add("system.txt", &scrubber.metrics(&system()))?;
     let config = NodeConfig::run(&RunArgs { config: args.config.clone(), roles: None, log: None });
     let (mut overviews, mut node) = (Vec::new(), String::new());
     match config {
@@ -102,11 +102,11 @@ async fn collect(args: &BundleArgs, tree: Value, scrubber: &Scrubber, mut archiv
             let in_cluster = subject.config.cluster.is_some();
             let examined = Box::pin(doctor::examine(&subject, true, in_cluster, &[])).await;
             archive.add("doctor.txt", &scrubber.text(&examined.report.text()))?;
-            archive.add("doctor.json", &scrubber.text(&format!("{:#}\n", examined.report.json(&node))))?;
+            archive.add("doctor.json", &scrubber.json(examined.report.json(&node)))?;
             overviews = examined.overviews;
             step("cluster");
             let seen: Vec<Value> = overviews.iter().map(cluster::to_json).collect();
-            archive.add("cluster.json", &scrubber.text(&format!("{:#}\n", Value::Array(seen))))?;
+            archive.add("cluster.json", &scrubber.json(Value::Array(seen)))?;
             metrics(&subject.config, &overviews, scrubber, &mut archive).await?;
             logs_of(args, scrubber, &mut archive).await?;
             if let Some(id) = &args.call {
@@ -132,7 +132,7 @@ async fn collect(args: &BundleArgs, tree: Value, scrubber: &Scrubber, mut archiv
         "took_ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), "nodes": versions,
         "contents": archive.notes.clone(),
     });
-    archive.add("manifest.json", &scrubber.text(&format!("{manifest:#}\n")))?;
+    archive.add("manifest.json", &scrubber.json(manifest))?;
     tokio::task::spawn_blocking(move || archive.finish()).await.context("the bundle's writer")?
 }
 

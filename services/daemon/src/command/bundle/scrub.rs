@@ -112,6 +112,21 @@ impl Scrubber {
         numbers(&self.secrets(text))
     }
 
+    /// A document for programs: its texts as [`Scrubber::text`], its figures as they are.
+    pub fn json(&self, mut value: Value) -> String {
+        self.strings(&mut value);
+        format!("{value:#}\n")
+    }
+
+    fn strings(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.text(text),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.strings(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.strings(value)),
+            _ => {}
+        }
+    }
+
     /// Metrics: their values are measured, so that only what stands in quotes is masked.
     pub fn metrics(&self, text: &str) -> String {
         let text = self.secrets(text);
@@ -132,11 +147,17 @@ impl Scrubber {
             (&PRIVATE_KEY, "[redacted private key]"),
             (&URL_PASSWORD, "$1:[redacted]@"),
             (&BEARER, "$1 [redacted]"),
-            (&NAMED, "$1[redacted]"),
         ] {
             if let Some(pattern) = pattern.as_ref() {
                 text = pattern.replace_all(&text, with).into_owned();
             }
+        }
+        if let Some(pattern) = NAMED.as_ref() {
+            let redacted = |found: &Captures<'_>| {
+                let quote = if found[2].starts_with('"') { "\"" } else { "" };
+                format!("{}{quote}{REDACTED}{quote}", &found[1])
+            };
+            text = pattern.replace_all(&text, redacted).into_owned();
         }
         text
     }
@@ -259,6 +280,12 @@ mod tests {
         ] {
             assert_eq!(scrubber.text(text), masked);
         }
+        let document = json!({ "caller": "+493012345678", "size": 12345678, "say": ["tel:4930123456"] });
+        let scrubbed: Value = serde_json::from_str(&scrubber.json(document)).unwrap();
+        assert_eq!(
+            scrubbed,
+            json!({ "caller": "+**********78", "size": 12345678, "say": ["tel:********56"] })
+        );
         let metrics = "x_bytes{trunk=\"4930123456\"} 123456789\n";
         assert_eq!(scrubber.metrics(metrics), "x_bytes{trunk=\"********56\"} 123456789\n");
     }
@@ -276,5 +303,6 @@ mod tests {
             let scrubbed = scrubber.text(text);
             assert!(!scrubbed.contains("hunter22") && !scrubbed.contains("abcdef"), "{scrubbed}");
         }
+        assert_eq!(scrubber.text("{\"api_key\":\"hunter22\"}"), "{\"api_key\":\"[redacted]\"}");
     }
 }

@@ -7,7 +7,9 @@ use std::{
 
 use tokio::task::JoinSet;
 use trunkline_cluster::{ClusterConfig, EtcdReport, Role};
-use trunkline_proto::cluster::v1::{GetOverviewRequest, Member, Overview, admin_client::AdminClient};
+use trunkline_proto::cluster::v1::{
+    GetOverviewRequest, Member, Overview, ShardRange, admin_client::AdminClient,
+};
 use trunkline_rpc::{Tls, TlsMetrics};
 use trunkline_types::ShardGroup;
 
@@ -16,7 +18,10 @@ use super::{
     finding::{Area, Level},
     handshake,
 };
-use crate::{command::reach, config::tls_files};
+use crate::{
+    command::{cluster, reach},
+    config::tls_files,
+};
 
 /// A move that is under way for longer is stuck: a takeover takes a second or two.
 const STUCK_MOVE: Duration = Duration::from_secs(60);
@@ -235,13 +240,12 @@ fn whole(area: &mut Area, overview: &Overview) {
 
 fn shards(area: &mut Area, overview: &Overview) {
     for group in ShardGroup::ALL {
-        let (first, count) = group.range();
-        let inside = u32::from(first)..u32::from(first) + u32::from(count);
-        let of = |phase: &str| -> u32 {
-            let ranges = overview.shards.iter().filter(|r| r.phase == phase && inside.contains(&r.first));
-            ranges.map(|range| range.last + 1 - range.first).sum()
-        };
-        let (active, opening, nobody) = (of("active"), of("opening"), of("unassigned"));
+        let (_, count) = group.range();
+        // A shard stays with an owner that has vanished until somebody can take it.
+        let gone = |range: &ShardRange| !overview.members.iter().any(|member| member.node == range.owner);
+        let nobody = cluster::shards_in(overview, group, |range| range.phase == "unassigned" || gone(range));
+        let opening = cluster::shards_in(overview, group, |range| range.phase == "opening" && !gone(range));
+        let active = cluster::shards_in(overview, group, |range| range.phase == "active" && !gone(range));
         let subject = format!("{} shards", group.as_str());
         if nobody > 0 {
             area.fail(
