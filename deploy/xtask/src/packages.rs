@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("etcd", "etcd-server"),
     ("nft", "nftables"),
     ("faketime", "faketime"),
+    ("buildah", "buildah"),
     (POSTGRES, "postgresql-15"),
 ];
 

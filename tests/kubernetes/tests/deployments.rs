@@ -1,0 +1,190 @@
+//! What else carries the program: compose, systemd, the Dockerfile. No docker engine is needed: each is checked by its
+//! parts with the tools that are here. (The image itself is built and run by `cargo xtask kubernetes`.)
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use trunkline_kubernetes_tests::{helm::read_values, objects::ROLES, root};
+use trunkline_system_tests::target;
+
+/// What `trunkline config check` says of a file with an environment.
+fn check(config: &Path, environment: &BTreeMap<String, String>) -> Result<String> {
+    let binary = target()?.join("debug/trunkline");
+    ensure!(binary.is_file(), "{}: `cargo build -p trunkline` makes it", binary.display());
+    let output = Command::new(binary)
+        .args(["config", "check", "--config"])
+        .arg(config)
+        .env_clear()
+        .envs(environment)
+        .output()?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "{}: {}", config.display(), said(&output.stderr));
+    Ok(said(&output.stdout))
+}
+
+fn environment(service: &Value) -> BTreeMap<String, String> {
+    let pairs = service["environment"].as_object().into_iter().flatten();
+    pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// Every node of the laptop cluster has a configuration that the program takes, an address of its own that the network
+/// holds, and time to drain; every store that it waits for is there.
+#[test]
+fn the_laptop_cluster_fits_together() -> Result<()> {
+    let folder = root().join("deploy/compose");
+    let (compose, config) = (folder.join("compose.yaml"), folder.join("node.yaml"));
+    let compose = merged(read_values(&compose)?);
+    let services = compose["services"].as_object().context("services")?;
+    let drain = read_values(&config)?["node"]["drain_s"].as_u64().context("drain_s")?;
+    let subnet = compose["networks"]["calls"]["ipam"]["config"][0]["subnet"].as_str().context("a subnet")?;
+    let prefix = subnet.trim_end_matches("0/24");
+    let mut nodes = 0;
+    for (name, service) in services.iter().filter(|(_, service)| service["image"] == "trunkline") {
+        nodes += 1;
+        let said = check(&config, &environment(service)).with_context(|| name.clone())?;
+        ensure!(said.contains(&format!("node     {name}")), "{name}:\n{said}");
+        ensure!(ROLES.iter().all(|role| said.contains(role)), "{name} lacks a role:\n{said}");
+        let address = service["networks"]["calls"]["ipv4_address"].as_str().context("an address")?;
+        ensure!(address.starts_with(prefix), "{name}: {address} is not in {subnet}");
+        for (variable, value) in environment(service) {
+            let own = variable.ends_with("__NAME") || value.starts_with(address);
+            ensure!(own, "{name}: {variable} is {value}, but the node is at {address}");
+        }
+        // The drain, the hand-over that may take as long again, and the flushes.
+        let grace = service["stop_grace_period"].as_str().and_then(|text| text.strip_suffix('s'));
+        let grace: u64 = grace.context("stop_grace_period in seconds")?.parse()?;
+        ensure!(grace >= 2 * drain + 30, "{name} is killed after {grace} s while it drains");
+        ensure!(service["read_only"] == true && service["cap_drop"][0] == "ALL", "{name} has rights it needs not");
+        for awaited in service["depends_on"].as_object().context("depends_on")?.keys() {
+            ensure!(services.contains_key(awaited), "{name} waits for {awaited}, which is not there");
+        }
+    }
+    ensure!(nodes == 2, "{nodes} nodes");
+    for (name, service) in services {
+        let image = service["image"].as_str().with_context(|| format!("{name} has no image"))?;
+        let pinned = image == "trunkline" || image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest");
+        ensure!(pinned, "{name}: {image} is not a version");
+        let published = service["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for port in published {
+            let port = port.as_str().unwrap_or_default();
+            ensure!(port.starts_with("127.0.0.1:"), "{name}: {port} is open to the network of the laptop");
+        }
+    }
+    Ok(())
+}
+
+/// YAML's merge keys, which compose resolves.
+fn merged(mut compose: Value) -> Value {
+    let Some(services) = compose["services"].as_object_mut() else { return compose };
+    for service in services.values_mut() {
+        let Some(base) = service.as_object_mut().and_then(|service| service.remove("<<")) else { continue };
+        let mut whole = base.as_object().cloned().unwrap_or_default();
+        whole.extend(service.as_object().cloned().unwrap_or_default());
+        *service = Value::Object(whole);
+    }
+    compose
+}
+
+/// systemd itself reads the unit; a drain fits into its time.
+#[test]
+fn systemd_takes_the_unit() -> Result<()> {
+    let source = root().join("deploy/systemd/trunkline@.service");
+    let text = fs::read_to_string(&source).with_context(|| format!("{}", source.display()))?;
+    let folder = tempfile::tempdir()?;
+    let unit = folder.path().join("trunkline@.service");
+    // The program need not be installed for this.
+    fs::write(&unit, text.replace("/usr/bin/trunkline", "/bin/true"))?;
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(folder.path().join("trunkline@n1.service").as_path())
+        .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display()))
+        .output()
+        .context("systemd-analyze is missing: install Debian's package systemd")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("trunkline")).collect();
+    ensure!(output.status.success() && ours.is_empty(), "systemd refuses the unit:\n{said}");
+    for wanted in ["KillSignal=SIGTERM", "TimeoutStopSec=4h", "NoNewPrivileges=yes", "ProtectSystem=strict", "User=trunkline"] {
+        ensure!(text.contains(wanted), "the unit lacks {wanted}");
+    }
+    Ok(())
+}
+
+/// The Dockerfile copies what is there, and its image is the one that is built without a registry: the same user, entry
+/// point and files.
+#[test]
+fn the_dockerfile_fits_the_repository_and_the_built_image() -> Result<()> {
+    let text = fs::read_to_string(root().join("deploy/image/Dockerfile"))?;
+    let xtask = fs::read_to_string(root().join("deploy/xtask/src/image.rs"))?;
+    for line in text.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from")) {
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let Some((_, sources)) = words.split_last() else { continue };
+        for source in sources {
+            ensure!(root().join(source).exists(), "{line}: there is no {source}");
+        }
+    }
+    for part in
+        ["65532:65532", "etc/nsswitch.conf", "etc/ssl/certs", "usr/share/trunkline/sbom.cdx.json", "[\"/trunkline\"]"]
+    {
+        let docker = text.contains(part) || text.contains(part.rsplit('/').next().unwrap_or(part));
+        ensure!(docker && xtask.contains(part), "{part}: the two images differ");
+    }
+    ensure!(text.contains("FROM scratch") && xtask.contains("\"scratch\""), "the base is not empty");
+    ensure!(!text.contains(":latest"), "a base image without a version");
+    Ok(())
+}
+
+/// What the chart writes is a configuration that the program takes: each role of each set, with the files of its Secrets.
+#[test]
+fn the_program_takes_every_configuration_that_the_chart_writes() -> Result<()> {
+    use trunkline_kubernetes_tests::{SETS, chart, helm::Helm, values};
+    for set in SETS {
+        let objects = Helm::new("helm3")?.template(&chart(), &[values(set)], &[])?;
+        for role in ROLES {
+            let folder = tempfile::tempdir()?;
+            let text = objects.one("ConfigMap", role)?["data"]["node.yaml"].as_str().context("node.yaml")?;
+            let path = folder.path().display().to_string();
+            let text = text.replace("/etc/trunkline", &path).replace("/var/lib", &path);
+            for (file, content) in [
+                ("postgresql/url", "postgres://trunkline:x@db/trunkline"),
+                ("etcd-auth/password", "x"),
+            ] {
+                let file = folder.path().join(file);
+                fs::create_dir_all(file.parent().context("a folder")?)?;
+                fs::write(file, content)?;
+            }
+            certificates(&folder.path().join("node-tls"))?;
+            let config = folder.path().join("node.yaml");
+            fs::write(&config, text)?;
+            let ip = if set == "ipv6" { "fd00::7" } else { "10.0.0.7" };
+            let host = if set == "ipv6" { "[fd00::7]" } else { ip };
+            let mut environment = BTreeMap::new();
+            for variable in objects.container(role)?["env"].as_array().context("env")? {
+                let name = variable["name"].as_str().context("name")?.to_owned();
+                let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str();
+                let value = match (variable["value"].as_str(), field) {
+                    (Some(value), _) => value.replace("[$(POD_IP)]", host).replace("$(POD_IP)", ip),
+                    (None, Some("status.podIP" | "status.hostIP")) => ip.to_owned(),
+                    // Before Kubernetes 1.35 no label names the zone: the variable is empty.
+                    (None, Some(field)) if field.contains("labels") => String::new(),
+                    (None, Some("metadata.name")) => format!("tl-trunkline-{role}-0"),
+                    _ => "worker-1".to_owned(),
+                };
+                environment.insert(name, value);
+            }
+            let said = check(&config, &environment).with_context(|| format!("{set}, {role}"))?;
+            ensure!(said.contains(&format!("roles    {role}\n")), "{set}, {role}:\n{said}");
+        }
+    }
+    Ok(())
+}
+
+fn certificates(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let authority = trunkline_faults::world::Authority::new("test")?;
+    authority.write("node", std::net::Ipv4Addr::LOCALHOST, folder)?;
+    for (from, to) in [("ca.pem", "ca.crt"), ("node.pem", "tls.crt"), ("node.key", "tls.key")] {
+        fs::rename(folder.join(from), folder.join(to))?;
+    }
+    Ok(())
+}
