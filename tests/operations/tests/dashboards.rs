@@ -174,18 +174,26 @@ async fn runbooks_name_what_exists(prometheus: &Prometheus, failures: &mut Vec<S
 }
 
 async fn exemplars_lead_to_traces(lab: &Lab, failures: &mut Vec<String>) -> Result<()> {
-    let traces: BTreeSet<String> = lab.collector.spans().into_iter().map(|span| span.trace).collect();
+    let mut wanted = BTreeSet::new();
     for dashboard in dashboards::all() {
         for (title, query) in dashboard.queries().filter(|(_, query)| query.exemplars) {
             let asked = promql::with_everything_chosen(&query.text);
             let found = lab.prometheus.exemplars(&asked).await?;
-            let place = format!("{} / {title}", dashboard.uid);
             if found.is_empty() {
-                failures.push(format!("{place}: no exemplars"));
+                failures.push(format!("{} / {title}: no exemplars", dashboard.uid));
             }
-            let lost = found.into_iter().filter(|trace| !traces.contains(trace));
-            failures.extend(lost.take(3).map(|trace| format!("{place}: no span has the trace {trace}")));
+            wanted.extend(found);
         }
+    }
+    // Spans are sent within seconds of their end.
+    let arrived = until("every exemplar's trace is there", s(15), || {
+        let traces: BTreeSet<String> = lab.collector.spans().into_iter().map(|span| span.trace).collect();
+        std::future::ready(Ok(wanted.is_subset(&traces).then_some(())))
+    });
+    if arrived.await.is_err() {
+        let traces: BTreeSet<String> = lab.collector.spans().into_iter().map(|span| span.trace).collect();
+        let lost: Vec<&String> = wanted.difference(&traces).collect();
+        failures.push(format!("exemplars of {} traces, no span of {lost:?}", wanted.len()));
     }
     Ok(())
 }

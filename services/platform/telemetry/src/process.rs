@@ -40,7 +40,8 @@ impl Collector for Process {
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             gauge("open_descriptors", "Files and sockets that the process has open", open.count() as u64)?;
         }
-        if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(descriptor_limit) {
+        if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(descriptor_limit)
+        {
             gauge("descriptors_capacity", "Files and sockets that the process may have open", most)?;
         }
         Ok(())
@@ -84,8 +85,14 @@ mod tests {
         let stat = Stat::read(text);
         assert_eq!(stat, Some(Stat { cpu_ticks: 150, threads: 17, resident_pages: 2_048 }));
         assert_eq!(Stat::read("42 (short) S 1"), None);
-        assert_eq!(descriptor_limit("Max open files            1024                 4096      files\n"), Some(1_024));
-        assert_eq!(descriptor_limit("Max open files            unlimited            4096      files\n"), None);
+        assert_eq!(
+            descriptor_limit("Max open files            1024                 4096      files\n"),
+            Some(1_024)
+        );
+        assert_eq!(
+            descriptor_limit("Max open files            unlimited            4096      files\n"),
+            None
+        );
     }
 
     #[test]

@@ -113,7 +113,14 @@ impl Lab {
         stage.desk.order(|orders| orders.open = 0);
         let waiting = stage.crowd.wait(4, 4.0, s(20)).await?;
         stage.crowd.hang_up([waiting.start, waiting.start + 1]).await?;
-        Ok(())
+        // Somebody looks at the wallboard meanwhile.
+        self.world.api().await?.live().await?;
+        // The others wait until they have been measured, which media nodes do every ten seconds.
+        until("their quality was measured", s(40), async || {
+            let measured = self.prometheus.now("sum(increase(trunkline_media_mos_count[15s]))").await?;
+            Ok(measured.iter().flat_map(|series| &series.values).any(|count| *count > 0.0).then_some(()))
+        })
+        .await
     }
 
     /// Drains a node and waits until it is empty, as an operator does.

@@ -1,0 +1,165 @@
+//! Proves that one call can be followed through a cluster by its id: its trace goes through the nodes that had a part in
+//! it and can be seen while it goes on, its log lines are found on all of them, and its record leads to trace, log lines and
+//! dashboard, holds the decisions, and plays the recording.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use trunkline_operations_tests::observe::lab::{self, AGENTS, Lab};
+use trunkline_system_tests::{api::Api, otlp::Span, s, until};
+
+/// No span of a call may last longer: who looks at a call that goes on has to see it.
+const SHORT: Duration = Duration::from_secs(3);
+/// How long they talk.
+const TALK: Duration = Duration::from_secs(4);
+/// What can be seen while they talk.
+const EARLY: [&str; 7] =
+    ["sip.invite", "call.setup", "call.queue", "acd.offer", "acd.ring", "call.connect", "media.command"];
+/// What comes when they have ended.
+const LATE: [&str; 3] = ["call.talk", "call.settle", "records.contact"];
+
+#[test]
+fn one_call_can_be_followed_through_the_cluster_by_its_id() -> Result<()> {
+    lab::inside(async |network| {
+        let folder = trunkline_system_tests::folder("operations-traces")?;
+        let mut lab = Lab::start(network, &folder).await?;
+        lab.stage.desk.order(|orders| {
+            orders.open = AGENTS;
+            orders.talk = Some(TALK);
+        });
+        lab.stage.desk.until("agents are ready", s(30), &["ready"], AGENTS).await?;
+        let who = lab.stage.crowd.come(1, 1.0).await?;
+        lab.stage.desk.until("they talk", s(20), &["talking"], 1).await?;
+        let talking = Instant::now();
+
+        let call_id = until("the spans of the set-up are there", s(10), || {
+            std::future::ready(Ok(whose(&lab.collector.spans())))
+        })
+        .await?;
+        ensure!(lab.stage.desk.in_state(&["talking"]) == 1, "the call was over before its spans came");
+        ensure!(talking.elapsed() < TALK, "the spans came after {:?}", talking.elapsed());
+        lab.stage.crowd.over(who, s(30)).await?;
+
+        let api = lab.world.api().await?;
+        let contact = closed(&api, &call_id).await?;
+        let spans = until("the spans of the end are there", s(20), || {
+            let spans = of_call(&lab.collector.spans(), &call_id);
+            let names: BTreeSet<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+            let whole = LATE.iter().all(|name| names.contains(name));
+            std::future::ready(Ok(whole.then_some(spans)))
+        })
+        .await?;
+        one_trace(&spans, &contact)?;
+        the_nodes_hand_it_on(&spans)?;
+        log_lines_name_it(&mut lab, &call_id, &contact)?;
+        the_record_leads_everywhere(&api, &contact).await
+    })
+}
+
+/// The call whose early spans are all there.
+fn whose(spans: &[Span]) -> Option<String> {
+    let calls: BTreeSet<&str> = spans.iter().filter_map(|span| span.attribute("trunkline.call_id")).collect();
+    let whole = |call: &&str| {
+        let of = |name: &&str| spans.iter().any(|span| span.of_call(call) && span.name == **name);
+        EARLY.iter().all(|name| of(&name))
+    };
+    calls.into_iter().find(whole).map(str::to_owned)
+}
+
+fn of_call(spans: &[Span], call_id: &str) -> Vec<Span> {
+    spans.iter().filter(|span| span.of_call(call_id)).cloned().collect()
+}
+
+async fn closed(api: &Api, call_id: &str) -> Result<Value> {
+    until("the record is closed and its recording stored", s(30), async || {
+        let contact = api.contact(call_id).await?;
+        let stored = contact["recordings"][0]["state"] == "available";
+        Ok((stored && contact["ended_ms"].is_i64()).then_some(contact))
+    })
+    .await
+}
+
+fn one_trace(spans: &[Span], contact: &Value) -> Result<()> {
+    let trace = contact["trace_id"].as_str().context("the record names no trace")?;
+    let known: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
+    let mut outside = BTreeSet::new();
+    for span in spans {
+        ensure!(span.trace == trace, "{} is in the trace {}, not {trace}", span.name, span.trace);
+        let took = Duration::from_nanos(span.end_ns.saturating_sub(span.start_ns));
+        ensure!(took < SHORT, "{} lasted {took:?}", span.name);
+        if !known.contains(span.parent.as_str()) {
+            outside.insert(span.parent.as_str());
+        }
+    }
+    // The one that stands for the call as a whole, and is never sent itself.
+    ensure!(outside.len() == 1 && !outside.contains(""), "parents outside of the trace: {outside:?}");
+    Ok(())
+}
+
+/// Each part was done where its role runs, and a child may be on another node than its parent.
+fn the_nodes_hand_it_on(spans: &[Span]) -> Result<()> {
+    for (name, nodes) in [
+        ("sip.invite", &["e1"][..]),
+        ("call.setup", &["c1", "c2"]),
+        ("acd.ring", &["c1", "c2"]),
+        ("media.command", &["m1", "m2"]),
+        ("records.contact", &["e1"]),
+    ] {
+        let wrong = spans.iter().find(|span| span.name == name && !nodes.contains(&span.node.as_str()));
+        ensure!(wrong.is_none(), "{name} was done elsewhere: {wrong:?}");
+        ensure!(spans.iter().any(|span| span.name == name), "no {name}");
+    }
+    let crosses = spans
+        .iter()
+        .any(|span| spans.iter().any(|parent| parent.id == span.parent && parent.node != span.node));
+    ensure!(crosses, "no span has its parent on another node");
+    Ok(())
+}
+
+/// What the dashboard `one call` asks Loki for is in the lines.
+fn log_lines_name_it(lab: &mut Lab, call_id: &str, contact: &Value) -> Result<()> {
+    let mut found = BTreeSet::new();
+    for name in lab.world.all() {
+        let log = lab.world.node(&name)?.program()?.stderr();
+        for line in log.lines().filter(|line| line.contains(call_id)) {
+            let line: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            let names = line["call_id"] == call_id || line["span"]["call_id"] == call_id;
+            // Other fields may name it too, such as an entity's address.
+            if names {
+                found.insert(name.clone());
+                let trace = [&line["trace_id"], &line["span"]["trace_id"]];
+                let traced = trace.iter().any(|trace| **trace == contact["trace_id"]);
+                ensure!(traced, "a line names the call and not its trace: {line}");
+            }
+        }
+    }
+    ensure!(found.contains("e1"), "the edge has no line about the call: {found:?}");
+    ensure!(found.contains("c1") || found.contains("c2"), "its owner has no line about the call: {found:?}");
+    Ok(())
+}
+
+/// One page: links, decisions, timeline, recording.
+async fn the_record_leads_everywhere(api: &Api, contact: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (call, trace) = (text(&contact["call_id"]), text(&contact["trace_id"]));
+    let links = &contact["links"];
+    ensure!(text(&links["trace"]) == format!("http://traces.example/trace/{trace}"), "{links}");
+    let started = contact["started_ms"].as_i64().context("no start")?;
+    let ended = contact["ended_ms"].as_i64().context("no end")?;
+    let logs = format!("http://logs.example/?call={call}&from={}&to={}", started - 60_000, ended + 60_000);
+    ensure!(text(&links["logs"]) == logs, "{links}");
+    ensure!(text(&links["dashboard"]).ends_with(&format!("var-call_id={call}")), "{links}");
+    let decisions = contact["decisions"].as_array().context("no decisions")?;
+    let considered =
+        decisions.iter().filter_map(|d| d["explanation"]["candidates"].as_array()).flatten().count();
+    ensure!(considered >= 1, "no decision names whom it considered: {decisions:?}");
+    ensure!(contact["timeline"].as_array().is_some_and(|all| all.len() > 4), "{}", contact["timeline"]);
+    let audio = text(&contact["recordings"][0]["url"]);
+    let answer = api.get(&audio, &[("Range", "bytes=0-3")]).await?.expect(206)?;
+    ensure!(answer.body == b"RIFF", "the recording begins with {:?}", answer.body);
+    Ok(())
+}
