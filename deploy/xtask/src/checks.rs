@@ -4,9 +4,9 @@ use std::thread;
 
 use anyhow::{Result, bail};
 
-use crate::{faults, fresh, packages, process::Step, recogniser, root, target, web};
+use crate::{faults, fresh, kubernetes, operations, packages, process::Step, recogniser, root, target, web};
 
-const STAGES: &[&str] = &["lint", "unit", "web", "system", "faults", "fresh"];
+const STAGES: &[&str] = &["lint", "unit", "web", "system", "faults", "operations", "kubernetes", "fresh"];
 
 /// Runs the stages (all when `only` is empty) in an order in which cheap failures come first.
 pub fn test(only: &[String]) -> Result<()> {
@@ -17,6 +17,8 @@ pub fn test(only: &[String]) -> Result<()> {
     if only != ["lint"] {
         packages::for_tests()?;
     }
+    // helm and kube-apiserver, from source, beside all the rest.
+    let tools = wanted("kubernetes").then(kubernetes::begin);
     // The console embeds the web clients: they come before everything that compiles it.
     web::build()?;
     if wanted("lint") {
@@ -35,6 +37,13 @@ pub fn test(only: &[String]) -> Result<()> {
     }
     if wanted("faults") {
         faults::stage()?;
+    }
+    if wanted("operations") {
+        operations::stage()?;
+    }
+    if let Some(tools) = tools {
+        tools.join().unwrap_or_else(|_| bail!("the thread that builds helm and kube-apiserver panicked"))?;
+        kubernetes::stage()?;
     }
     if wanted("fresh") {
         fresh::run()?;
@@ -87,6 +96,12 @@ fn unit() -> Result<()> {
             "trunkline-system-tests",
             "--exclude",
             "trunkline-faults",
+            "--exclude",
+            "trunkline-operations-tests",
+            "--exclude",
+            "trunkline-kubernetes-tests",
+            // What fails first hides nothing.
+            "--no-fail-fast",
         ])
         .run()
 }
@@ -94,7 +109,7 @@ fn unit() -> Result<()> {
 /// Real peers against the real binary.
 fn system() -> Result<()> {
     Step::cargo("system tests with real peers")
-        .args(["test", "--package", "trunkline-system-tests", "--", "--test-threads=2"])
+        .args(["test", "--package", "trunkline-system-tests", "--no-fail-fast", "--", "--test-threads=2"])
         .env("TRUNKLINE_RECOGNISER_VENV", recogniser::venv())
         .env("TRUNKLINE_ROOT", root())
         .run()

@@ -1,4 +1,5 @@
-//! The README's first command as a newcomer types it: from a fresh clone, an empty target, a bare environment.
+//! The README's first command as a newcomer types it: from a fresh clone, in a bare environment. The clone shares the
+//! target folder, so that dependencies are not built twice; the continuous check itself runs in a clean clone.
 
 use std::{
     fs,
@@ -58,6 +59,7 @@ fn start(folder: &Path) -> Result<Child> {
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    command.env("CARGO_TARGET_DIR", target());
     for kept in ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME"] {
         if let Some(value) = std::env::var_os(kept) {
             command.env(kept, value);

@@ -9,7 +9,10 @@ mod checks;
 mod dev;
 mod faults;
 mod fresh;
+mod image;
+mod kubernetes;
 mod load;
+mod operations;
 mod packages;
 mod process;
 mod recogniser;
@@ -40,7 +43,7 @@ enum Command {
     },
     /// Run all checks and tests; installs what they need when it may.
     Test {
-        /// Only these stages, separated by commas: lint, unit, web, system, faults, fresh.
+        /// Only these stages, separated by commas: lint, unit, web, system, faults, operations, kubernetes, fresh.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
@@ -63,6 +66,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The chart against helm 3 and 4, a real API server and pods as processes; the image (needs Go).
+    Kubernetes(kubernetes::Options),
+    /// Build the container image from an optimised build, without a registry (needs buildah).
+    Image,
     /// Clone the working tree's HEAD into an empty folder and run the README's first command there.
     Fresh,
 }
@@ -76,6 +83,8 @@ fn main() -> ExitCode {
         Command::Recogniser { listen } => recogniser::run(&listen),
         Command::Faults(options) => faults::run(&options),
         Command::Load { arguments } => load::run(&arguments),
+        Command::Kubernetes(options) => kubernetes::run(&options),
+        Command::Image => image::run(),
         Command::Fresh => fresh::run(),
     };
     match result {
