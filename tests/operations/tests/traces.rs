@@ -64,8 +64,7 @@ fn one_call_can_be_followed_through_the_cluster_by_its_id() -> Result<()> {
 fn whose(spans: &[Span]) -> Option<String> {
     let calls: BTreeSet<&str> = spans.iter().filter_map(|span| span.attribute("trunkline.call_id")).collect();
     let whole = |call: &&str| {
-        let of = |name: &&str| spans.iter().any(|span| span.of_call(call) && span.name == **name);
-        EARLY.iter().all(|name| of(&name))
+        EARLY.iter().all(|name| spans.iter().any(|span| span.of_call(call) && span.name == *name))
     };
     calls.into_iter().find(whole).map(str::to_owned)
 }

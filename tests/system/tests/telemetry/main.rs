@@ -292,7 +292,7 @@ fn operators_find(text: &str) -> Result<()> {
         "trunkline_media_mos_bucket{",
         "trunkline_media_one_way_audio_total{",
         "trunkline_media_upload_lag_seconds_bucket{",
-        "trunkline_call_leg_mos_bucket{ trunk=\"local\"",
+        "trunkline_call_leg_packets_lost_total{ trunk=\"local\"",
         "trunkline_call_capacity ",
         "trunkline_node_ready 1",
         "trunkline_node_draining 0",
