@@ -387,8 +387,8 @@ fn a_cluster_that_loses_its_parts_says_which() {
         lab.node("c1")?.kill()?;
         let lost = until("the loss of the only control node is told", s(30), || async {
             let report = doctor(&lab, "e1", &e1, &["--cluster"]).await?;
-            Ok((!findings(&report, "cluster", "call shards: 3072 of 3072 have no owner").is_empty())
-                .then_some(report))
+            let told = findings(&report, "cluster", "call shards: 3072 of 3072 have no owner");
+            Ok((!told.is_empty()).then_some(report))
         });
         let report = lost.await?;
         expect(

@@ -24,10 +24,14 @@ pub fn file(path: &PathBuf) -> Result<String> {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LARGEST as u64)))?;
+        let skipped = length.saturating_sub(LARGEST as u64);
+        file.seek(SeekFrom::Start(skipped))?;
         let mut bytes = Vec::new();
         file.take(LARGEST as u64).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let text = String::from_utf8_lossy(&bytes);
+        // What was skipped ends within a line.
+        let whole = if skipped > 0 { text.split_once('\n').map_or("", |(_, lines)| lines) } else { &text };
+        Ok(whole.to_owned())
     };
     read().with_context(|| path.display().to_string())
 }

@@ -241,11 +241,13 @@ fn whole(area: &mut Area, overview: &Overview) {
 fn shards(area: &mut Area, overview: &Overview) {
     for group in ShardGroup::ALL {
         let (_, count) = group.range();
-        // A shard stays with an owner that has vanished until somebody can take it.
-        let gone = |range: &ShardRange| !overview.members.iter().any(|member| member.node == range.owner);
-        let nobody = cluster::shards_in(overview, group, |range| range.phase == "unassigned" || gone(range));
-        let opening = cluster::shards_in(overview, group, |range| range.phase == "opening" && !gone(range));
-        let active = cluster::shards_in(overview, group, |range| range.phase == "active" && !gone(range));
+        // A shard stays with an owner that has vanished, and that does not act on it, until somebody can take it.
+        let there = |node: &str| overview.members.iter().any(|m| m.node == node && m.state != "suspected");
+        let stands = |range: &ShardRange| range.phase != "active" && !there(&range.owner);
+        let nobody = cluster::shards_in(overview, group, stands);
+        let opening =
+            cluster::shards_in(overview, group, |range| range.phase == "opening" && there(&range.owner));
+        let active = cluster::shards_in(overview, group, |range| range.phase == "active");
         let subject = format!("{} shards", group.as_str());
         if nobody > 0 {
             area.fail(
