@@ -30,7 +30,10 @@ pub fn run() -> Result<()> {
     Step::cargo("trunkline, optimised").args(["build", "--package", "trunkline", "--release"]).run()?;
     let size = make("release")?;
     ensure!(size <= LARGEST_MIB, "the image has {size} MiB; {LARGEST_MIB} are enough");
-    println!("── to a registry: buildah {} push {NAME} docker://REGISTRY/trunkline:VERSION", store().join(" "));
+    println!(
+        "── to a registry: buildah {} push {NAME} docker://REGISTRY/trunkline:VERSION",
+        store().join(" ")
+    );
     Ok(())
 }
 
@@ -63,11 +66,16 @@ fn make(profile: &str) -> Result<u64> {
 fn lay_out(binary: &Path, layout: &Path) -> Result<()> {
     place(layout, "trunkline", binary)?;
     let program = layout.join("trunkline");
-    Step::new("the program without its debug symbols", "strip").args(["--strip-debug"]).args([&program]).run()?;
+    Step::new("the program without its debug symbols", "strip")
+        .args(["--strip-debug"])
+        .args([&program])
+        .run()?;
     for library in libraries(binary)? {
         place(layout, library.trim_start_matches('/'), Path::new(&library))?;
     }
-    for (from, to) in [("passwd", "etc/passwd"), ("group", "etc/group"), ("nsswitch.conf", "etc/nsswitch.conf")] {
+    for (from, to) in
+        [("passwd", "etc/passwd"), ("group", "etc/group"), ("nsswitch.conf", "etc/nsswitch.conf")]
+    {
         place(layout, to, &root().join("deploy/image").join(from))?;
     }
     place(layout, "etc/ssl/certs/ca-certificates.crt", Path::new(AUTHORITIES))
@@ -171,9 +179,11 @@ fn build(layout: &Path) -> Result<()> {
 /// Runs the program in the image as the image's user: it starts, reads a configuration, may write nothing there, and
 /// finds a name without anything of this machine. Tells its version.
 fn prove(container: &str) -> Result<String> {
-    let user = said(buildah().args(["inspect", "--type", "image", "--format", "{{.OCIv1.Config.User}}", NAME]))?;
+    let user =
+        said(buildah().args(["inspect", "--type", "image", "--format", "{{.OCIv1.Config.User}}", NAME]))?;
     ensure!(user == USER, "the image's user is {user:?}");
-    let run = |arguments: &[&str]| said(buildah().args(["run", container, "--", "/trunkline"]).args(arguments));
+    let run =
+        |arguments: &[&str]| said(buildah().args(["run", container, "--", "/trunkline"]).args(arguments));
     let version = run(&["--version"])?;
     ensure!(version.starts_with("trunkline "), "the program says {version:?}");
     let config = root().join("deploy/image/check.yaml");
@@ -185,9 +195,9 @@ fn prove(container: &str) -> Result<String> {
     let refused = run(&["run", "--config", "/etc/trunkline/absent.yaml"]);
     ensure!(refused.is_err(), "a node runs without a configuration");
     let Err(denied) = said(
-        buildah().args(["run", "--volume", &mount, container, "--", "/trunkline", "run", "--config"]).args([
-            "/etc/trunkline/node.yaml",
-        ]),
+        buildah()
+            .args(["run", "--volume", &mount, container, "--", "/trunkline", "run", "--config"])
+            .args(["/etc/trunkline/node.yaml"]),
     ) else {
         bail!("the image's user may write to /root-only")
     };

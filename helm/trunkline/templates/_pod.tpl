@@ -275,30 +275,30 @@ server-side apply. */}}
 - name: postgresql
   secret:
     secretName: {{ include "trunkline.postgresqlSecret" .root }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- if ne $v.tls.mode "insecure" }}
 - name: node-tls
   secret:
     secretName: {{ include "trunkline.tlsSecret" .root }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- with $v.postgresql.tls.existingSecret }}
 - name: postgresql-tls
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- if $v.etcd.auth.user }}
 - name: etcd-auth
   secret:
     secretName: {{ $v.etcd.auth.existingSecret }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- with $v.etcd.tls.existingSecret }}
 - name: etcd-tls
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- if include "trunkline.recordingsFolder" . }}
 - name: recordings
@@ -313,7 +313,7 @@ server-side apply. */}}
 # A token for one question (the node's external address), not the account's own.
 - name: kubernetes
   projected:
-    defaultMode: 0440
+    defaultMode: 288 # 0440
     sources:
       - serviceAccountToken:
           path: token

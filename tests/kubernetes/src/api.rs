@@ -56,11 +56,7 @@ impl ApiServer {
         let port = free_port()?;
         let mut server = Self::server(folder.path(), clients, port, logs)?;
         // The server makes its certificate itself: there is nothing to check it with before it has.
-        let client = Client::builder()
-            .danger_accept_invalid_certs(true)
-            .no_proxy()
-            .timeout(s(30))
-            .build()?;
+        let client = Client::builder().danger_accept_invalid_certs(true).no_proxy().timeout(s(30)).build()?;
         let base = format!("https://{port}");
         let deadline = Instant::now() + READY_WITHIN;
         loop {
@@ -116,9 +112,9 @@ impl ApiServer {
             let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
             for definition in crate::objects::Objects::parse(&text)?.0 {
                 if definition["kind"] == "CustomResourceDefinition" {
-                    self.apply("", &definition, false).await?.map_err(|refusal| {
-                        anyhow::anyhow!("{}: {}", refusal.object, refusal.message)
-                    })?;
+                    self.apply("", &definition, false)
+                        .await?
+                        .map_err(|refusal| anyhow::anyhow!("{}: {}", refusal.object, refusal.message))?;
                     let name = definition["metadata"]["name"].as_str().context("a name")?.to_owned();
                     self.established(&name).await?;
                 }

@@ -70,11 +70,9 @@ impl Helm {
         let home = self.home.path();
         let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home);
-        for (name, folder) in [
-            ("HELM_CACHE_HOME", "cache"),
-            ("HELM_CONFIG_HOME", "config"),
-            ("HELM_DATA_HOME", "data"),
-        ] {
+        for (name, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
             command.env(name, home.join(folder));
         }
         // A path that is not there: no cluster of the developer's is ever reached.

@@ -90,7 +90,8 @@ impl Lab {
 
     /// Renders the chart (with more settings) for all pods; each takes it at its next start.
     pub fn install(&mut self, more: &[&str]) -> Result<Objects> {
-        let settings: Vec<&str> = self.settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let settings: Vec<&str> =
+            self.settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
         let chart = Helm::new("helm4")?.template(&crate::chart(), &[], &settings)?;
         for pod in self.pods.values_mut() {
             pod.take(&chart)?;

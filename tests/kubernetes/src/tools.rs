@@ -36,13 +36,14 @@ pub fn definitions(project: &str) -> Result<PathBuf> {
 
 fn found(name: &str, path: &std::path::Path) -> Result<()> {
     let wanted = version(name)?;
-    ensure!(path.is_file(), "{name} {wanted} is missing: `cargo xtask kubernetes --tools` builds it (it needs Go)");
+    ensure!(
+        path.is_file(),
+        "{name} {wanted} is missing: `cargo xtask kubernetes --tools` builds it (it needs Go)"
+    );
     let stamp = folder()?.join("versions").join(name);
     let there = fs::read_to_string(&stamp).unwrap_or_default();
     if there.trim() != wanted {
-        bail!(
-            "{name} is {there:?}, but {wanted} is wanted: `cargo xtask kubernetes --tools` builds it"
-        );
+        bail!("{name} is {there:?}, but {wanted} is wanted: `cargo xtask kubernetes --tools` builds it");
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ fn helm_lint_is_strict_and_silent() -> Result<()> {
     for helm in BOTH {
         for set in SETS {
             let (chart, values) = (chart(), values(set));
-            let arguments = [Path::new("lint"), Path::new("--strict"), &chart, Path::new("--values"), &values];
+            let arguments =
+                [Path::new("lint"), Path::new("--strict"), &chart, Path::new("--values"), &values];
             let said = Helm::new(helm)?.run(arguments)?.expect().with_context(|| format!("{helm}, {set}"))?;
             ensure!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{helm}, {set}:\n{said}");
         }
@@ -43,8 +44,20 @@ fn both_helms_render_the_same() -> Result<()> {
 #[test]
 fn every_mapping_of_the_values_is_closed() -> Result<()> {
     const OPEN: [&str; 15] = [
-        "affinity", "annotations", "labels", "podLabels", "podAnnotations", "nodeSelector", "config", "requests",
-        "limits", "addresses", "prometheusRule.labels", "podMonitor.labels", "dashboards.labels", "issuerRef",
+        "affinity",
+        "annotations",
+        "labels",
+        "podLabels",
+        "podAnnotations",
+        "nodeSelector",
+        "config",
+        "requests",
+        "limits",
+        "addresses",
+        "prometheusRule.labels",
+        "podMonitor.labels",
+        "dashboards.labels",
+        "issuerRef",
         "extraEnv",
     ];
     let helm = Helm::new("helm3")?;
@@ -92,8 +105,7 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
             ("trunks=[{\"name\":\"x\"}]", "/trunks/0"),
             ("security.runAsUser=0", "/security/runAsUser"),
         ] {
-            let problem =
-                helm.try_template(&chart(), &[values("minimal")], &[setting])?.expect_failure()?;
+            let problem = helm.try_template(&chart(), &[values("minimal")], &[setting])?.expect_failure()?;
             ensure!(problem.contains(named), "{setting}: {problem}");
         }
     }
@@ -128,8 +140,7 @@ fn what_is_missing_is_told_with_what_to_do() -> Result<()> {
                 "call.extraEnv: TRUNKLINE_NODE__NAME is set already",
             ),
         ] {
-            let problem =
-                helm.try_template(&chart(), &[values("minimal")], &[setting])?.expect_failure()?;
+            let problem = helm.try_template(&chart(), &[values("minimal")], &[setting])?.expect_failure()?;
             ensure!(problem.contains(sentence), "{setting}: no word of {sentence:?}:\n{problem}");
         }
     }
@@ -161,7 +172,15 @@ fn the_package_holds_the_chart_and_nothing_else() -> Result<()> {
     let [package] = packages.as_slice() else { anyhow::bail!("not one package: {packages:?}") };
     let listed = Command::new("tar").arg("tzf").arg(package.path()).output()?;
     let names = String::from_utf8_lossy(&listed.stdout).into_owned();
-    for wanted in ["Chart.yaml", "values.yaml", "values.schema.json", "README.md", "templates/edge.yaml", "templates/NOTES.txt", "files/rules/"] {
+    for wanted in [
+        "Chart.yaml",
+        "values.yaml",
+        "values.schema.json",
+        "README.md",
+        "templates/edge.yaml",
+        "templates/NOTES.txt",
+        "files/rules/",
+    ] {
         ensure!(names.contains(&format!("trunkline/{wanted}")), "{wanted} is missing:\n{names}");
     }
     ensure!(!names.contains("trunkline/tests/"), "the unit tests are packaged:\n{names}");

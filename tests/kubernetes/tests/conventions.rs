@@ -134,7 +134,10 @@ fn nothing_scales_in_unless_asked_and_autoscalers_keep_off_busy_pods() -> Result
             let target = scaler["spec"]["scaleTargetRef"]["name"].as_str().context("a target")?;
             let target_kind = scaler["spec"]["scaleTargetRef"]["kind"].as_str().context("a kind")?;
             let workload = objects.one(target_kind, target)?;
-            ensure!(workload["spec"]["replicas"].is_null(), "{set}: {target} has replicas beside an autoscaler");
+            ensure!(
+                workload["spec"]["replicas"].is_null(),
+                "{set}: {target} has replicas beside an autoscaler"
+            );
         }
         ensure!(objects.kind(kind).count() >= 2, "{set}: no {kind}");
     }
@@ -142,9 +145,10 @@ fn nothing_scales_in_unless_asked_and_autoscalers_keep_off_busy_pods() -> Result
         let objects = rendered(set)?;
         for role in ["edge", "media"] {
             let annotations = &objects.pod(role)?["metadata"]["annotations"];
-            for (name, value) in
-                [("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), ("karpenter.sh/do-not-disrupt", "true")]
-            {
+            for (name, value) in [
+                ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+                ("karpenter.sh/do-not-disrupt", "true"),
+            ] {
                 ensure!(annotations[name] == value, "{set}: {role} lacks {name}");
             }
         }
@@ -173,7 +177,10 @@ fn the_advertised_address_has_an_order_and_is_never_a_pods() -> Result<()> {
             let config = objects.node_config(role)?;
             if host && config["node"]["advertise"]["kubernetes"] == true {
                 let mounts = container["volumeMounts"].to_string();
-                ensure!(mounts.contains("kubernetes.io/serviceaccount"), "{set}: {role} has no token to ask with");
+                ensure!(
+                    mounts.contains("kubernetes.io/serviceaccount"),
+                    "{set}: {role} has no token to ask with"
+                );
                 ensure!(objects.kind("ClusterRole").count() == 1, "{set}: no right to ask for nodes");
             }
         }
@@ -213,16 +220,25 @@ fn pods_are_confined_and_spread() -> Result<()> {
             ensure!(spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "{set}: {name}");
             ensure!(security["readOnlyRootFilesystem"] == true, "{set}: {name} may write its root");
             ensure!(security["allowPrivilegeEscalation"] == false, "{set}: {name} may gain rights");
-            ensure!(security["capabilities"] == serde_json::json!({"drop": ["ALL"]}), "{set}: {name} keeps capabilities");
+            ensure!(
+                security["capabilities"] == serde_json::json!({"drop": ["ALL"]}),
+                "{set}: {name} keeps capabilities"
+            );
             ensure!(spec["automountServiceAccountToken"] == false, "{set}: {name} has an account's token");
-            ensure!(container["resources"]["limits"]["memory"].is_string(), "{set}: {name} has no memory limit");
+            ensure!(
+                container["resources"]["limits"]["memory"].is_string(),
+                "{set}: {name} has no memory limit"
+            );
             let names = env(container);
             let unique: BTreeSet<&&str> = names.iter().collect();
             ensure!(unique.len() == names.len(), "{set}: {name} has a variable twice: {names:?}");
         }
         for role in ROLES {
             let spec = &objects.pod(role)?["spec"];
-            ensure!(spec["topologySpreadConstraints"].as_array().is_some_and(|c| !c.is_empty()), "{set}: {role}");
+            ensure!(
+                spec["topologySpreadConstraints"].as_array().is_some_and(|c| !c.is_empty()),
+                "{set}: {role}"
+            );
             ensure!(spec["affinity"]["podAntiAffinity"].is_object(), "{set}: {role} has no anti-affinity");
             let governed = objects.one("NetworkPolicy", role).is_ok();
             let host = spec["hostNetwork"] == true;
@@ -252,7 +268,10 @@ fn helm_test_places_a_call_and_listens() -> Result<()> {
     // Its call is a trunk's like any other.
     let sip = with("minimal", &["test.podCidrs=[\"10.244.0.0/16\"]"])?.node_config("edge")?;
     ensure!(sip["sip"]["trunks"].to_string().contains("10.244.0.0/16"), "{sip}");
-    ensure!(rendered("minimal")?.node_config("edge")?["sip"]["trunks"] == serde_json::json!([]), "an open door");
+    ensure!(
+        rendered("minimal")?.node_config("edge")?["sip"]["trunks"] == serde_json::json!([]),
+        "an open door"
+    );
     Ok(())
 }
 
@@ -264,7 +283,11 @@ fn alive_and_ready_are_asked_apart() -> Result<()> {
         for role in ROLES {
             let container = objects.container(role)?;
             let path = |probe: &str| container[probe]["httpGet"]["path"].as_str().map(str::to_owned);
-            ensure!(path("livenessProbe").as_deref() == Some("/healthz"), "{set}: {role} lives by {:?}", path("livenessProbe"));
+            ensure!(
+                path("livenessProbe").as_deref() == Some("/healthz"),
+                "{set}: {role} lives by {:?}",
+                path("livenessProbe")
+            );
             ensure!(path("startupProbe").as_deref() == Some("/healthz"), "{set}: {role}");
             ensure!(path("readinessProbe").as_deref() == Some("/readyz"), "{set}: {role}");
             let every = container["readinessProbe"]["periodSeconds"].as_u64().context("period")?;
@@ -282,6 +305,9 @@ fn a_changed_configuration_changes_the_pods() -> Result<()> {
     let sum = |objects: &Objects| -> Result<Value> {
         Ok(objects.pod("call")?["metadata"]["annotations"]["checksum/config"].clone())
     };
-    ensure!(sum(&rendered("minimal")?)? != sum(&with("minimal", &["call.maxCalls=7"])?)?, "the same checksum");
+    ensure!(
+        sum(&rendered("minimal")?)? != sum(&with("minimal", &["call.maxCalls=7"])?)?,
+        "the same checksum"
+    );
     Ok(())
 }

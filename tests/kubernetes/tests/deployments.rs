@@ -55,7 +55,10 @@ fn the_laptop_cluster_fits_together() -> Result<()> {
         let grace = service["stop_grace_period"].as_str().and_then(|text| text.strip_suffix('s'));
         let grace: u64 = grace.context("stop_grace_period in seconds")?.parse()?;
         ensure!(grace >= 2 * drain + 30, "{name} is killed after {grace} s while it drains");
-        ensure!(service["read_only"] == true && service["cap_drop"][0] == "ALL", "{name} has rights it needs not");
+        ensure!(
+            service["read_only"] == true && service["cap_drop"][0] == "ALL",
+            "{name} has rights it needs not"
+        );
         for awaited in service["depends_on"].as_object().context("depends_on")?.keys() {
             ensure!(services.contains_key(awaited), "{name} waits for {awaited}, which is not there");
         }
@@ -104,7 +107,13 @@ fn systemd_takes_the_unit() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("trunkline")).collect();
     ensure!(output.status.success() && ours.is_empty(), "systemd refuses the unit:\n{said}");
-    for wanted in ["KillSignal=SIGTERM", "TimeoutStopSec=4h", "NoNewPrivileges=yes", "ProtectSystem=strict", "User=trunkline"] {
+    for wanted in [
+        "KillSignal=SIGTERM",
+        "TimeoutStopSec=4h",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "User=trunkline",
+    ] {
         ensure!(text.contains(wanted), "the unit lacks {wanted}");
     }
     Ok(())
@@ -123,9 +132,13 @@ fn the_dockerfile_fits_the_repository_and_the_built_image() -> Result<()> {
             ensure!(root().join(source).exists(), "{line}: there is no {source}");
         }
     }
-    for part in
-        ["65532:65532", "etc/nsswitch.conf", "etc/ssl/certs", "usr/share/trunkline/sbom.cdx.json", "[\"/trunkline\"]"]
-    {
+    for part in [
+        "65532:65532",
+        "etc/nsswitch.conf",
+        "etc/ssl/certs",
+        "usr/share/trunkline/sbom.cdx.json",
+        "[\"/trunkline\"]",
+    ] {
         let docker = text.contains(part) || text.contains(part.rsplit('/').next().unwrap_or(part));
         ensure!(docker && xtask.contains(part), "{part}: the two images differ");
     }
@@ -145,10 +158,9 @@ fn the_program_takes_every_configuration_that_the_chart_writes() -> Result<()> {
             let text = objects.one("ConfigMap", role)?["data"]["node.yaml"].as_str().context("node.yaml")?;
             let path = folder.path().display().to_string();
             let text = text.replace("/etc/trunkline", &path).replace("/var/lib", &path);
-            for (file, content) in [
-                ("postgresql/url", "postgres://trunkline:x@db/trunkline"),
-                ("etcd-auth/password", "x"),
-            ] {
+            for (file, content) in
+                [("postgresql/url", "postgres://trunkline:x@db/trunkline"), ("etcd-auth/password", "x")]
+            {
                 let file = folder.path().join(file);
                 fs::create_dir_all(file.parent().context("a folder")?)?;
                 fs::write(file, content)?;
