@@ -162,6 +162,15 @@ impl Lab {
         self.network.command(CLIENTS, &self.binary)
     }
 
+    /// An operator's command about a pod, as `kubectl exec` runs it: with the pod's own configuration.
+    pub fn exec(&self, name: &str, arguments: &[&str]) -> Result<Command> {
+        let pod = self.pods.get(name).with_context(|| format!("no pod {name}"))?;
+        let mut command = self.network.command(&pod.host, &self.binary)?;
+        command.args(arguments).args(["--node", &pod.port("cluster").to_string(), "--config"]);
+        command.arg(self.folder().join(name).join("etc/node.yaml"));
+        Ok(command)
+    }
+
     /// Where everything of the pods lies.
     pub fn folder(&self) -> &Path {
         self.data.path()

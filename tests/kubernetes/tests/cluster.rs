@@ -72,6 +72,7 @@ fn helm_test_hears_the_cluster_and_probes_tell_the_truth() -> Result<()> {
         let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test").await?;
         ensure!(ok && said.contains("heard"), "the test of a healthy cluster fails:\n{said}");
         probes(&mut lab).await?;
+        drained(&mut lab, &chart, &logs).await?;
         // Without the trunk for its call it fails and says what to set.
         let chart = lab.install(&["test.podCidrs=[]"])?;
         for edge in lab.of("edge") {
@@ -89,6 +90,26 @@ fn helm_test_hears_the_cluster_and_probes_tell_the_truth() -> Result<()> {
         ensure!(!ok, "a dead cluster passes the test:\n{said}");
         Ok(())
     })
+}
+
+/// A pod that an operator drains is not ready, so that nobody sends to it, and refuses whoever does all the same; undrained
+/// it serves again.
+async fn drained(lab: &mut Lab, chart: &Objects, logs: &std::path::Path) -> Result<()> {
+    let edge = "tl-trunkline-edge-0";
+    let mut drain = lab.exec(edge, &["drain", edge, "--wait", "60"])?;
+    Program::start("drain", logs, &mut drain)?.succeed(s(90)).await?;
+    let pod = lab.pod(edge)?;
+    until("a drained edge is not ready", s(20), || async { Ok((!pod.ready().await?).then_some(())) }).await?;
+    ensure!(pod.alive().await?, "a drained edge would be killed");
+    let (ok, said) = helm_test(lab, chart, logs, "helm-test-drained").await?;
+    ensure!(!ok && said.contains("503"), "a drained edge takes a call:\n{said}");
+    let mut undrain = lab.exec(edge, &["undrain", edge, "--wait", "60"])?;
+    Program::start("undrain", logs, &mut undrain)?.succeed(s(90)).await?;
+    let pod = lab.pod(edge)?;
+    until("an edge is ready again", s(20), || async { Ok(pod.ready().await?.then_some(())) }).await?;
+    let (ok, said) = helm_test(lab, chart, logs, "helm-test-undrained").await?;
+    ensure!(ok, "an edge that is back takes no call:\n{said}");
+    Ok(())
 }
 
 /// Without etcd pods live on and are not ready; with it they are again.
