@@ -299,7 +299,9 @@ impl Tally {
         second.gave_up += u64::from(record.gave_up);
         if let Some(entered_us) = live.entered_us {
             let left_us = live.rang.map_or(record.over_us, |(_, at_us)| at_us);
-            self.places.push(Place { entered_us, rang: live.rang.is_some(), left_us });
+            // In a flow the system said when the queue was entered.
+            let sent_us = if self.flow { entered_us } else { record.sent_us };
+            self.places.push(Place { sent_us, entered_us, rang: live.rang.is_some(), left_us });
         }
         if !self.is_counted(record.intended_us) {
             return;
@@ -471,7 +473,7 @@ impl Tally {
 
     /// At the end: the order of service, and how many notes there were besides.
     pub fn close(&mut self) {
-        self.counts.overtaken = overtaken(&mut self.places);
+        self.counts.overtaken = overtaken(&self.places);
         if self.more_notes > 0 {
             self.notes.push(format!("and {} more", self.more_notes));
         }

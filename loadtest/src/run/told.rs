@@ -159,6 +159,8 @@ pub struct CallRecord {
     pub call: usize,
     /// When its INVITE was meant to go out.
     pub intended_us: i64,
+    /// When its INVITE went out.
+    pub sent_us: i64,
     /// When it was over.
     pub over_us: i64,
     /// It was answered.

@@ -317,6 +317,7 @@ impl Worker {
         let record = CallRecord {
             call: index,
             intended_us: call.intended.map_or(0, |at| since(self.start, at)),
+            sent_us: call.intended.map_or(0, |at| since(self.start, at + call.late)),
             over_us: since(self.start, now),
             answered: call.answered.is_some(),
             failed: call.failed.filter(|status| !(live.gave_up && *status == 487)),
