@@ -74,6 +74,28 @@ impl Call {
                     part.muted = *muted;
                 }
             }
+            EventBody::RecordingStarted { .. }
+            | EventBody::RecordingPaused { .. }
+            | EventBody::RecordingFinished(_)
+            | EventBody::RecordingFailed { .. }
+            | EventBody::RecordingTrouble { .. } => self.apply_recording(at, &event.body),
+            EventBody::TranscriptStatus { recording, status, .. } => {
+                self.apply_transcript(*recording, *status);
+            }
+            EventBody::Ended { cause, by } => {
+                self.ended = Some(End { at, cause: *cause, by: *by });
+                self.flow = None;
+                self.farewell = None;
+            }
+            EventBody::LegReleased { leg, .. } => self.closed |= leg.index == 0,
+            EventBody::DigitsReceived { .. }
+            | EventBody::TranscriptSegment(_)
+            | EventBody::LegQuality { .. } => {}
+        }
+    }
+
+    fn apply_recording(&mut self, at: Timestamp, body: &EventBody) {
+        match body {
             EventBody::RecordingStarted { recording, required, .. } => {
                 if let Some(part) = &mut self.agent {
                     part.recording_required |= *required;
@@ -96,18 +118,7 @@ impl Call {
             EventBody::RecordingTrouble { recording, over, .. } => {
                 self.recording_missing(at, *recording, *over);
             }
-            EventBody::TranscriptStatus { recording, status, .. } => {
-                self.apply_transcript(*recording, *status);
-            }
-            EventBody::Ended { cause, by } => {
-                self.ended = Some(End { at, cause: *cause, by: *by });
-                self.flow = None;
-                self.farewell = None;
-            }
-            EventBody::LegReleased { leg, .. } => self.closed |= leg.index == 0,
-            EventBody::DigitsReceived { .. }
-            | EventBody::TranscriptSegment(_)
-            | EventBody::LegQuality { .. } => {}
+            _ => unreachable!("sorted by `apply_event`"),
         }
     }
 

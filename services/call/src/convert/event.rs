@@ -180,33 +180,9 @@ fn signalling(event: &EventBody) -> call_event::Event {
     }
 }
 
-fn conversation(event: &EventBody) -> call_event::Event {
+fn recording(event: &EventBody) -> call_event::Event {
     use call_event::Event as Pb;
     match event {
-        EventBody::AgentConnecting { offer, agent, leg, name, queue } => {
-            Pb::AgentConnecting(pb::AgentConnecting {
-                offer_id: offer.to_string(),
-                agent_id: agent.to_string(),
-                leg_id: leg.to_string(),
-                agent_name: name.clone(),
-                queue: queue.to_string(),
-            })
-        }
-        EventBody::AgentBridged { offer, agent, leg } => Pb::AgentBridged(pb::AgentBridged {
-            offer_id: offer.to_string(),
-            agent_id: agent.to_string(),
-            leg_id: leg.to_string(),
-        }),
-        EventBody::AgentReleased { offer, agent, leg, cause } => Pb::AgentReleased(pb::AgentReleased {
-            offer_id: offer.to_string(),
-            agent_id: agent.to_string(),
-            leg_id: leg.map(|leg| leg.to_string()).unwrap_or_default(),
-            cause: cause.as_str().to_owned(),
-        }),
-        EventBody::HoldChanged { by, on_hold } => {
-            Pb::Hold(pb::HoldChanged { by: hold_by(*by).to_owned(), on_hold: *on_hold })
-        }
-        EventBody::MuteChanged { muted } => Pb::Mute(pb::MuteChanged { muted: *muted }),
         EventBody::RecordingStarted { recording, agent, required } => {
             Pb::RecordingStarted(pb::RecordingStarted {
                 recording_id: recording.to_string(),
@@ -238,6 +214,42 @@ fn conversation(event: &EventBody) -> call_event::Event {
             recording_id: recording.to_string(),
             reason: reason.clone(),
         }),
+        _ => unreachable!("sorted by `conversation`"),
+    }
+}
+
+fn conversation(event: &EventBody) -> call_event::Event {
+    use call_event::Event as Pb;
+    match event {
+        EventBody::AgentConnecting { offer, agent, leg, name, queue } => {
+            Pb::AgentConnecting(pb::AgentConnecting {
+                offer_id: offer.to_string(),
+                agent_id: agent.to_string(),
+                leg_id: leg.to_string(),
+                agent_name: name.clone(),
+                queue: queue.to_string(),
+            })
+        }
+        EventBody::AgentBridged { offer, agent, leg } => Pb::AgentBridged(pb::AgentBridged {
+            offer_id: offer.to_string(),
+            agent_id: agent.to_string(),
+            leg_id: leg.to_string(),
+        }),
+        EventBody::AgentReleased { offer, agent, leg, cause } => Pb::AgentReleased(pb::AgentReleased {
+            offer_id: offer.to_string(),
+            agent_id: agent.to_string(),
+            leg_id: leg.map(|leg| leg.to_string()).unwrap_or_default(),
+            cause: cause.as_str().to_owned(),
+        }),
+        EventBody::HoldChanged { by, on_hold } => {
+            Pb::Hold(pb::HoldChanged { by: hold_by(*by).to_owned(), on_hold: *on_hold })
+        }
+        EventBody::MuteChanged { muted } => Pb::Mute(pb::MuteChanged { muted: *muted }),
+        EventBody::RecordingStarted { .. }
+        | EventBody::RecordingTrouble { .. }
+        | EventBody::RecordingPaused { .. }
+        | EventBody::RecordingFinished(_)
+        | EventBody::RecordingFailed { .. } => recording(event),
         EventBody::TranscriptStatus { recording, status, detail } => {
             Pb::TranscriptStatus(pb::TranscriptStatus {
                 status: transcript_state(*status).to_owned(),

@@ -30,7 +30,8 @@ pub fn hash_password(password: &str, cost: PasswordCost) -> Result<String, HashE
 
 /// Whether a password is the one of this hash (PHC form). Takes as long as it costs; one that cannot be read fits nothing.
 pub fn password_fits(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    PasswordHash::new(hash)
+        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
 /// What a verification gave.

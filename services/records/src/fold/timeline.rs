@@ -84,17 +84,11 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
         Call::Ended(e) => {
             entry("call.ended", format!("Ended by the {}: {}", e.by, e.cause), &[("cause", &e.cause)])
         }
-        Call::MediaMoved(e) => {
-            let text = match e.reason.as_str() {
-                "unrecorded" => format!(
-                    "{} cannot record, and the queue's calls must be; audio moves to {}",
-                    e.from, e.node
-                ),
-                "drained" => format!("Audio moves from {} to {}: the node is being emptied", e.from, e.node),
-                _ => format!("Media node {} was lost; audio moves to {}", e.from, e.node),
-            };
-            entry("call.media_moved", text, &[("from", &e.from), ("node", &e.node), ("reason", &e.reason)])
-        }
+        Call::MediaMoved(e) => entry(
+            "call.media_moved",
+            media_moved(&e.reason, &e.from, &e.node),
+            &[("from", &e.from), ("node", &e.node), ("reason", &e.reason)],
+        ),
         Call::LegMoved(e) => {
             entry("call.leg_moved", format!("Audio is up again ({})", e.codec), &[("leg", &e.leg_id)])
         }
@@ -197,5 +191,15 @@ pub(super) fn agent(agent: &str, event: &agent_event::Event) -> Option<TimelineE
             entry("agent.wrap_up_ended", format!("{agent} is done"), &[("agent", agent)])
         }
         _ => None,
+    }
+}
+
+fn media_moved(reason: &str, from: &str, node: &str) -> String {
+    match reason {
+        "unrecorded" => {
+            format!("{from} cannot record, and the queue's calls must be; audio moves to {node}")
+        }
+        "drained" => format!("Audio moves from {from} to {node}: the node is being emptied"),
+        _ => format!("Media node {from} was lost; audio moves to {node}"),
     }
 }

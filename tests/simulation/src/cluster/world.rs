@@ -186,26 +186,31 @@ pub(super) struct World {
     pub(super) report: Report,
 }
 
+/// What the network does to messages.
+fn weather(weather: Weather, rng: &mut Rng) -> Network {
+    match weather {
+        Weather::Calm => Network::default(),
+        Weather::Rough => Network {
+            loss: rng.below(150),
+            double: rng.below(200),
+            late: rng.below(200),
+            late_most: rng.millis(50, 4_000),
+        },
+        Weather::Haunted => Network {
+            loss: rng.below(150),
+            double: 200 + rng.below(400),
+            late: 200 + rng.below(300),
+            late_most: rng.millis(2_000, 8_000),
+        },
+    }
+}
+
 impl World {
     pub(super) fn new(schedule: Schedule) -> Self {
         let mut rng = Rng::new(schedule.seed ^ 0xc105_7e12);
         let (queues, agents, nodes) =
             (1 + rng.below(2) as usize, 2 + rng.below(4) as usize, 3 + rng.below(3) as usize);
-        let network = match schedule.weather {
-            Weather::Calm => Network::default(),
-            Weather::Rough => Network {
-                loss: rng.below(150),
-                double: rng.below(200),
-                late: rng.below(200),
-                late_most: rng.millis(50, 4_000),
-            },
-            Weather::Haunted => Network {
-                loss: rng.below(150),
-                double: 200 + rng.below(400),
-                late: 200 + rng.below(300),
-                late_most: rng.millis(2_000, 8_000),
-            },
-        };
+        let network = weather(schedule.weather, &mut rng);
         let tenant: TenantId = "default".parse().unwrap_or_else(|_| unreachable!("a valid name"));
         let queue_ids: Vec<QueueId> = (0..queues).filter_map(|n| format!("q-{n}").parse().ok()).collect();
         let agent_ids: Vec<AgentId> = (0..agents).filter_map(|n| format!("a-{n}").parse().ok()).collect();

@@ -181,12 +181,8 @@ impl QueueSnapshot {
                 }
             }
             QueueEvent::Left { at, call, entry, cause, .. } => {
-                if let Some(open) = self
-                    .calls
-                    .remove(call)
-                    .and_then(|q| q.offer)
-                    .and_then(|offer| self.offers.get_mut(&offer))
-                {
+                let offer = self.calls.remove(call).and_then(|queued| queued.offer);
+                if let Some(open) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
                     open.call_left = true;
                 }
                 self.depart(*call, *entry, *at, Departed::Left(*cause));

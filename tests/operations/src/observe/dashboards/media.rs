@@ -7,7 +7,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "media quality",
         about: "Is everybody heard, how does it sound, and are recordings kept.",
         variables: Vec::new(),
-        rows: vec![load(), quality(), recordings(), transcription()],
+        rows: vec![load(), quality(), transport(), recordings(), transcription()],
     }
 }
 
@@ -107,6 +107,14 @@ fn quality() -> Row {
                     ),
                 ],
             ),
+        ],
+    }
+}
+
+fn transport() -> Row {
+    Row {
+        title: "Transport",
+        panels: vec![
             panel(
                 "Jitter, p95",
                 "RFC 3550, by node.",
