@@ -15,8 +15,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use trunkline_faults::{
     net::{Network, SUBNET},
-    world::{Authority, CLIENTS, Etcd, Postgres},
+    world::{Authority, CLIENTS, Etcd, Postgres, metric},
 };
+use trunkline_system_tests::{s, until};
 
 use crate::{
     helm::Helm,
@@ -26,6 +27,8 @@ use crate::{
 
 /// The address in front of SIP.
 pub const SIP: Ipv4Addr = Ipv4Addr::new(10, 77, 200, 1);
+/// Shards of a cluster.
+const SHARDS: f64 = 4_096.0;
 /// Names and number of the pods by role, with the hosts' short names.
 const PODS: [(&str, usize); 6] =
     [("edge", 2), ("call", 2), ("acd", 2), ("media", 2), ("records", 1), ("console", 2)];
@@ -84,6 +87,7 @@ impl Lab {
         };
         lab.install(&[])?;
         lab.start_all().await?;
+        lab.settled().await?;
         lab.balance("tl-trunkline-edge-0")?;
         Ok(lab)
     }
@@ -113,6 +117,19 @@ impl Lab {
             pod.started().await.with_context(|| pod.name.clone())?;
         }
         Ok(())
+    }
+
+    /// Waits until every shard has an owner who acts: pods are ready one by one, and the first of a new cluster has nobody
+    /// yet to give a call to.
+    async fn settled(&self) -> Result<()> {
+        until("every shard has an owner", s(60), || async {
+            let mut held = 0.0;
+            for pod in self.pods.values().filter(|pod| ["call", "acd"].contains(&pod.role.as_str())) {
+                held += metric(pod.address, "trunkline_cluster_shards_held", "").await?.unwrap_or(0.0);
+            }
+            Ok((held == SHARDS).then_some(()))
+        })
+        .await
     }
 
     /// Starts one pod and waits until it is ready.
