@@ -1,6 +1,12 @@
 //! `trunkline documents`: queues, agents, accounts, numbers and flows from files into the journal's database and back.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -232,11 +238,14 @@ async fn check(journal: &dyn Journal, wanted: &[Wanted]) -> Result<()> {
             if wanted.iter().any(new) {
                 continue;
             }
-            if !there.contains_key(&(tenant.clone(), kind)) {
-                let found = journal.list_documents(&tenant, kind).await?;
-                there.insert((tenant.clone(), kind), found.into_iter().map(|found| found.key.id).collect());
-            }
-            if !there.get(&(tenant, kind)).is_some_and(|known| known.contains(&id)) {
+            let known = match there.entry((tenant.clone(), kind)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unread) => {
+                    let found = journal.list_documents(&tenant, kind).await?;
+                    unread.insert(found.into_iter().map(|found| found.key.id).collect())
+                }
+            };
+            if !known.contains(&id) {
                 bail!("{}: the {kind} {id} does not exist: apply it too, or before", one.place);
             }
         }
