@@ -76,7 +76,7 @@ impl ApiServer {
 
     fn etcd(folder: &Path, clients: SocketAddr, peers: SocketAddr, logs: &Path) -> Result<Program> {
         let (clients, peers) = (format!("http://{clients}"), format!("http://{peers}"));
-        let mut command = Command::new("etcd");
+        let mut command = mortal("etcd");
         command.arg("--data-dir").arg(folder.join("etcd"));
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
@@ -91,7 +91,7 @@ impl ApiServer {
         fs::write(&public, pair.public_key_pem())?;
         let tokens = folder.join("tokens.csv");
         fs::write(&tokens, format!("{TOKEN},admin,admin,system:masters\n"))?;
-        let mut command = Command::new(tools::program("kube-apiserver")?);
+        let mut command = mortal(tools::program("kube-apiserver")?);
         command.arg(format!("--etcd-servers=http://{etcd}"));
         command.arg(format!("--secure-port={}", at.port())).arg("--bind-address=127.0.0.1");
         command.arg(format!("--cert-dir={}", folder.join("certificates").display()));
@@ -263,6 +263,13 @@ fn path(namespace: &str, object: &Value) -> Result<String> {
     } else {
         format!("{group}/namespaces/{namespace}/{plural}/{name}")
     })
+}
+
+/// A command that ends with this process, however it ends.
+fn mortal(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program.as_ref());
+    command
 }
 
 /// A port that was free a moment ago.
