@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{packages, process::Step, root, target, web};
+use crate::{packages, process::Step, root, seed::seed, target, web};
 
 /// What the suite can be told.
 #[derive(Args, Clone, Debug, Default)]
@@ -104,8 +104,7 @@ pub fn stage() -> Result<()> {
     run(&Options::default())
 }
 
-/// The binary of the version before this one; None when there is none. Built once, in this version's target folder: the
-/// dependencies are mostly the same.
+/// The binary of the version before this one; None when there is none. Built once, in a folder of its own.
 fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
     let Some(revision) = previous_revision()? else { return Ok(None) };
     let (folder, tree) = (target().join("previous"), target().join("previous/tree"));
@@ -129,15 +128,17 @@ fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
     // The console embeds the web clients; those of this version do.
     let (ours, theirs) = (root().join("services/web/dist"), tree.join("services/web"));
     Step::new("its web clients", "cp").args(["-R"]).args([&ours, &theirs]).run()?;
+    let build = folder.join("build");
+    seed(kind, &build)?;
     Step::cargo("its binary")
         .args(["build", "--quiet", "--package", "trunkline"])
         .args(profile)
         .directory(&tree)
-        .env("CARGO_TARGET_DIR", target())
+        .env("CARGO_TARGET_DIR", &build)
         .run()?;
-    // This version's takes its place there.
-    fs::copy(target().join(kind).join("trunkline"), &binary)
-        .with_context(|| format!("{}", binary.display()))?;
+    fs::copy(build.join(kind).join("trunkline"), &binary).with_context(|| format!("{}", binary.display()))?;
+    // Its objects are of no further use.
+    let _ = fs::remove_dir_all(&build);
     Ok(Some(binary))
 }
 

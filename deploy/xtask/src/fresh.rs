@@ -1,5 +1,4 @@
-//! The README's first command as a newcomer types it: from a fresh clone, in a bare environment. The clone shares the
-//! target folder, so that dependencies are not built twice; the continuous check itself runs in a clean clone.
+//! The README's first command as a newcomer types it: from a fresh clone, an empty target, a bare environment.
 
 use std::{
     fs,
@@ -59,7 +58,6 @@ fn start(folder: &Path) -> Result<Child> {
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    command.env("CARGO_TARGET_DIR", target());
     for kept in ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME"] {
         if let Some(value) = std::env::var_os(kept) {
             command.env(kept, value);

@@ -26,7 +26,10 @@ const CYCLONEDX: &str = "0.5.9";
 const LARGEST_MIB: u64 = 120;
 
 /// Builds the image from an optimised build and proves it.
-pub fn run() -> Result<()> {
+pub fn run(debug: bool) -> Result<()> {
+    if debug {
+        return stage();
+    }
     Step::cargo("trunkline, optimised").args(["build", "--package", "trunkline", "--release"]).run()?;
     let size = make("release")?;
     ensure!(size <= LARGEST_MIB, "the image has {size} MiB; {LARGEST_MIB} are enough");
@@ -120,11 +123,27 @@ fn bill_of_materials() -> Result<PathBuf> {
         .run()?;
     let kept = target().join("image/sbom.cdx.json");
     fs::rename(&made, &kept).with_context(|| format!("{}", made.display()))?;
+    // The tool leaves one beside every crate.
+    sweep(&root(), "trunkline.cdx.json")?;
     let text = fs::read_to_string(&kept)?;
     for part in ["\"CycloneDX\"", "pkg:cargo/tokio@", "pkg:cargo/rustls@"] {
         ensure!(text.contains(part), "the bill of materials lacks {part}");
     }
     Ok(kept)
+}
+
+/// Removes files of this name from the sources.
+fn sweep(folder: &Path, name: &str) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
+        let entry = entry?;
+        let other = ["target", "node_modules", ".git"].iter().any(|other| entry.file_name() == *other);
+        if entry.file_type()?.is_dir() && !other {
+            sweep(&entry.path(), name)?;
+        } else if entry.file_name() == name {
+            fs::remove_file(entry.path()).with_context(|| format!("{}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn size_of(folder: &Path) -> Result<u64> {

@@ -16,6 +16,7 @@ mod operations;
 mod packages;
 mod process;
 mod recogniser;
+mod seed;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -69,7 +70,11 @@ enum Command {
     /// The chart against helm 3 and 4, a real API server and pods as processes; the image (needs Go).
     Kubernetes(kubernetes::Options),
     /// Build the container image from an optimised build, without a registry (needs buildah).
-    Image,
+    Image {
+        /// Around the debug build that is there, as the tests do.
+        #[arg(long)]
+        debug: bool,
+    },
     /// Clone the working tree's HEAD into an empty folder and run the README's first command there.
     Fresh,
 }
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
         Command::Faults(options) => faults::run(&options),
         Command::Load { arguments } => load::run(&arguments),
         Command::Kubernetes(options) => kubernetes::run(&options),
-        Command::Image => image::run(),
+        Command::Image { debug } => image::run(debug),
         Command::Fresh => fresh::run(),
     };
     match result {

@@ -30,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    end_with_the_reader();
     // Before anything that speaks TLS (WebRTC, OTLP, S3): two back ends in one program must not be a surprise.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("trunkline: the cryptography provider is installed twice");
@@ -49,4 +50,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever reads standard output has read enough (`trunkline cluster | head`): that is an end, not a defect. SIGPIPE stays
+/// ignored, since it would also end the program at a connection that the other side closed.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
 }

@@ -1,6 +1,7 @@
 //! A worker thread: its sockets, its sessions, its clock.
 
 mod commands;
+mod dtls;
 mod endpoint;
 mod lifecycle;
 mod path;

@@ -21,6 +21,7 @@ use trunkline_types::Timestamp;
 use crate::clock::Now;
 use crate::failure::Failure;
 use crate::slab::Key;
+use crate::worker::dtls;
 
 /// Payload type at which telephone events are configured; the browser's own number replaces it when answering.
 const EVENT_PAYLOAD_TYPE: u8 = 110;
@@ -82,7 +83,7 @@ pub(crate) fn prepare(
         order.iter().find(|c| offered.contains(c)).or(offered.first()).copied().unwrap_or(Codec::Pcmu);
     let text = std::str::from_utf8(offer).map_err(|e| malformed(&e))?;
     let offer = SdpOffer::from_sdp_string(text).map_err(|e| malformed(&e))?;
-    let mut rtc = config(codec).build(now.instant);
+    let mut rtc = dtls::shared(config(codec), now.instant).build(now.instant);
     let host = Candidate::host(candidate, "udp").map_err(|e| Failure::new(Kind::Internal, e.to_string()))?;
     // Before the offer is accepted: otherwise the answer has no candidate.
     rtc.add_local_candidate(host);

@@ -85,9 +85,6 @@ fn callers(history: &[Entry], rules: &Rules) -> BTreeMap<usize, Caller> {
 
 fn waits_since_the_call(caller: usize, seen: &Caller, rules: &Rules, found: &mut Vec<Violation>) {
     let (Some(connected), Some(entered)) = (seen.connected, seen.entered_ms.first()) else { return };
-    if rules.clocks_differ {
-        return;
-    }
     let connected = rules.begun_unix_ms + i64::try_from(connected).unwrap_or(i64::MAX);
     let late = entered - connected;
     if u128::from(late.unsigned_abs()) > rules.entered_within.as_millis() {

@@ -68,8 +68,6 @@ pub struct Rules {
     pub lost: usize,
     /// New calls may be refused: their INVITE came while nothing could be committed.
     pub refused: bool,
-    /// The system's clocks are not the harness's.
-    pub clocks_differ: bool,
     /// The harness's wall clock at the beginning of the history, milliseconds since the Unix epoch.
     pub begun_unix_ms: i64,
     /// Callers that were not part of this run.
@@ -84,7 +82,6 @@ impl Default for Rules {
             entered_within: Duration::from_secs(5),
             lost: 0,
             refused: false,
-            clocks_differ: false,
             begun_unix_ms: 0,
             ignored: BTreeSet::new(),
         }

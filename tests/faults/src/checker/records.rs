@@ -32,7 +32,7 @@ pub(super) fn check(history: &[Entry], rules: &Rules, found: &mut Vec<Violation>
     }
     once(history, &records, rules, found);
     agents(history, &records, found);
-    overlaps(&records, rules, found);
+    overlaps(&records, found);
 }
 
 fn once(history: &[Entry], records: &[Record<'_>], rules: &Rules, found: &mut Vec<Violation>) {
@@ -80,10 +80,7 @@ fn agents(history: &[Entry], records: &[Record<'_>], found: &mut Vec<Violation>)
 }
 
 /// An agent's conversations do not overlap. The end is known and the length; what lies between is hold and talk.
-fn overlaps(records: &[Record<'_>], rules: &Rules, found: &mut Vec<Violation>) {
-    if rules.clocks_differ {
-        return;
-    }
+fn overlaps(records: &[Record<'_>], found: &mut Vec<Violation>) {
     let mut by_agent: BTreeMap<&str, Vec<(i64, i64, &str)>> = BTreeMap::new();
     for record in records.iter().filter(|record| !record.agent.is_empty() && record.talk_ms > 0) {
         let Some(ended) = record.ended_ms else { continue };

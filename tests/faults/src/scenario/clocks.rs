@@ -17,9 +17,6 @@ pub async fn wrong(run: &mut Run<'_>) -> Result<Verdict> {
     let victim = names.choose(&mut run.random).context("a control node")?.clone();
     let offset = if run.random.random_bool(0.5) { "+3600" } else { "-3600" };
     let mut stage = traffic::open(run).await?;
-    stage.rules.clocks_differ = true;
-    // Places that one owner gave by a clock that is an hour off are compared with those of others.
-    stage.rules.order_within = s(3_600);
     stage.history.fault(format!("{victim} restarts with its clock at {offset} s"));
     let from = stage.history.len();
     run.world.node(&victim)?.kill()?;
