@@ -3,6 +3,7 @@
 
 mod contract;
 mod faults;
+mod gate;
 mod life;
 mod nodes;
 mod secure;

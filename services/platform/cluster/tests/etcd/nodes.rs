@@ -116,25 +116,33 @@ pub struct Node {
 
 pub const TTL: Duration = Duration::from_secs(2);
 
+/// How long an upgrade can be taken back.
+pub const RAISE_AFTER: Duration = Duration::from_secs(2);
+
 pub fn config(etcd: &Etcd) -> ClusterConfig {
     ClusterConfig {
         lease_ttl: Span(TTL),
+        raise_after: Span(RAISE_AFTER),
         listen: "127.0.0.1:7400".parse().unwrap(),
         etcd: EtcdConfig { endpoints: etcd.endpoints(), ..EtcdConfig::default() },
         ..ClusterConfig::default()
     }
 }
 
+pub fn spec(n: usize, roles: &[Role]) -> NodeSpec {
+    NodeSpec {
+        id: id(n),
+        roles: roles.iter().copied().collect(),
+        zone: Some("a".to_owned()),
+        version: "test".to_owned(),
+        address: format!("10.0.0.{n}:7400"),
+        public: [("http".to_owned(), format!("http://n{n}"))].into(),
+    }
+}
+
 impl Node {
     pub async fn start(world: &Arc<World>, etcd: &Etcd, n: usize, roles: &[Role]) -> Self {
-        let spec = NodeSpec {
-            id: id(n),
-            roles: roles.iter().copied().collect(),
-            zone: Some("a".to_owned()),
-            version: "test".to_owned(),
-            address: format!("10.0.0.{n}:7400"),
-            public: [("http".to_owned(), format!("http://n{n}"))].into(),
-        };
+        let spec = spec(n, roles);
         let metrics = ClusterMetrics::new();
         let placement =
             EtcdPlacement::start(&config(etcd), spec, world.journal.clone(), metrics.clone()).await.unwrap();
