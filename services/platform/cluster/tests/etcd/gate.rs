@@ -60,7 +60,8 @@ async fn a_node_that_cannot_read_what_is_written_stops_and_does_not_start_again(
     assert!(node.placement.problem().is_some_and(|problem| problem.contains("upgrade")));
 
     let config = config(&etcd);
-    let again = EtcdPlacement::start(&config, spec(2, &CALL_ACD), world.journal.clone(), node.metrics.clone());
+    let again =
+        EtcdPlacement::start(&config, spec(2, &CALL_ACD), world.journal.clone(), node.metrics.clone());
     let refused = tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
     let refused = refused.err().expect("refused");
     assert!(matches!(refused, ClusterError::Outdated { .. }), "{refused}");
