@@ -22,6 +22,14 @@ pub fn test(only: &[String]) -> Result<()> {
     // The console embeds the web clients: they come before everything that compiles it.
     web::build()?;
     if wanted("lint") {
+        format()?;
+    }
+    // A newcomer's first build, and where nothing is built yet it is this one's too.
+    let cold = !target().join("debug/trunkline").exists();
+    if wanted("fresh") && cold {
+        fresh::run(Some(&target()))?;
+    }
+    if wanted("lint") {
         lint()?;
     }
     build()?;
@@ -45,16 +53,20 @@ pub fn test(only: &[String]) -> Result<()> {
         tools.join().unwrap_or_else(|_| bail!("the thread that builds helm and kube-apiserver panicked"))?;
         kubernetes::stage()?;
     }
-    if wanted("fresh") {
-        fresh::run()?;
+    if wanted("fresh") && !cold {
+        fresh::run(None)?;
     }
     println!("── all checks passed");
     Ok(())
 }
 
-/// Formatting, lints, licences.
+/// Formatting.
+pub fn format() -> Result<()> {
+    Step::cargo("rustfmt").args(["fmt", "--all", "--check"]).run()
+}
+
+/// Lints, licences.
 pub fn lint() -> Result<()> {
-    Step::cargo("rustfmt").args(["fmt", "--all", "--check"]).run()?;
     // The tool builds in its own folder, so both can go at once without waiting for each other's lock.
     let deny = thread::spawn(cargo_deny);
     let clippy = Step::cargo("clippy")

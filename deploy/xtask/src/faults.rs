@@ -129,7 +129,7 @@ fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
     let (ours, theirs) = (root().join("services/web/dist"), tree.join("services/web"));
     Step::new("its web clients", "cp").args(["-R"]).args([&ours, &theirs]).run()?;
     let build = folder.join("build");
-    seed(kind, &build)?;
+    seed(kind, &target(), &build)?;
     Step::cargo("its binary")
         .args(["build", "--quiet", "--package", "trunkline"])
         .args(profile)

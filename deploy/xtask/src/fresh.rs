@@ -12,13 +12,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process::Step, root, target};
+use crate::{process::Step, root, seed::seed, target};
 
 /// A cold build of everything on a small machine.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 
-/// Clones HEAD, starts `cargo xtask dev` there and waits for its line `ready`, then ends it by SIGTERM.
-pub fn run() -> Result<()> {
+/// Clones HEAD, starts `cargo xtask dev` there and waits for its line `ready`, then ends it by SIGTERM. What it has built of
+/// dependencies goes to the target folder `heir`, so that a machine where nothing is built yet does not build them twice.
+pub fn run(heir: Option<&Path>) -> Result<()> {
     let folder = target().join("fresh");
     if folder.exists() {
         fs::remove_dir_all(&folder).context("the old clone could not be removed")?;
@@ -32,6 +33,9 @@ pub fn run() -> Result<()> {
     let mut child = start(&folder)?;
     let outcome = wait_for_ready(&mut child);
     let ended = end(&mut child);
+    if let (Ok(()), Some(heir)) = (&outcome, heir) {
+        seed("debug", &folder.join("target"), heir)?;
+    }
     let _ = fs::remove_dir_all(&folder);
     outcome?;
     ended?;

@@ -83,14 +83,14 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Dev { release, arguments } => dev::run(release, &arguments),
         Command::Test { only } => checks::test(&only),
-        Command::Lint => checks::lint(),
+        Command::Lint => checks::format().and_then(|()| checks::lint()),
         Command::Web => web::build(),
         Command::Recogniser { listen } => recogniser::run(&listen),
         Command::Faults(options) => faults::run(&options),
         Command::Load { arguments } => load::run(&arguments),
         Command::Kubernetes(options) => kubernetes::run(&options),
         Command::Image { debug } => image::run(debug),
-        Command::Fresh => fresh::run(),
+        Command::Fresh => fresh::run(None),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

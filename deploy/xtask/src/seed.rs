@@ -10,12 +10,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::target;
-
-/// Copies what was built of crates that are not ours, when `to` is not there yet. What cargo does not want, it builds anew.
-pub fn seed(profile: &str, to: &Path) -> Result<()> {
-    let (from, to) = (target().join(profile), to.join(profile));
-    if to.exists() || !from.is_dir() {
+/// Copies what `from` has built of crates that are not ours and `to` does not have. What cargo does not want, it builds
+/// anew.
+pub fn seed(profile: &str, from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (from.join(profile), to.join(profile));
+    if !from.is_dir() {
         return Ok(());
     }
     for folder in ["deps", ".fingerprint", "build"] {
@@ -33,6 +32,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             continue;
         }
         let there: PathBuf = to.join(&name);
+        if there.exists() {
+            continue;
+        }
         if entry.file_type()?.is_dir() {
             copy(&path, &there)?;
         } else {
