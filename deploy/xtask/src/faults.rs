@@ -7,6 +7,9 @@ use clap::Args;
 
 use crate::{packages, process::Step, root, seed::seed, target, web};
 
+/// The scenario that wants the version before this one.
+const SIDE_BY_SIDE: &str = "two-versions";
+
 /// What the suite can be told.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -26,8 +29,12 @@ pub struct Options {
     #[arg(long)]
     full: bool,
 
+    /// An optimised build with the sizes of the short form.
+    #[arg(long)]
+    release: bool,
+
     /// The deterministic simulation instead: the cores of placement, reservation and recovery over many seeds, optimised.
-    #[arg(long, conflicts_with_all = ["minutes", "only", "full", "list"])]
+    #[arg(long, conflicts_with_all = ["minutes", "only", "full", "release", "list"])]
     simulate: bool,
 
     /// How many seeds, with `--simulate`.
@@ -66,13 +73,15 @@ pub fn run(options: &Options) -> Result<()> {
     }
     packages::for_tests()?;
     web::build()?;
-    let profile: &[&str] = if options.full { &["--release"] } else { &[] };
-    let previous = previous(profile)?;
+    let optimised = options.full || options.release;
+    let profile: &[&str] = if optimised { &["--release"] } else { &[] };
+    let side_by_side = options.only.is_empty() || options.only.iter().any(|part| SIDE_BY_SIDE.contains(part));
+    let previous = if side_by_side && !options.list { previous(profile)? } else { None };
     Step::cargo("trunkline and the fault suite")
         .args(["build", "--package", "trunkline", "--package", "trunkline-faults"])
         .args(profile)
         .run()?;
-    let bin = target().join(if options.full { "release" } else { "debug" });
+    let bin = target().join(if optimised { "release" } else { "debug" });
     let mut suite = Step::new("fault suite", bin.join("trunkline-faults"));
     suite =
         suite.args(["--bin"]).args([bin.join("trunkline")]).args(["--out"]).args([target().join("faults")]);

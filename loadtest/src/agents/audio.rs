@@ -20,8 +20,9 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// A connection that breaks earlier was never good: it is not made again at once.
 const YOUNG: Duration = Duration::from_millis(500);
 
-#[derive(Default)]
-pub(super) struct Audio {
+/// An agent's microphone and ear.
+#[derive(Debug, Default)]
+pub struct Audio {
     bind: Option<IpAddr>,
     /// `None`: nobody has a microphone, the offers lead nowhere.
     tones: Option<Tones>,
@@ -36,12 +37,16 @@ pub(super) struct Audio {
 }
 
 impl Audio {
-    /// Another call begins.
-    pub fn begin(&mut self, bind: IpAddr, tones: Option<Tones>) {
-        *self = Self { bind: Some(bind), tones, moved: std::mem::take(&mut self.moved), ..Self::default() };
+    /// Another call begins, which `ear` hears.
+    pub fn begin(&mut self, bind: IpAddr, tones: Option<Tones>, ear: Ear) {
+        let moved = std::mem::take(&mut self.moved);
+        *self = Self { bind: Some(bind), tones, ear, moved, ..Self::default() };
     }
 
     /// An SDP offer of a new connection.
+    ///
+    /// # Errors
+    /// When there is no socket for it.
     pub async fn offer(&mut self) -> Result<String> {
         self.remake = false;
         let (Some(tones), Some(bind)) = (self.tones, self.bind) else { return Ok(browser_offer()) };
@@ -63,14 +68,17 @@ impl Audio {
         (self.phone, self.remake) = (None, true);
     }
 
-    /// What `media_moved` or the state says: the media node is gone or drains. A new connection once for each move.
-    pub fn follow(&mut self, offer: &str, generation: u64) {
+    /// What `media_moved` or the state says: the media node is gone or drains. A new connection once for each move;
+    /// true: this one is new.
+    pub fn follow(&mut self, offer: &str, generation: u64) -> bool {
         let moved = (offer.to_owned(), generation);
-        if generation > 0 && (moved.0 != self.moved.0 || moved.1 > self.moved.1) {
+        let new = generation > 0 && (moved.0 != self.moved.0 || moved.1 > self.moved.1);
+        if new {
             self.moved = moved;
             self.former = self.phone.take().map(|(phone, _)| phone);
             self.remake = true;
         }
+        new
     }
 
     /// Whether a new connection is needed in a call that goes on.
@@ -93,6 +101,6 @@ impl Audio {
 }
 
 /// Data of `media_resume`.
-pub(super) fn resume(sdp: &str) -> Value {
+pub fn resume(sdp: &str) -> Value {
     json!({ "sdp": sdp, "take_over": false })
 }

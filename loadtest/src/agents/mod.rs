@@ -4,7 +4,8 @@
 //! Each agent is a task with its own WebSocket. With tones each call has a real WebRTC connection; without them the offer
 //! is valid but nobody stands behind it, and a call is connected when the answer to `accept` comes.
 
-mod audio;
+pub mod audio;
+pub mod client;
 mod page;
 mod wire;
 

@@ -15,7 +15,6 @@ use tokio_tungstenite::{
 
 /// The server hashes each password on purpose slowly, and many agents come at once.
 const SIGN_IN_LIMIT: Duration = Duration::from_secs(30);
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A session's token.
 pub(super) async fn token(http: SocketAddr, name: &str, password: &str) -> Result<String> {
@@ -44,13 +43,17 @@ async fn ask(http: SocketAddr, name: &str, password: &str) -> Result<String> {
     Ok(body["token"].as_str().context("sign-in: no token")?.to_owned())
 }
 
-/// A WebSocket.
-pub(super) async fn open(http: SocketAddr, token: &str) -> Result<WebSocketStream<TcpStream>> {
+/// A WebSocket, open within `limit`.
+pub(super) async fn open(
+    http: SocketAddr,
+    token: &str,
+    limit: Duration,
+) -> Result<WebSocketStream<TcpStream>> {
     let mut request = format!("ws://{http}/api/v1/agent/ws").into_client_request()?;
     let headers = request.headers_mut();
     headers.insert("Authorization", HeaderValue::try_from(format!("Bearer {token}"))?);
     headers.insert("Sec-WebSocket-Protocol", HeaderValue::from_static("trunkline.v1"));
-    let opened = tokio::time::timeout(OPEN_LIMIT, async {
+    let opened = tokio::time::timeout(limit, async {
         let stream = TcpStream::connect(http).await?;
         stream.set_nodelay(true)?;
         anyhow::Ok(client_async(request, stream).await?)

@@ -6,6 +6,7 @@ mod ground;
 mod health;
 mod members;
 mod metrics;
+mod opening;
 mod roles;
 mod server;
 mod shards;
@@ -126,6 +127,9 @@ impl Node {
             tokio::spawn(members::follow(ground.placement.clone(), told)),
             tokio::spawn(health.clone().watch(ground.journal.clone())),
         ];
+        if edge.is_some() {
+            opening::every_shard_has_an_owner(&*ground.placement, &health).await;
+        }
         health.serving(true);
         let addresses = Addresses {
             cluster: server.address(),

@@ -1,7 +1,6 @@
 //! Agents over the real protocol: they reconnect to whichever console answers, resume, and work as they are told.
 
 mod page;
-mod wire;
 
 use std::{
     collections::BTreeMap,

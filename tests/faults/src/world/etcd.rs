@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use serde_json::json;
 use trunkline_system_tests::{http, process::Program, s, until};
 
 use crate::net::Network;
@@ -65,6 +66,15 @@ impl Etcd {
             .await?;
         }
         Ok(())
+    }
+
+    /// Deletes what the nodes' versions have agreed on: the key `/faults/gate`, of which the gateway takes base64.
+    pub async fn forget_gate(&self) -> Result<()> {
+        let address = self.members.first().context("no member")?.address;
+        let key = json!({ "key": "L2ZhdWx0cy9nYXRl" });
+        let done =
+            http::request((address, 2379).into(), "POST", "/v3/kv/deleterange", &[], Some(&key)).await?;
+        done.expect(200).map(|_| ())
     }
 
     /// SIGSTOP to so many members.

@@ -137,6 +137,17 @@ impl World {
         Ok(())
     }
 
+    /// Puts another program in the place of all nodes' while none of them runs, as if it had installed the cluster: what
+    /// the program of before has agreed on with others of its kind is forgotten.
+    pub async fn install(&mut self, binary: &Path) -> Result<()> {
+        for node in self.nodes.values_mut() {
+            node.kill()?;
+            binary.clone_into(&mut node.binary);
+        }
+        self.etcd.forget_gate().await?;
+        self.start_nodes(&self.all()).await
+    }
+
     /// Starts every node that does not run, takes all faults away, and waits until all serve.
     pub async fn mend(&mut self) -> Result<()> {
         self.network.heal()?;
@@ -151,7 +162,29 @@ impl World {
                 down.push(name.clone());
             }
         }
-        self.start_nodes(&down).await
+        self.start_nodes(&down).await?;
+        self.balanced(s(60)).await
+    }
+
+    /// Waits until the shards are settled and a node that came back has its share again: what moves for that must not be
+    /// taken for what the next fault moves.
+    async fn balanced(&mut self, limit: Duration) -> Result<()> {
+        let deadline = std::time::Instant::now() + limit;
+        let owners: Vec<String> =
+            self.all().into_iter().filter(|name| self.nodes[name].spec.owns_shards()).collect();
+        // All have the same roles; they are balanced to within a block.
+        let least = SHARDS / owners.len() as f64 * 0.9;
+        for name in &owners {
+            loop {
+                let held = self.node(name)?.metric("trunkline_cluster_shards_held", "").await?.unwrap_or(0.0);
+                if held >= least {
+                    break;
+                }
+                ensure!(std::time::Instant::now() < deadline, "{name} has only {held} shards again");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        self.settled(deadline.saturating_duration_since(std::time::Instant::now())).await
     }
 
     /// A node.

@@ -38,6 +38,11 @@ impl Spec {
     pub fn has(&self, role: &str) -> bool {
         self.roles.split(',').any(|r| r == role)
     }
+
+    /// Whether shards may be its own.
+    pub fn owns_shards(&self) -> bool {
+        self.has("call") || self.has("acd")
+    }
 }
 
 /// What all nodes of a cluster are configured with.
