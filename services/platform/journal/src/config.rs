@@ -29,7 +29,7 @@ pub struct PostgresConfig {
     /// How long a decision waits for a server that is away before it is refused. `90s` unless told.
     #[serde(default)]
     pub patience: Option<Span>,
-    /// Least time between two commits of a busy node. `5ms` unless told.
+    /// Least time between two commits of a busy node; an idle one commits at once. `1ms` unless told.
     #[serde(default)]
     pub spacing: Option<Span>,
 }
@@ -40,7 +40,7 @@ pub struct PostgresConfig {
 pub struct SqliteConfig {
     /// The folder of the file; it is made if need be.
     pub dir: PathBuf,
-    /// Least time between two commits while it is busy. `5ms` unless told.
+    /// Least time between two commits while it is busy; an idle one commits at once. `1ms` unless told.
     #[serde(default)]
     pub spacing: Option<Span>,
 }

@@ -31,7 +31,7 @@ use crate::{
     OpenError, Pending, Seal, Snapshot, StoredEvent,
     event::written_at,
     gate::{Gate, QUEUE},
-    pace::Pace,
+    pace::{self, Pace},
 };
 pub use inspect::{PostgresInspector, PostgresReport, Schema};
 use server::Server;
@@ -41,8 +41,8 @@ use writer::{Command, Writer};
 
 /// Connections besides the writer's and the one that listens.
 const CONNECTIONS: u32 = 8;
-/// See [`PostgresOptions::spacing`].
-const SPACING: Duration = Duration::from_millis(5);
+/// The runtime's timers go by milliseconds.
+const GRAIN: Duration = Duration::from_micros(500);
 /// See [`PostgresOptions::patience`].
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A server that is just starting is waited for.
@@ -69,7 +69,7 @@ impl PostgresOptions {
         Ok(Self {
             server: Server::new(url, &format!("trunkline {node}"))?,
             connections: CONNECTIONS,
-            spacing: SPACING,
+            spacing: pace::SPACING,
             patience: PATIENCE,
             metrics: JournalMetrics::new(),
         })
@@ -83,8 +83,9 @@ impl PostgresOptions {
         self
     }
 
-    /// Least time between the starts of two commits of this node while it is busy (an idle one commits at once): 5 ms unless
-    /// told.
+    /// Least time between the starts of two commits of this node under load: 1 ms unless told, kept as by
+    /// [`SqliteOptions::spacing`](crate::SqliteOptions::spacing). A server that takes longer for a commit is not waited for
+    /// besides.
     #[must_use]
     pub fn spacing(mut self, spacing: Duration) -> Self {
         self.spacing = spacing;
@@ -172,7 +173,7 @@ impl PostgresJournal {
         let gate = Gate::new(metrics);
         let name = server.name.clone();
         let store = store::Store::new(server, connection);
-        let pace = Pace::new(spacing);
+        let pace = Pace::new(spacing, GRAIN);
         let writer = Writer::new(store, receiver, Arc::clone(&gate), Arc::clone(&committed), pace, patience);
         tokio::spawn(writer.run());
         let followers = Mutex::new(followers);

@@ -76,7 +76,7 @@ impl Writer {
                     None => break,
                 }
             }
-            if let Some(until) = self.pace.wait().filter(|_| self.closing.is_none()) {
+            if let Some(until) = self.pace.wait(Instant::now()).filter(|_| self.closing.is_none()) {
                 sleep_until(until).await;
             }
             self.gather();
@@ -118,7 +118,7 @@ impl Writer {
         let Some(oldest) = batch.appends.first() else { return };
         self.gate.set_oldest(Some(oldest.since));
         let started = Instant::now();
-        self.pace.started(batch.appends.len());
+        self.pace.started(started, batch.appends.len());
         let outcome = match settling {
             true => self.store.settle(&batch).await,
             false => self.store.commit(&batch).await,

@@ -78,7 +78,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut round = Vec::new();
         while let Some(first) = self.commands.blocking_recv() {
-            if let Some(until) = self.pace.wait() {
+            if let Some(until) = self.pace.wait(Instant::now()) {
+                // Not woken by those who arrive meanwhile.
                 thread::sleep(until.saturating_duration_since(Instant::now()));
             }
             round.push(first);
@@ -86,7 +87,7 @@ impl Writer {
                 let Ok(next) = self.commands.try_recv() else { break };
                 round.push(next);
             }
-            self.pace.started(round.len());
+            self.pace.started(Instant::now(), round.len());
             if let Some(reply) = self.round(&mut round) {
                 self.commands.close();
                 let closed = self.store.close();
