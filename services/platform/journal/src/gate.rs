@@ -31,7 +31,8 @@ pub(crate) struct Gate {
 /// An append that waits. Dropped without an answer, its maker hears that the outcome is unknown.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    pub(crate) append: Append,
+    /// Shared with those to whom it is shown once it is committed.
+    pub(crate) append: Arc<Append>,
     pub(crate) since: Instant,
     reply: Option<oneshot::Sender<Result<Appended, AppendError>>>,
     gate: Arc<Gate>,
@@ -63,6 +64,7 @@ impl Gate {
         self.metrics.queue_depth.inc();
         let (reply, answer) = oneshot::channel();
         let gate = Arc::clone(self);
+        let append = Arc::new(append);
         let mut queued = Queued { append, since: Instant::now(), reply: Some(reply), gate };
         if appends >= QUEUE || bytes > QUEUE_BYTES {
             queued.reply = None;

@@ -151,7 +151,7 @@ impl Store {
         // Nothing has been sent without a connection.
         let connection = self.ready().await.map_err(|error| Failure::Passing(error.to_string()))?;
         let firsts = || batch.chains.iter().map(|chain| &batch.appends[chain.first].append);
-        let appends = || batch.appends.iter().map(|queued| &queued.append);
+        let appends = || batch.appends.iter().map(|queued| &*queued.append);
         let query = sqlx::query(SQL)
             .bind(firsts().map(|a| a.entity.kind.as_str()).collect::<Vec<_>>())
             .bind(firsts().map(|a| a.entity.tenant.as_str()).collect::<Vec<_>>())
@@ -183,7 +183,7 @@ impl Store {
                            JOIN trunkline.event v ON v.entity = e.id AND v.nth = r.nth AND v.events = r.events \
                            AND v.epoch = r.epoch AND v.body = r.body";
         let connection = self.ready().await?;
-        let appends = || batch.appends.iter().map(|queued| &queued.append);
+        let appends = || batch.appends.iter().map(|queued| &*queued.append);
         let query = sqlx::query(SQL)
             .bind(appends().map(|a| a.entity.kind.as_str()).collect::<Vec<_>>())
             .bind(appends().map(|a| a.entity.tenant.as_str()).collect::<Vec<_>>())

@@ -5,8 +5,11 @@ mod known;
 mod migrate;
 mod plan;
 mod read;
+mod ring;
 mod schema;
 mod store;
+#[cfg(all(test, feature = "contract"))]
+mod tests;
 mod writer;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -24,6 +27,7 @@ use crate::{
     pace::{self, Pace},
 };
 use checkpoint::Checkpoints;
+use ring::Ring;
 use schema::{DirLock, Target};
 use store::Store;
 use writer::{Command, Reply, Writer};
@@ -39,12 +43,20 @@ pub struct SqliteOptions {
     temporary: Option<tempfile::TempDir>,
     metrics: JournalMetrics,
     spacing: Duration,
+    /// What is held in memory for followers, in bytes.
+    held: usize,
 }
 
 impl SqliteOptions {
     /// In a data directory, which is made if need be; every commit waits for the disk.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), temporary: None, metrics: JournalMetrics::new(), spacing: pace::SPACING }
+        Self {
+            dir: dir.into(),
+            temporary: None,
+            metrics: JournalMetrics::new(),
+            spacing: pace::SPACING,
+            held: ring::BYTES,
+        }
     }
 
     /// In a temporary directory, which is removed with the journal. Since nothing is meant to outlive the process,
@@ -60,6 +72,7 @@ impl SqliteOptions {
             temporary: Some(dir),
             metrics: JournalMetrics::new(),
             spacing: pace::SPACING,
+            held: ring::BYTES,
         })
     }
 
@@ -88,6 +101,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     gate: Arc<Gate>,
     readers: SqlitePool,
+    ring: Arc<Ring>,
     committed: watch::Receiver<u64>,
     documents: watch::Receiver<u64>,
     path: PathBuf,
@@ -122,11 +136,13 @@ impl SqliteJournal {
         let (committed, committed_receiver) = watch::channel(position);
         let (documents, documents_receiver) = watch::channel(revision);
         let gate = Gate::new(options.metrics);
+        let ring = Arc::new(Ring::new(position, options.held));
         let thread = |source| OpenError::Thread { source };
         let writer = Writer {
             store,
             commands: receiver,
             gate: Arc::clone(&gate),
+            ring: Arc::clone(&ring),
             committed,
             documents,
             checkpoints: Checkpoints::start(target).map_err(thread)?,
@@ -138,7 +154,7 @@ impl SqliteJournal {
             .spawn(move || writer.run())
             .map_err(thread)?;
         let (committed, documents) = (committed_receiver, documents_receiver);
-        Ok(Self(Arc::new(Inner { commands, gate, readers, committed, documents, path })))
+        Ok(Self(Arc::new(Inner { commands, gate, readers, ring, committed, documents, path })))
     }
 
     /// The data directory.
@@ -218,7 +234,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn tail(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {
-        read::tail(&self.0.readers, after_position, limit).await
+        let held = if self.0.readers.is_closed() { None } else { self.0.ring.tail(after_position, limit) };
+        match held {
+            Some(events) => Ok(events),
+            None => read::tail(&self.0.readers, after_position, limit).await,
+        }
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

@@ -4,7 +4,7 @@
 //! back costs more than the statement. A commit costs as much again as all of its statements in the kernel, whatever it
 //! carries; see `pace.rs` for when one starts.
 
-use std::thread;
+use std::{sync::Arc, thread};
 
 use rusqlite::params;
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     checkpoint::Checkpoints,
     known::{self, signed},
     plan::Head,
+    ring::Ring,
     schema::DirLock,
     store::{Outcome, Store},
 };
@@ -64,7 +65,8 @@ pub(super) enum Command {
 pub(super) struct Writer {
     pub(super) store: Store,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) gate: std::sync::Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) ring: Arc<Ring>,
     pub(super) committed: watch::Sender<u64>,
     pub(super) documents: watch::Sender<u64>,
     pub(super) checkpoints: Checkpoints,
@@ -138,10 +140,11 @@ impl Writer {
         let Some(first) = batch.first() else { return };
         self.gate.set_oldest(Some(first.since));
         let started = Instant::now();
-        let appends: Vec<&Append> = batch.iter().map(|queued| &queued.append).collect();
+        let appends: Vec<&Append> = batch.iter().map(|queued| &*queued.append).collect();
         let outcomes = self.commit(&appends);
         self.gate.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         self.gate.metrics.batch_appends.observe(batch.len() as f64);
+        self.show(&batch, &outcomes);
         if let Some(position) = self.store.position() {
             self.committed.send_if_modified(|known| std::mem::replace(known, position) != position);
         }
@@ -149,6 +152,16 @@ impl Writer {
             queued.answer(outcome);
         }
         self.gate.set_oldest(None);
+    }
+
+    /// Shows followers what was committed; before anybody is told that it was.
+    fn show(&self, batch: &[Queued], outcomes: &[Result<Appended, AppendError>]) {
+        if outcomes.iter().any(|outcome| matches!(outcome, Err(AppendError::Ambiguous(_)))) {
+            self.ring.lost_sight();
+        }
+        let pairs = batch.iter().zip(outcomes);
+        self.ring
+            .committed(pairs.filter_map(|(queued, outcome)| Some((&queued.append, *outcome.as_ref().ok()?))));
     }
 
     fn commit(&mut self, appends: &[&Append]) -> Vec<Result<Appended, AppendError>> {
