@@ -34,12 +34,13 @@ pub(super) fn state(connection: &Connection) -> Result<State, JournalError> {
     while let Some(row) = rows.next()? {
         *state.head(shard(row.get(0)?)?) = Head { epoch: row.get(1)?, seq: row.get(2)? };
     }
-    (state.position, state.entity, state.revision, state.heads_at) = connection.query_row(
+    (state.position, state.entity, state.revision, state.heads_at, state.placed) = connection.query_row(
         "SELECT (SELECT coalesce(max(position), 0) FROM entry), (SELECT coalesce(max(id), 0) FROM entity), \
          (SELECT coalesce(max(revision), 0) FROM document), \
-         (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'heads_at')",
+         (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'heads_at'), \
+         (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'placed')",
         [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
     )?;
     // The shards' rows are written now and then; what was committed since is folded in.
     let mut newer =
@@ -58,7 +59,11 @@ pub(super) fn entity(
     connection: &Connection,
     entity: &EntityAddress,
 ) -> Result<Option<Known>, rusqlite::Error> {
-    const SQL: &str = "SELECT id, finished, (SELECT coalesce(max(nth), 0) FROM entry WHERE entity = entity.id) \
+    // Not yet placed entries are newer than placed ones.
+    const SQL: &str = "SELECT id, finished, coalesce( \
+                           (SELECT max(nth) FROM entry WHERE entity = entity.id AND position > \
+                               (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'placed')), \
+                           (SELECT max(nth) FROM place WHERE entity = entity.id), 0) \
                        FROM entity WHERE name = ? AND tenant = ? AND kind = ?";
     let key = params![entity.id, entity.tenant.as_str(), entity.kind.as_str()];
     let read =

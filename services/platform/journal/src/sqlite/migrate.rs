@@ -6,7 +6,7 @@ use trunkline_types::{EntityAddress, EntityKind, Epoch, Timestamp};
 use crate::{Append, NewEvent, body};
 
 /// The newest version.
-pub(super) const KNOWN: i64 = 2;
+pub(super) const KNOWN: i64 = 3;
 
 /// One row an event.
 const FIRST: &str = r"
@@ -49,6 +49,17 @@ DROP INDEX entity_live;
 CREATE INDEX entity_live ON entity (id) WHERE finished = 0;
 ";
 
+/// Which entries are an entity's. As an index it cost almost every commit a page of each entity's own, half of all pages
+/// written; as a table it is written for many appends at once. Entries after the position `placed` are not in it yet.
+const PLACES: &str = r"
+CREATE TABLE place (
+    entity INTEGER NOT NULL, nth INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (entity, nth)
+) STRICT, WITHOUT ROWID;
+INSERT INTO place (entity, nth, position) SELECT entity, nth, position FROM entry ORDER BY entity, nth;
+INSERT OR REPLACE INTO meta (name, value) SELECT 'placed', coalesce(max(position), 0) FROM entry;
+DROP INDEX entry_by_entity;
+";
+
 /// Why a migration failed.
 #[derive(Debug)]
 pub(super) enum Error {
@@ -72,6 +83,7 @@ pub(super) fn apply(transaction: &Transaction<'_>, version: i64) -> Result<(), E
             carry_over(transaction)?;
             transaction.execute_batch("DROP TABLE event")?;
         }
+        3 => transaction.execute_batch(PLACES)?,
         other => return Err(Error::Row(format!("no way to schema version {other} is known"))),
     }
     let sql = "INSERT INTO schema_version (version, applied_at) VALUES (?, unixepoch())";
@@ -170,6 +182,50 @@ mod tests {
         let append = Append { entity, epoch: Epoch(7), after: 3, events: vec![event] };
         let appended = journal.append(append).await.unwrap();
         assert_eq!((appended.first_seq, appended.position), (4, 4));
+        journal.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_second_version_finds_its_entities_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let entities: Vec<_> = ["a", "b"]
+            .map(|id| EntityAddress::queue(&"default".parse().unwrap(), &id.parse().unwrap()))
+            .into();
+        let mut old = Connection::open(dir.path().join("journal.db")).unwrap();
+        old.pragma_update(None, "application_id", 0x7472_6e6b).unwrap();
+        let transaction = old.transaction().unwrap();
+        apply(&transaction, 1).unwrap();
+        apply(&transaction, 2).unwrap();
+        for (n, entity) in (1..).zip(&entities) {
+            let (shard, name) = (entity.shard().index(), &entity.id);
+            transaction.execute("INSERT INTO shard VALUES (?, 4, 0, 'old')", [shard]).unwrap();
+            let row = params![n, name, shard];
+            transaction.execute("INSERT INTO entity VALUES (?, 'queue', 'default', ?, ?, 0)", row).unwrap();
+        }
+        // By turns, two events each.
+        let event = |n: u64| NewEvent::new("queue.entered", 1, Timestamp::ZERO, n.to_be_bytes().to_vec());
+        for n in 0..50_u64 {
+            let entity = &entities[(n % 2) as usize];
+            let after = n / 2 * 2;
+            let events = vec![event(after + 1), event(after + 2)];
+            let append = Append { entity: entity.clone(), epoch: Epoch(4), after, events };
+            let (id, shard) = (n % 2 + 1, entity.shard().index());
+            let row = params![2 * n + 2, shard, after + 2, 4, id, after + 2, 2, body::encode(&append)];
+            transaction.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(old);
+        let journal = SqliteJournal::open(SqliteOptions::in_dir(dir.path())).await.unwrap();
+        for entity in &entities {
+            let twin = Append { entity: entity.clone(), epoch: Epoch(4), after: 0, events: vec![event(1)] };
+            assert_eq!(journal.append(twin).await, Err(crate::AppendError::Conflict { actual: 50 }));
+            let next = Append { entity: entity.clone(), epoch: Epoch(4), after: 50, events: vec![event(51)] };
+            journal.append(next).await.unwrap();
+            let history = journal.load_entity(entity).await.unwrap();
+            let numbers =
+                history.events.iter().map(|e| u64::from_be_bytes(e.payload[..].try_into().unwrap()));
+            assert!(numbers.eq(1..=51), "{history:?}");
+        }
         journal.close().await;
     }
 }

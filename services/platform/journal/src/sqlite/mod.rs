@@ -8,7 +8,7 @@ mod read;
 mod ring;
 mod schema;
 mod store;
-#[cfg(all(test, feature = "contract"))]
+#[cfg(test)]
 mod tests;
 mod writer;
 

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) position: u64,
     /// The position up to which the shards' rows are current.
     pub(super) heads_at: u64,
+    /// The position up to which entries can be found by their entity without a scan.
+    pub(super) placed: u64,
     /// The highest entity row.
     pub(super) entity: i64,
     /// The newest document revision.
@@ -81,6 +83,7 @@ impl State {
             dirty: BTreeSet::new(),
             position: 0,
             heads_at: 0,
+            placed: 0,
             entity: 0,
             revision: 0,
             recent: Recent::default(),
@@ -120,7 +123,7 @@ impl Plan {
     /// Decides every append. Neighbours of a refused one are not touched by it.
     ///
     /// What `state` does not know about an entity counts as "has no events": the caller has looked up those that build
-    /// on earlier events, and the unique index catches the others.
+    /// on earlier events, and the unique index of names catches the others.
     pub(super) fn make<'a>(state: &mut State, appends: impl Iterator<Item = &'a Append>) -> Self {
         let mut plan = Self::default();
         for (index, append) in appends.enumerate() {

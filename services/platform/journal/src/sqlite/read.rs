@@ -108,17 +108,22 @@ pub(super) async fn replay_shard(
     expand(&query.fetch_all(pool).await?, most, |event| event.seq > after_seq)
 }
 
+/// The appends of an entity from its event `?2` on: those that are in their place, and the newest, which are not yet.
+pub(super) const HISTORY: &str = concat!(
+    "SELECT ",
+    append_columns!(),
+    " FROM place p JOIN entry v ON v.position = p.position WHERE p.entity = ?1 AND p.nth >= ?2 UNION ALL SELECT ",
+    append_columns!(),
+    " FROM entry v WHERE v.position > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'placed') \
+     AND v.entity = ?1 AND v.nth >= ?2 ORDER BY 5"
+);
+
 pub(super) async fn load_entity(
     pool: &SqlitePool,
     entity: &EntityAddress,
 ) -> Result<EntityHistory, JournalError> {
     const SNAPSHOT: &str = "SELECT e.id, e.finished, coalesce(s.nth, 0), s.version, s.body FROM entity e \
                             LEFT JOIN snapshot s ON s.entity = e.id WHERE e.name = ? AND e.tenant = ? AND e.kind = ?";
-    const EVENTS: &str = concat!(
-        "SELECT ",
-        append_columns!(),
-        " FROM entry v WHERE v.entity = ? AND v.nth >= ? ORDER BY v.nth"
-    );
     let found = sqlx::query(SNAPSHOT)
         .bind(entity.id.as_str())
         .bind(entity.tenant.as_str())
@@ -134,7 +139,7 @@ pub(super) async fn load_entity(
         history.snapshot = Some(Snapshot { nth, version, body: body.into() });
     }
     // The snapshot's own last event is read too: it carries the place in the shard.
-    let rows = sqlx::query(EVENTS).bind(id).bind(signed(nth)).fetch_all(pool).await?;
+    let rows = sqlx::query(HISTORY).bind(id).bind(signed(nth)).fetch_all(pool).await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
         append_row(row)?.expand(entity, &mut events, |event| event.nth >= nth)?;

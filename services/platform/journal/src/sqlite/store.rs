@@ -12,6 +12,10 @@ use crate::{Append, Fault, JournalError, body};
 /// The shards' rows are brought up to date after this many events, so that opening folds no more than that.
 const HEADS_EVERY: u64 = 20_000;
 
+/// Entries are found by their entity after this many events; until then by a scan of no more than that. They are put in
+/// their places together, because those of one entity lie beside each other and each commit would write all their pages.
+pub(super) const PLACES_EVERY: u64 = 2_000;
+
 /// What became of a transaction.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -38,10 +42,15 @@ impl Store {
     /// Opens the file; gives its highest position and newest document revision too.
     pub(super) fn open(target: Target) -> Result<(Self, u64, u64), crate::OpenError> {
         let connection = target.open()?;
-        let state = known::state(&connection).map_err(|error| crate::OpenError::Corrupt {
+        let mut state = known::state(&connection).map_err(|error| crate::OpenError::Corrupt {
             path: target.path.clone(),
             reason: error.to_string(),
         })?;
+        // What is recovered now is found without a scan.
+        match place(&connection, &state) {
+            Ok(()) => state.placed = state.position,
+            Err(error) => tracing::warn!(%error, "the newest entries of the journal are found by a scan"),
+        }
         let (position, revision) = (state.position, state.revision);
         Ok((
             Self { target, connection: Some(connection), state: Some(state), fault: None },
@@ -102,10 +111,13 @@ impl Store {
         let (Some(connection), Some(state)) = (self.connection.as_mut(), self.state.as_mut()) else {
             return Outcome::Failed("the store is closed".to_owned());
         };
-        let heads_due = state.position - state.heads_at >= HEADS_EVERY;
+        let due = Due {
+            heads: state.position - state.heads_at >= HEADS_EVERY,
+            places: state.position - state.placed >= PLACES_EVERY,
+        };
         let filled = match fault {
             Some(Fault::Refuse) => return self.undo(plan, &refused()),
-            _ => fill(connection, state, plan, appends, heads_due),
+            _ => fill(connection, state, plan, appends, due),
         };
         let done = match filled {
             Ok(()) if fault == Some(Fault::LoseBeforeCommit) => return self.lose(),
@@ -118,9 +130,12 @@ impl Store {
         if fault == Some(Fault::LoseAfterCommit) {
             return self.lose();
         }
-        if heads_due {
+        if due.heads {
             state.heads_at = state.position;
             state.dirty.clear();
+        }
+        if due.places {
+            state.placed = state.position;
         }
         for (index, append) in appends.iter().enumerate() {
             if plan.outcomes[index].is_ok() && append.events.last().is_some_and(|event| event.last) {
@@ -180,6 +195,7 @@ impl Store {
         let (connection, state) = self.ready()?;
         let transaction = connection.transaction()?;
         bring_up_heads(&transaction, state)?;
+        bring_up_places(&transaction, state)?;
         transaction.commit()?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         match self.connection.take().map(Connection::close) {
@@ -202,13 +218,20 @@ fn run(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
     connection.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
+/// What is written now and then rather than with each commit.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    heads: bool,
+    places: bool,
+}
+
 /// Everything of a transaction but its end.
 fn fill(
     connection: &Connection,
     state: &State,
     plan: &Plan,
     appends: &[&Append],
-    heads_due: bool,
+    due: Due,
 ) -> Result<(), rusqlite::Error> {
     run(connection, "BEGIN IMMEDIATE")?;
     if !plan.entities.is_empty() {
@@ -243,7 +266,29 @@ fn fill(
             connection.prepare_cached(sql)?.execute(params![finished, id])?;
         }
     }
-    if heads_due { bring_up_heads(connection, state) } else { Ok(()) }
+    if due.heads {
+        bring_up_heads(connection, state)?;
+    }
+    if due.places { bring_up_places(connection, state) } else { Ok(()) }
+}
+
+/// Outside of a commit.
+fn place(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
+    if state.placed == state.position {
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    bring_up_places(&transaction, state)?;
+    transaction.commit()
+}
+
+/// Puts the entries that are in the file, those of this transaction included, in their places by entity.
+fn bring_up_places(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
+    let sql = "INSERT INTO place (entity, nth, position) \
+               SELECT entity, nth, position FROM entry WHERE position > ? ORDER BY entity, nth";
+    connection.prepare_cached(sql)?.execute([signed(state.placed)])?;
+    let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('placed', ?)";
+    connection.prepare_cached(sql)?.execute([signed(state.position)]).map(|_| ())
 }
 
 fn bring_up_heads(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {

@@ -6,10 +6,10 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 use trunkline_types::{EntityAddress, Epoch, ShardId, Timestamp};
 
-use super::{SqliteJournal, SqliteOptions, read};
+use super::{SqliteJournal, SqliteOptions, read, store::PLACES_EVERY};
 use crate::{
-    Append, Fault, Journal, NewEvent, StoredEvent,
-    contract::{assert_dense, queue, whole_tail},
+    Append, AppendError, Fault, Journal, NewEvent, StoredEvent,
+    contract::{append, assert_dense, queue, whole_tail},
 };
 
 /// Room for some ten appends: who stops for a moment falls out of it.
@@ -152,6 +152,22 @@ async fn followers_see_exactly_the_journal_from_memory_and_file_by_turns() {
 }
 
 #[tokio::test]
+async fn what_was_committed_without_an_answer_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), HELD).await;
+    let entity = queue("support");
+    let epoch = journal.seal(&[entity.shard()], "test").await.unwrap()[0].1;
+    journal.append(append(&entity, epoch, 0, 2)).await.unwrap();
+    journal.inject(Fault::LoseAfterCommit).await;
+    let lost = journal.append(append(&entity, epoch, 2, 1)).await;
+    assert!(matches!(lost, Err(AppendError::Ambiguous(_))), "{lost:?}");
+    for after in 0..3 {
+        assert_eq!(journal.tail(after, 10).await.unwrap().len() as u64, 3 - after);
+    }
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn a_closed_journal_shows_nothing_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path(), HELD).await;
@@ -159,4 +175,81 @@ async fn a_closed_journal_shows_nothing_any_more() {
     assert!(journal.tail(position, 1).await.unwrap().is_empty());
     journal.close().await;
     assert!(journal.tail(position, 1).await.is_err());
+}
+
+/// How many entries can be found by their entity without a scan, and how many there are.
+fn placed(dir: &std::path::Path) -> (u64, u64) {
+    let file = rusqlite::Connection::open(dir.join("journal.db")).unwrap();
+    let sql = "SELECT (SELECT count(*) FROM place JOIN entry USING (position, entity, nth)), \
+               (SELECT count(*) FROM entry)";
+    file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+#[tokio::test]
+async fn histories_are_whole_whether_their_entries_are_in_place_or_not() {
+    const ENTITIES: u64 = 7;
+    let mut dir = tempfile::tempdir().unwrap();
+    let shards: Vec<_> = ShardId::all().collect();
+    let entities: Vec<_> = (0..ENTITIES).map(|n| queue(&format!("q{n}"))).collect();
+    let mut count = 0;
+    for round in 0..3 {
+        let journal = open(dir.path(), 0).await;
+        let (there, all) = placed(dir.path());
+        assert_eq!(there, all, "round {round}: what is recovered is found without a scan");
+        let epoch = journal.seal(&shards, "test").await.unwrap()[0].1;
+        // The writer has forgotten the entities with its process: it looks them up.
+        for entity in entities.iter().filter(|_| count > 0) {
+            let twin = journal.append(append(entity, epoch, 0, 1)).await;
+            assert_eq!(twin, Err(AppendError::Conflict { actual: count }), "round {round}");
+        }
+        // In the middle of the last round's entries some are in place and some are not.
+        let until = count + PLACES_EVERY * 3 / 2 / ENTITIES / 3 * 3;
+        while count < until {
+            let pending: Vec<_> =
+                entities.iter().map(|entity| journal.append(append(entity, epoch, count, 3))).collect();
+            for pending in pending {
+                pending.await.unwrap();
+            }
+            count += 3;
+        }
+        let (there, all) = placed(dir.path());
+        assert!(there > 0 && there < all, "round {round}: {there} of {all} in place");
+        journal.inject(Fault::LoseBeforeCommit).await;
+        let lost = journal.append(append(&entities[0], epoch, count, 1)).await;
+        assert!(matches!(lost, Err(AppendError::Ambiguous(_))));
+        for entity in &entities {
+            let twin = journal.append(append(entity, epoch, 1, 1)).await;
+            assert_eq!(twin, Err(AppendError::Conflict { actual: count }), "looked up on both sides");
+            let history = journal.load_entity(entity).await.unwrap();
+            let numbers =
+                history.events.iter().map(|e| u64::from_be_bytes(e.payload[..].try_into().unwrap()));
+            assert!(numbers.eq(1..=count) && history.count == count, "round {round}");
+        }
+        if round == 0 {
+            // As a crash would leave it: nothing is brought up to date.
+            let crashed = tempfile::tempdir().unwrap();
+            for file in ["journal.db", "journal.db-wal"] {
+                std::fs::copy(dir.path().join(file), crashed.path().join(file)).unwrap();
+            }
+            dir = crashed;
+            let (there, all) = placed(dir.path());
+            assert!(there < all, "{there} of {all} in place");
+        }
+        journal.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_history_is_found_by_keys_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), 0).await.close().await;
+    let file = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    let mut plan = file.prepare(&format!("EXPLAIN QUERY PLAN {}", read::HISTORY)).unwrap();
+    let steps = plan.query_map([1, 1], |row| row.get::<_, String>(3)).unwrap();
+    let steps: Vec<_> = steps.map(Result::unwrap).collect();
+    let has = |part: &str| steps.iter().any(|step| step.contains(part));
+    assert!(has("SEARCH p USING PRIMARY KEY (entity=? AND nth>?)"), "{steps:?}");
+    assert!(has("SEARCH v USING INTEGER PRIMARY KEY (rowid=?)"), "{steps:?}");
+    assert!(has("SEARCH v USING INTEGER PRIMARY KEY (rowid>?)"), "{steps:?}");
+    assert!(!has("SCAN v") && !has("SCAN p"), "{steps:?}");
 }
