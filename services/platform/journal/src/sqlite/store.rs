@@ -41,13 +41,13 @@ pub(super) struct Store {
 impl Store {
     /// Opens the file; gives its highest position and newest document revision too.
     pub(super) fn open(target: Target) -> Result<(Self, u64, u64), crate::OpenError> {
-        let connection = target.open()?;
+        let mut connection = target.open()?;
         let mut state = known::state(&connection).map_err(|error| crate::OpenError::Corrupt {
             path: target.path.clone(),
             reason: error.to_string(),
         })?;
         // What is recovered now is found without a scan.
-        match place(&connection, &state) {
+        match place(&mut connection, &state) {
             Ok(()) => state.placed = state.position,
             Err(error) => tracing::warn!(%error, "the newest entries of the journal are found by a scan"),
         }
@@ -273,11 +273,11 @@ fn fill(
 }
 
 /// Outside of a commit.
-fn place(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
+fn place(connection: &mut Connection, state: &State) -> Result<(), rusqlite::Error> {
     if state.placed == state.position {
         return Ok(());
     }
-    let transaction = connection.unchecked_transaction()?;
+    let transaction = connection.transaction()?;
     bring_up_places(&transaction, state)?;
     transaction.commit()
 }
