@@ -127,9 +127,7 @@ impl Node {
             tokio::spawn(members::follow(ground.placement.clone(), told)),
             tokio::spawn(health.clone().watch(ground.journal.clone())),
         ];
-        if edge.is_some() {
-            opening::every_shard_has_an_owner(&*ground.placement, &health).await;
-        }
+        opening::settle(&config, &*ground.placement, &health).await;
         health.serving(true);
         let addresses = Addresses {
             cluster: server.address(),

@@ -4,16 +4,24 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use trunkline_cluster::Placement;
+use trunkline_cluster::{Placement, Role};
 use trunkline_types::ShardGroup;
 
 use super::health::Health;
+use crate::config::NodeConfig;
 
 /// A cluster that cannot get this far is broken elsewhere: then a caller is answered 503, which says more than silence.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until every shard has an owner who acts, and says meanwhile what is missing.
-pub(super) async fn every_shard_has_an_owner(placement: &dyn Placement, health: &Health) {
+/// An edge waits until every shard has an owner who acts.
+pub(super) async fn settle(config: &NodeConfig, placement: &dyn Placement, health: &Health) {
+    if config.has(Role::Edge) {
+        every_shard_has_an_owner(placement, health).await;
+    }
+}
+
+/// Says meanwhile what is missing.
+async fn every_shard_has_an_owner(placement: &dyn Placement, health: &Health) {
     let mut changes = placement.changes();
     let opening = async {
         while let Some(missing) = missing(placement) {
