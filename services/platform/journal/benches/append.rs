@@ -7,6 +7,8 @@
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
+mod work;
+
 use std::{
     sync::{
         Arc,
@@ -18,46 +20,20 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use trunkline_journal::{
-    Append, Journal, NewEvent, PostgresJournal, PostgresOptions, SqliteJournal, SqliteOptions,
-    testing::Postgres,
+    Journal, PostgresJournal, PostgresOptions, SqliteJournal, SqliteOptions, testing::Postgres,
 };
-use trunkline_types::{CallId, EntityAddress, Epoch, ShardId, TenantId, Timestamp};
+use trunkline_types::{Epoch, ShardId};
+
+use work::{EVENTS, call, cpu};
 
 const APPENDS: u64 = 6;
-const EVENTS: u64 = 2;
 /// No two calls of a run have one id.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// CPU time of all threads of this process.
-fn cpu() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanos = tasks.filter_map(|task| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
-}
 
 /// One call; `pause` between its appends. Gives how long each append took.
 async fn one_call(journal: &dyn Journal, epoch: Epoch, pause: Duration) -> Vec<Duration> {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let tenant: TenantId = "default".parse().unwrap();
-    let shard = ShardId::new((n * 2_654_435_761 % 4_096) as u16).unwrap();
-    let at = Timestamp::from_millis(n as i64);
-    let entity = EntityAddress::call(&tenant, CallId::mint(shard, at, u128::from(n)));
-    let mut took = Vec::with_capacity(APPENDS as usize);
-    for step in 0..APPENDS {
-        let event = |_| NewEvent::new("call.stepped", 1, at, vec![7; 120]);
-        let mut events: Vec<_> = (0..EVENTS).map(event).collect();
-        events.last_mut().unwrap().last = step == APPENDS - 1;
-        let started = Instant::now();
-        journal.append(Append { entity: entity.clone(), epoch, after: step * EVENTS, events }).await.unwrap();
-        took.push(started.elapsed());
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-    }
-    took
+    call(journal, epoch, n, APPENDS, pause).await
 }
 
 fn quantiles(mut took: Vec<Duration>) -> String {

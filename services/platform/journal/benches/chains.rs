@@ -7,6 +7,8 @@
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
+mod work;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -14,27 +16,18 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use trunkline_journal::{
-    Append, Journal, JournalMetrics, NewEvent, PostgresJournal, PostgresOptions, SqliteJournal,
-    SqliteOptions, testing::Postgres,
+    Journal, JournalMetrics, PostgresJournal, PostgresOptions, SqliteJournal, SqliteOptions,
+    testing::Postgres,
 };
 use trunkline_telemetry::Metrics;
-use trunkline_types::{CallId, EntityAddress, Epoch, ShardId, TenantId, Timestamp};
+use trunkline_types::{Epoch, ShardId};
+
+use work::{call, cpu};
 
 const CHAIN: u64 = 4;
-const EVENTS: u64 = 2;
 const LASTS: Duration = Duration::from_secs(4);
 /// Appends a second.
 const RATES: [u64; 4] = [100, 500, 900, 3_000];
-
-/// CPU time of all threads of this process.
-fn cpu() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanos = tasks.filter_map(|task| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
-}
 
 /// Commits and appends until now.
 fn counted(metrics: &Metrics) -> (f64, f64) {
@@ -48,20 +41,7 @@ fn counted(metrics: &Metrics) -> (f64, f64) {
 
 /// One chain: how long each of its appends took.
 async fn chain(journal: Arc<dyn Journal>, epoch: Epoch, n: u64) -> Vec<Duration> {
-    let tenant: TenantId = "default".parse().unwrap();
-    let shard = ShardId::new((n * 2_654_435_761 % 4_096) as u16).unwrap();
-    let at = Timestamp::from_millis(n as i64);
-    let entity = EntityAddress::call(&tenant, CallId::mint(shard, at, u128::from(n)));
-    let mut took = Vec::with_capacity(CHAIN as usize);
-    for step in 0..CHAIN {
-        let event = |_| NewEvent::new("call.stepped", 1, at, vec![7; 120]);
-        let mut events: Vec<_> = (0..EVENTS).map(event).collect();
-        events.last_mut().unwrap().last = step == CHAIN - 1;
-        let started = Instant::now();
-        journal.append(Append { entity: entity.clone(), epoch, after: step * EVENTS, events }).await.unwrap();
-        took.push(started.elapsed());
-    }
-    took
+    call(&*journal, epoch, n, CHAIN, Duration::ZERO).await
 }
 
 fn quantiles(mut took: Vec<Duration>) -> String {
