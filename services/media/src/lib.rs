@@ -21,7 +21,9 @@
 //! # Recordings
 //!
 //! A recording is written to the spool, a local disk, and copied to the store in parts of a second while it is made; at its
-//! end it goes there whole and the parts are removed. A node that comes back after a crash repairs and stores what its spool
+//! end it goes there whole (where the store is a folder on the same file system, by a second name for the spool's file) and
+//! the parts are removed; a recording that ends before its first part leaves no other trace there. The spool keeps it until
+//! its call has taken that it is stored. A node that comes back after a crash repairs and stores what its spool
 //! has; of a node that does not, any other makes a recording of the parts by `SalvageRecording`. A full disk makes a gap, a
 //! store that refuses makes parts longer and uploads later; neither is felt in the talk. What the disk or the store refuse
 //! shows in `trunkline_media_recording_failing`.

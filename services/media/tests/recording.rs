@@ -405,3 +405,42 @@ async fn a_disk_that_is_full_for_a_while_costs_a_marked_gap_and_raises_the_alarm
     drop(alice);
     bench.node.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_store_on_the_same_file_system_gets_a_second_name_and_one_on_another_a_copy() {
+    use std::os::unix::fs::MetadataExt;
+    for other in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = other.then(|| SmallDisk::mount(folder.path().join("recordings"), 8_000));
+        if matches!(disk, Some(None)) {
+            println!("not run: mounting a disk needs the rights of an administrator");
+            return;
+        }
+        let config = config(&folder);
+        let mut bench = Bench::with(folder, config);
+        bench.acknowledges = false;
+        let _alice = bench.phone("alice", Codec::Pcmu).await;
+        bench.ok(start(&bench)).await;
+        until("a part", || parts(&bench) > 16_000).await;
+        bench.ok(stop(&bench)).await;
+        let is_outcome = |e: &pb::MediaEvent| matches!(e.event, Some(Event::RecordingFinished(_)));
+        let told = bench.told("outcome", is_outcome).await;
+        let Some(Event::RecordingFinished(finished)) = told.event.clone() else { unreachable!() };
+        let (left, _) = read(&bench, &finished);
+        assert!(share(&left[onset(&left)..], 440) > 0.8);
+        // Nobody has taken it: what leads to it is still in the spool.
+        let spooled = bench.folder.path().join(format!("spool/{}.wav", recording_id(&bench)));
+        let stored = bench.folder.path().join("recordings").join(&finished.key);
+        let (spooled, stored) = (spooled.metadata().unwrap(), stored.metadata().unwrap());
+        let same = (spooled.dev(), spooled.ino()) == (stored.dev(), stored.ino());
+        assert_eq!((same, spooled.len()), (!other, stored.len()));
+        bench.acknowledges = true;
+        bench.acknowledge(&told).await;
+        let left_over = |folder: &str| std::fs::read_dir(bench.folder.path().join(folder)).unwrap().count();
+        until("an empty spool, and no parts beside the recording", || {
+            left_over("spool") == 0 && left_over("recordings/default") == 1
+        })
+        .await;
+        bench.node.shutdown().await;
+    }
+}

@@ -8,6 +8,7 @@ use trunkline_media_core::timeline::{Span, SpanKind, Timeline};
 use trunkline_proto::media::v1 as pb;
 use trunkline_types::{RecordingId, ShardId, TenantId, Timestamp};
 
+use super::files;
 use super::store::Stored;
 use crate::events::Owner;
 
@@ -98,6 +99,16 @@ impl Meta {
         self.spans.sort_by_key(|s| (s.start_ms, s.end_ms));
     }
 
+    /// Whether both say the same of the audio.
+    pub(super) fn marked_as(&self, other: &Self) -> bool {
+        (&self.spans, &self.open) == (&other.spans, &other.open)
+    }
+
+    /// Whether nothing is marked.
+    pub(super) fn is_unmarked(&self) -> bool {
+        self.spans.is_empty() && self.open.is_empty()
+    }
+
     pub(super) fn wire_spans(&self) -> Vec<pb::Span> {
         let span = |s: &MetaSpan| pb::Span { kind: s.kind.into(), start_ms: s.start_ms, end_ms: s.end_ms };
         self.spans.iter().map(span).collect()
@@ -108,20 +119,27 @@ impl Meta {
         key(&self.tenant, &self.recording)
     }
 
+    /// Of the audio in the spool.
+    pub(super) fn file_name(&self) -> String {
+        format!("{}.wav", self.recording)
+    }
+
     pub(crate) fn audio(&self, spool: &Path) -> PathBuf {
-        spool.join(format!("{}.wav", self.recording))
+        spool.join(self.file_name())
     }
 
     pub(crate) fn beside(&self, spool: &Path) -> PathBuf {
         spool.join(format!("{}.json", self.recording))
     }
 
-    /// Written anew and renamed: after a crash it is the old or the new one.
-    pub(crate) fn save(&self, spool: &Path) -> std::io::Result<()> {
-        let path = self.beside(spool);
-        let fresh = path.with_extension("json.new");
-        std::fs::write(&fresh, serde_json::to_vec(self)?)?;
-        std::fs::rename(fresh, path)
+    /// What is known at the beginning, written before the audio's file is made.
+    pub(super) fn begin(&self, spool: &Path) -> std::io::Result<()> {
+        files::write(&self.beside(spool), &serde_json::to_vec(self)?)
+    }
+
+    /// What is known now, in place of what was.
+    pub(super) fn save(&self, spool: &Path) -> std::io::Result<()> {
+        files::replace(&self.beside(spool), &serde_json::to_vec(self)?)
     }
 
     pub(super) fn load(path: &Path) -> Option<Self> {

@@ -1,12 +1,17 @@
 //! Recordings: from a tap to a stereo WAV file in the spool, copied to the store in parts while they are made, stored whole
 //! at their end, and what is found of them after a crash, on this node or by another one.
 
+mod files;
+mod link;
 mod meta;
 mod parts;
 mod replica;
 mod salvage;
 mod spool;
 mod store;
+#[cfg(test)]
+mod tests;
+mod untaken;
 mod upload;
 mod writer;
 
@@ -25,9 +30,10 @@ use trunkline_types::{RecordingId, TenantId};
 pub(crate) use self::meta::Meta;
 use self::parts::Parts;
 use self::store::Store;
+use self::untaken::Untaken;
 use self::writer::Writer;
 use crate::clock::Clock;
-use crate::config::{RecordingConfig, StoreConfig};
+use crate::config::RecordingConfig;
 use crate::events::Sink;
 use crate::metrics::{Metrics, Outcome, OutcomeLabel, Stage};
 use crate::tap::TapReader;
@@ -71,8 +77,9 @@ pub(crate) struct Context {
     runtime: tokio::runtime::Handle,
     uploads: Semaphore,
     copies: Semaphore,
-    /// Recordings that are being written, stored or salvaged here.
+    /// Recordings that are being written, stored or salvaged here, or whose audio is in the spool for another reason.
     busy: Mutex<HashSet<RecordingId>>,
+    untaken: Untaken,
 }
 
 /// The handle that workers have.
@@ -97,26 +104,23 @@ impl Recorder {
         let trouble = |source| RecordingError::Spool { path: spool.display().to_string(), source };
         std::fs::create_dir_all(&spool).map_err(trouble)?;
         let store = Store::open(&config.store).map_err(RecordingError::Store)?;
-        let folder = match &config.store {
-            StoreConfig::Folder { path } => Some(path.clone()),
-            StoreConfig::S3 { .. } => None,
-        };
         let context = Arc::new(Context {
             spool,
             clock,
             sink,
             metrics,
             segment: (config.segment_ms > 0).then(|| Duration::from_millis(config.segment_ms)),
-            parts: Parts::new(store.clone(), folder),
+            parts: Parts::new(store.clone()),
             store,
             runtime,
             uploads: Semaphore::new(UPLOADS),
             copies: Semaphore::new(COPIES),
             busy: Mutex::default(),
+            untaken: Untaken::default(),
         });
         salvage::spool(&context);
         context.runtime.spawn(watch_store(context.clone()));
-        context.runtime.spawn(upload::forget(context.clone(), taken));
+        context.runtime.spawn(untaken::forget(context.clone(), taken));
         let (begin, queue) = sync_channel(QUEUE);
         let writer = Writer::new(context.clone(), queue);
         // It ends by itself when nobody can begin a recording any more.
@@ -160,6 +164,7 @@ impl Recorder {
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.context.note_untaken(Duration::ZERO).await;
     }
 }
 

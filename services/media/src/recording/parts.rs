@@ -2,15 +2,17 @@
 //! `{first byte}.pcm` (twelve digits; 16-bit stereo as in the WAV file, without its header). A part that is put again is
 //! the same or longer, so repetition does no harm. In a folder there is one part that grows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_media_core::wav;
 use trunkline_types::{RecordingId, TenantId};
 
+use super::files;
 use super::meta::Meta;
 use super::store::Store;
 
@@ -29,12 +31,10 @@ pub(super) struct Part {
     pub(super) bytes: u64,
 }
 
-/// See the module.
+/// See the module. When the store is a folder, parts are appended to in place.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
     store: Store,
-    /// The store's folder, when it is one: parts are appended to in place.
-    folder: Option<PathBuf>,
 }
 
 fn prefix(tenant: &TenantId, recording: &RecordingId) -> String {
@@ -42,38 +42,44 @@ fn prefix(tenant: &TenantId, recording: &RecordingId) -> String {
 }
 
 impl Parts {
-    pub(super) fn new(store: Store, folder: Option<PathBuf>) -> Self {
-        Self { store, folder }
+    pub(super) fn new(store: Store) -> Self {
+        Self { store }
     }
 
     pub(super) async fn put_manifest(&self, meta: &Meta) -> Result<(), String> {
         let bytes = serde_json::to_vec(meta).map_err(|e| e.to_string())?;
-        let key = format!("{}/{MANIFEST}", prefix(&meta.tenant, &meta.recording));
-        match self.folder.as_ref().map(|folder| folder.join(&key)) {
-            Some(target) => {
-                let written = tokio::task::spawn_blocking(move || replace(&target, &bytes)).await;
-                written.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-            }
-            None => self.store.put_bytes(&key, bytes.into()).await,
+        let prefix = prefix(&meta.tenant, &meta.recording);
+        match self.store.file(&prefix) {
+            Some(folder) => on_disk(move || begin(&folder, &bytes)).await,
+            None => self.store.put_bytes(&format!("{prefix}/{MANIFEST}"), bytes.into()).await,
         }
     }
 
-    /// Copies the bytes of audio from `from` to `until` out of the spool's file.
-    pub(super) async fn put(&self, meta: &Meta, file: &Path, from: u64, until: u64) -> Result<(), String> {
-        let (file, prefix) = (file.to_owned(), prefix(&meta.tenant, &meta.recording));
-        let target = self.folder.as_ref().map(|folder| folder.join(&prefix).join(name(0)));
-        let read = tokio::task::spawn_blocking(move || {
-            let bytes = read(&file, from, until)?;
-            match target {
-                Some(target) => append(&target, &bytes, from).map(|()| None),
-                None => Ok(Some(Bytes::from(bytes))),
-            }
-        });
-        let bytes = read.await.map_err(|e| e.to_string())?.map_err(|e: io::Error| e.to_string())?;
-        match bytes {
-            Some(bytes) => self.store.put_bytes(&format!("{prefix}/{}", name(from)), bytes).await,
-            None => Ok(()),
+    /// Copies the bytes of audio from `from` to `until` out of the spool's file, with the manifest in front when it has news.
+    pub(super) async fn put(
+        &self,
+        meta: &Meta,
+        manifest: Option<&Meta>,
+        file: Arc<File>,
+        from: u64,
+        until: u64,
+    ) -> Result<(), String> {
+        let prefix = prefix(&meta.tenant, &meta.recording);
+        if let Some(folder) = self.store.file(&prefix) {
+            let manifest = manifest.map(serde_json::to_vec).transpose().map_err(|e| e.to_string())?;
+            return on_disk(move || {
+                if let Some(manifest) = manifest {
+                    begin(&folder, &manifest)?;
+                }
+                files::extend(&folder.join(name(0)), &read(&file, from, until)?, from)
+            })
+            .await;
         }
+        if let Some(manifest) = manifest {
+            self.put_manifest(manifest).await?;
+        }
+        let bytes = on_disk(move || read(&file, from, until)).await?;
+        self.store.put_bytes(&format!("{prefix}/{}", name(from)), Bytes::from(bytes)).await
     }
 
     pub(super) async fn manifest(
@@ -107,18 +113,35 @@ impl Parts {
 
     /// Removes the audio; the manifest stays until the call has taken the outcome.
     pub(super) async fn remove_audio(&self, meta: &Meta) -> Result<(), String> {
+        if let Some(folder) = self.store.file(&prefix(&meta.tenant, &meta.recording)) {
+            return on_disk(move || files::remove(&folder.join(name(0)))).await;
+        }
         let parts = self.list(&meta.tenant, &meta.recording).await?;
         self.store.remove(parts.into_iter().map(|part| part.key).collect()).await
     }
 
-    /// Removes the rest.
+    /// Removes the manifest, of which is known that nothing else is left.
+    pub(super) async fn remove_manifest(&self, meta: &Meta) -> Result<(), String> {
+        let prefix = prefix(&meta.tenant, &meta.recording);
+        let Some(folder) = self.store.file(&prefix) else {
+            return self.store.remove(vec![format!("{prefix}/{MANIFEST}")]).await;
+        };
+        let emptied = on_disk(move || {
+            files::remove(&folder.join(MANIFEST))?;
+            files::remove_folder(&folder)
+        });
+        // Not empty after a write that failed half-way.
+        if emptied.await.is_err() { self.remove(meta).await } else { Ok(()) }
+    }
+
+    /// Removes whatever there is.
     pub(super) async fn remove(&self, meta: &Meta) -> Result<(), String> {
         let prefix = prefix(&meta.tenant, &meta.recording);
         let keys = self.store.list(&prefix, MAX_PARTS).await?.into_iter().map(|(key, _)| key).collect();
         self.store.remove(keys).await?;
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = self.store.file(&prefix) {
             // Not empty when somebody else put something there; that is not ours.
-            let _ = tokio::fs::remove_dir(folder.join(prefix)).await;
+            let _ = on_disk(move || files::remove_folder(&folder)).await;
         }
         Ok(())
     }
@@ -128,32 +151,20 @@ fn name(start: u64) -> String {
     format!("{start:012}{SUFFIX}")
 }
 
-fn read(file: &Path, from: u64, until: u64) -> io::Result<Vec<u8>> {
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+fn read(file: &File, from: u64, until: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(until - from).unwrap_or(0)];
-    File::open(file)?.read_exact_at(&mut bytes, wav::HEADER_BYTES as u64 + from)?;
+    file.read_exact_at(&mut bytes, wav::HEADER_BYTES as u64 + from)?;
     Ok(bytes)
 }
 
-/// Without waiting for the disk: a crash of the machine loses what the spool has.
-fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = target.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let fresh = target.with_extension("new");
-    std::fs::write(&fresh, bytes)?;
-    std::fs::rename(fresh, target)
-}
-
-fn append(target: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let open = || OpenOptions::new().create(true).truncate(false).write(true).open(target);
-    let file = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = target.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            open()?
-        }
-        opened => opened?,
-    };
-    file.write_all_at(bytes, offset)
+/// Writes the manifest without waiting for the disk: a crash of the machine loses what the spool has.
+fn begin(folder: &Path, manifest: &[u8]) -> io::Result<()> {
+    files::folder(folder)?;
+    files::replace(&folder.join(MANIFEST), manifest)
 }

@@ -1,7 +1,8 @@
 //! Copies a recording to the store while it is being written, so that the loss of the node and its disk costs two seconds
-//! of it. What is new on the spool goes as the next part; a store that is slow gets longer parts, not a queue.
+//! of it. What is new on the spool goes as the next part, the first one with the manifest; a store that is slow gets longer
+//! parts, not a queue.
 
-use std::path::PathBuf;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,30 +33,49 @@ struct Progress {
     news: Notify,
 }
 
+/// What there is of a recording in the store when its copying has ended.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// The manifest as it was put.
+    pub(super) manifest: Option<Meta>,
+    /// Parts, or the attempt at one.
+    pub(super) parts: bool,
+}
+
 /// The writer's handle of a recording's copy.
 #[derive(Debug)]
 pub(super) struct Replica {
+    context: Arc<Context>,
+    meta: Meta,
     progress: Arc<Progress>,
-    task: tokio::task::JoinHandle<()>,
+    written: u64,
+    /// Begins with the first audio: a recording that ends before has nothing to copy.
+    task: Option<tokio::task::JoinHandle<Copied>>,
 }
 
 impl Replica {
-    pub(super) fn start(context: &Arc<Context>, meta: &Meta) -> Self {
+    pub(super) fn new(context: &Arc<Context>, meta: &Meta) -> Self {
         let progress = Arc::new(Progress { manifest: Mutex::new(Some(meta.clone())), ..Progress::default() });
-        let copier = Copier {
-            context: context.clone(),
-            progress: progress.clone(),
-            file: meta.audio(&context.spool),
-            meta: meta.clone(),
-            done: 0,
-        };
-        Self { progress, task: context.runtime.spawn(copier.run()) }
+        Self { context: context.clone(), meta: meta.clone(), progress, written: 0, task: None }
     }
 
-    /// So many bytes of audio are on the spool.
-    pub(super) fn written(&self, bytes: u64) {
+    /// So many bytes of audio are in the spool's file.
+    pub(super) fn written(&mut self, bytes: u64, file: Option<&Arc<File>>) {
+        let Some(file) = file.filter(|_| bytes > self.written) else { return };
+        self.written = bytes;
         self.progress.written.store(bytes, Ordering::Release);
-        self.progress.news.notify_one();
+        if self.task.is_some() {
+            return self.progress.news.notify_one();
+        }
+        let copier = Copier {
+            context: self.context.clone(),
+            progress: self.progress.clone(),
+            file: file.clone(),
+            meta: self.meta.clone(),
+            done: 0,
+            copied: Copied::default(),
+        };
+        self.task = Some(self.context.runtime.spawn(copier.run()));
     }
 
     pub(super) fn marked(&self, meta: &Meta) {
@@ -63,14 +83,19 @@ impl Replica {
         self.progress.news.notify_one();
     }
 
-    /// No more parts; returns when none is under way.
-    pub(super) async fn end(self) {
+    /// No more parts; returns when none is under way, with what there is. `None`: that is not known.
+    pub(super) async fn end(self) -> Option<Copied> {
+        let Some(task) = self.task else { return Some(Copied::default()) };
         self.progress.ended.store(true, Ordering::Release);
         self.progress.news.notify_one();
-        let stop = self.task.abort_handle();
+        let stop = task.abort_handle();
         // Each step is bounded by itself.
-        if tokio::time::timeout(2 * PATIENCE, self.task).await.is_err() {
-            stop.abort();
+        match tokio::time::timeout(2 * PATIENCE, task).await {
+            Ok(copied) => copied.ok(),
+            Err(_) => {
+                stop.abort();
+                None
+            }
         }
     }
 }
@@ -78,14 +103,15 @@ impl Replica {
 struct Copier {
     context: Arc<Context>,
     progress: Arc<Progress>,
-    file: PathBuf,
+    file: Arc<File>,
     meta: Meta,
     /// Bytes of audio in the store.
     done: u64,
+    copied: Copied,
 }
 
 impl Copier {
-    async fn run(mut self) {
+    async fn run(mut self) -> Copied {
         let failing = self.context.metrics.failing(Stage::Store);
         let mut pause = FIRST_PAUSE;
         let mut in_trouble = false;
@@ -116,6 +142,7 @@ impl Copier {
         if in_trouble {
             failing.dec();
         }
+        self.copied
     }
 
     /// Pauses, unless the recording ends.
@@ -128,25 +155,40 @@ impl Copier {
         }
     }
 
-    /// Puts what is new. `false`: nothing was.
+    /// Puts what is new. `false`: nothing more is.
     async fn step(&mut self) -> Result<bool, String> {
-        let _permit = self.context.copies.acquire().await;
-        let manifest = self.progress.manifest.lock().take();
-        if let Some(meta) = manifest {
-            if let Err(problem) = bounded(self.context.parts.put_manifest(&meta)).await {
-                self.progress.manifest.lock().get_or_insert(meta);
-                return Err(problem);
-            }
-            return Ok(true);
-        }
         let written = self.progress.written.load(Ordering::Acquire);
         let until = written.min(self.done + MAX_PART_BYTES);
-        if until <= self.done {
+        // Marks are nothing without audio: the first ones go with the first part.
+        let manifest = self.progress.manifest.lock().take();
+        if until <= self.done && manifest.is_none() {
             return Ok(false);
         }
-        bounded(self.context.parts.put(&self.meta, &self.file, self.done, until)).await?;
-        self.done = until;
-        Ok(until < written)
+        self.copied.parts |= until > self.done;
+        let context = self.context.clone();
+        let _permit = context.copies.acquire().await;
+        match bounded(self.put(manifest.as_ref(), until)).await {
+            Ok(()) => {
+                self.done = self.done.max(until);
+                self.copied.manifest = manifest.or(self.copied.manifest.take());
+                Ok(until < written)
+            }
+            Err(problem) => {
+                if let Some(manifest) = manifest {
+                    self.copied.manifest = None;
+                    self.progress.manifest.lock().get_or_insert(manifest);
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    async fn put(&self, manifest: Option<&Meta>, until: u64) -> Result<(), String> {
+        let parts = &self.context.parts;
+        match manifest {
+            Some(manifest) if until <= self.done => parts.put_manifest(manifest).await,
+            _ => parts.put(&self.meta, manifest, self.file.clone(), self.done, until).await,
+        }
     }
 }
 

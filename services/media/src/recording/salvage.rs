@@ -1,6 +1,8 @@
 //! What is left of recordings after a crash: in the spool of this node at its next start, and in the store when the node
 //! does not come back.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use trunkline_telemetry::trace_id_of;
 use trunkline_types::{RecordingId, TenantId, Timestamp};
 
 use super::Context;
+use super::files;
 use super::meta::Meta;
 use super::parts::Part;
 use super::store::Writing;
@@ -26,49 +29,75 @@ const BYTES_PER_MS: u64 = wav::STEREO_FRAME_BYTES * 8;
 /// stored, and those of which nobody was told.
 pub(super) fn spool(context: &Arc<Context>) {
     let Ok(entries) = std::fs::read_dir(&context.spool) else { return };
-    let beside = entries
+    let (beside, others): (Vec<_>, Vec<_>) = entries
         .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "json"));
+        .partition(|p| p.extension().is_some_and(|e| e == "json"));
+    for half_written in others.iter().filter(|p| p.extension().is_some_and(|e| e == "new")) {
+        let _ = files::remove(half_written);
+    }
     for path in beside {
         let Some(mut meta) = Meta::load(&path) else {
-            tracing::warn!(file = %path.display(), "what is beside a recording cannot be read: it is left alone");
+            if path.with_extension("wav").exists() {
+                tracing::warn!(file = %path.display(), "what is beside a recording cannot be read: it is left alone");
+            } else {
+                // The first word of a recording that never had audio.
+                let _ = files::remove(&path);
+            }
             continue;
         };
         if meta.stored.is_some() {
+            // A crash may have come between the note and the audio's removal.
+            let _ = files::remove(&meta.audio(&context.spool));
             context.finished(&meta);
             continue;
         }
         match repair(&meta.audio(&context.spool)) {
-            Ok(Some(bytes)) => {
+            Ok(found @ (Found::Whole(bytes) | Found::Cut(bytes))) => {
                 meta.close_spans(bytes / BYTES_PER_MS);
-                meta.salvaged = true;
+                meta.salvaged = matches!(found, Found::Cut(_));
                 context.busy.lock().insert(meta.recording);
-                context.upload(meta, None);
+                context.upload(meta, None, None);
             }
-            Ok(None) => {
-                context.failed(&meta, "a crash left no audio", String::new());
-                let _ = std::fs::remove_file(meta.audio(&context.spool));
-                let _ = std::fs::remove_file(&path);
+            Ok(Found::Nothing) => {
+                // It was removed because it is stored, or never was.
+                let _ = files::remove(&meta.audio(&context.spool));
+                context.busy.lock().insert(meta.recording);
+                context.gather(meta);
             }
             Err(error) => context.failed(&meta, &error.to_string(), meta.recording.to_string()),
         }
     }
 }
 
-/// Makes the header say what is there; gives the bytes of audio. `None`: nothing is.
-fn repair(path: &Path) -> std::io::Result<Option<u64>> {
-    use std::io::{Seek, SeekFrom, Write};
-    let mut file = match std::fs::OpenOptions::new().write(true).open(path) {
+/// What a crash has left of the audio, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// All of it, and its marks.
+    Whole(u64),
+    /// What there was when it broke off.
+    Cut(u64),
+    Nothing,
+}
+
+/// Makes the header say what is there. A whole file is not touched: it may be in the store under a second name.
+fn repair(path: &Path) -> std::io::Result<Found> {
+    let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    let Some((header, keep)) = wav::repair(file.metadata()?.len()) else { return Ok(None) };
-    file.set_len(keep)?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header)?;
-    file.sync_all()?;
-    Ok(Some(keep - wav::HEADER_BYTES as u64))
+    let length = file.metadata()?.len();
+    let Some((header, keep)) = wav::repair(length) else { return Ok(Found::Nothing) };
+    let audio = keep - wav::HEADER_BYTES as u64;
+    let mut found = [0; wav::HEADER_BYTES];
+    file.read_exact_at(&mut found, 0)?;
+    if found == header && keep == length {
+        return Ok(Found::Whole(audio));
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    files::set_len(&file, keep)?;
+    files::write_at(&file, &header, 0)?;
+    Ok(Found::Cut(audio))
 }
 
 /// Takes a recording of another node on. One that is under way here already needs no second try.
@@ -84,22 +113,28 @@ pub(super) fn command(
             return Err("as many recordings as this node takes are being stored");
         }
         if !busy.insert(recording) {
+            drop(busy);
+            if let Some(told) = context.untaken.get(&recording) {
+                context.finished(&told);
+            }
             return Ok(());
         }
     }
     tracing::info!(call_id = %recording.call, trace_id = %trace_id_of(recording.call), recording_id = %recording, node, "salvaging a recording");
-    context.metrics.uploads_waiting.inc();
     let owner = Owner { call: recording.call, shard: recording.call.shard() };
-    let mut meta = Meta::new(recording, owner, tenant, Timestamp::from_micros(0));
-    meta.salvaged = true;
-    let context = context.clone();
-    context.runtime.clone().spawn(async move {
-        context.store_with(meta, String::new(), Source::Parts).await;
-    });
+    context.gather(Meta::new(recording, owner, tenant, Timestamp::from_micros(0)));
     Ok(())
 }
 
 impl Context {
+    /// Looks in the background for what the store has of a recording, whole or in parts.
+    fn gather(self: &Arc<Self>, mut meta: Meta) {
+        meta.salvaged = true;
+        self.metrics.uploads_waiting.inc();
+        let context = self.clone();
+        self.runtime.spawn(async move { context.store_with(meta, Source::Parts).await });
+    }
+
     /// Makes the whole of the parts in the store. `None`: there are none.
     pub(super) async fn assemble(&self, blank: &Meta) -> Result<Option<Meta>, String> {
         let manifest = self.parts.manifest(&blank.tenant, &blank.recording).await?;

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use trunkline_media_core::{SAMPLE_RATE_HZ, wav};
+
+use super::files;
 
 /// Samples are written when this much waits, whatever the clock says.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -19,25 +21,19 @@ pub(super) trait Disk: Sized {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or stretches it.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Until it is on the disk.
-    fn sync(&self) -> io::Result<()>;
 }
 
 impl Disk for File {
     fn create(path: &std::path::Path) -> io::Result<Self> {
-        File::create_new(path)
+        files::create(path)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        files::write_at(self, bytes, offset)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        File::set_len(self, bytes)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.sync_all()
+        files::set_len(self, bytes)
     }
 }
 
@@ -63,9 +59,11 @@ pub(super) enum Flushed {
 #[derive(Debug)]
 pub(super) struct SpoolFile<D = File> {
     path: PathBuf,
-    disk: Option<D>,
+    disk: Option<Arc<D>>,
     /// Bytes of audio that were taken and are not in the buffer.
     passed: u64,
+    /// Bytes of audio up to the last one that is in the file.
+    reached: u64,
     buffer: Vec<u8>,
     /// Where the missing audio begins, while it cannot be written.
     missing: Option<u64>,
@@ -74,7 +72,7 @@ pub(super) struct SpoolFile<D = File> {
 impl<D: Disk> SpoolFile<D> {
     /// The file is made by the first flush.
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, disk: None, passed: 0, buffer: Vec::new(), missing: None }
+        Self { path, disk: None, passed: 0, reached: 0, buffer: Vec::new(), missing: None }
     }
 
     /// Takes a run of the time line.
@@ -98,6 +96,11 @@ impl<D: Disk> SpoolFile<D> {
     /// Bytes of audio that are in the file without a hole that may still be filled.
     pub(super) fn written(&self) -> u64 {
         self.missing.unwrap_or(self.passed)
+    }
+
+    /// The file, once it is made.
+    pub(super) fn disk(&self) -> Option<&Arc<D>> {
+        self.disk.as_ref()
     }
 
     /// Tries to write what was taken.
@@ -125,31 +128,47 @@ impl<D: Disk> SpoolFile<D> {
             Some(disk) => disk,
             None => {
                 let disk = D::create(&self.path)?;
-                let disk = self.disk.insert(disk);
+                let disk = self.disk.insert(Arc::new(disk));
                 disk.write_at(&wav::header(2, SAMPLE_RATE_HZ, 0), 0)?;
                 disk
             }
         };
-        disk.write_at(&self.buffer, HEADER + self.passed)
+        if !self.buffer.is_empty() {
+            disk.write_at(&self.buffer, HEADER + self.passed)?;
+            self.reached = self.passed + self.buffer.len() as u64;
+        }
+        Ok(())
     }
 
-    /// Writes the last of it and the header that tells its length. Gives the bytes of audio and what is missing of it since
-    /// the last flush that told.
+    /// Writes the last of it. Gives the bytes of audio and what is missing of it since the last flush that told.
     ///
     /// # Errors
-    /// Nothing could ever be written, or what was written is not safe on the disk.
-    pub(super) fn finish(&mut self) -> io::Result<(u64, Option<(u64, u64)>)> {
+    /// Nothing could ever be written.
+    pub(super) fn end(&mut self) -> io::Result<(u64, Option<(u64, u64)>)> {
         let missing = match self.flush() {
             Flushed::Trouble(error) if self.disk.is_none() => return Err(error),
             Flushed::Over { from, to } => Some((from, to)),
             _ => self.missing.map(|from| (from, self.passed)),
         };
-        let Some(disk) = &self.disk else { return Err(io::Error::other("the file could not be made")) };
-        // A hole takes no room; the header's place has been there from the beginning.
-        disk.set_len(HEADER + self.passed)?;
-        disk.write_at(&wav::header(2, SAMPLE_RATE_HZ, self.passed), 0)?;
-        disk.sync()?;
+        if self.disk.is_none() {
+            return Err(io::Error::other("the file could not be made"));
+        }
         Ok((self.passed, missing))
+    }
+
+    /// Writes the header that tells the length: whoever finds it knows that the file is whole. Gives the file, which need not
+    /// be on the disk yet.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn seal(&mut self) -> io::Result<Arc<D>> {
+        let Some(disk) = &self.disk else { return Err(io::Error::other("the file could not be made")) };
+        if self.reached != self.passed {
+            // A hole takes no room; the header's place has been there from the beginning.
+            disk.set_len(HEADER + self.passed)?;
+        }
+        disk.write_at(&wav::header(2, SAMPLE_RATE_HZ, self.passed), 0)?;
+        Ok(disk.clone())
     }
 }
 
@@ -191,10 +210,6 @@ mod tests {
             self.0.borrow_mut().resize(bytes as usize, 0);
             Ok(())
         }
-
-        fn sync(&self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     fn room() -> io::Result<()> {
@@ -203,6 +218,12 @@ mod tests {
 
     fn file() -> SpoolFile<Memory> {
         SpoolFile::new(PathBuf::from("x"))
+    }
+
+    fn finish(file: &mut SpoolFile<Memory>) -> (u64, Option<(u64, u64)>) {
+        let end = file.end().unwrap();
+        file.seal().unwrap();
+        end
     }
 
     fn samples() -> Vec<i16> {
@@ -226,7 +247,7 @@ mod tests {
             }
             assert_eq!(file.in_trouble(), n == 3 || n == 4);
         }
-        assert_eq!(file.finish().unwrap(), (19_200, None));
+        assert_eq!(finish(&mut file), (19_200, None));
         let expected = [1, 2, 0, 0, 5, 6].into_iter().flat_map(|n| [n; 800]).collect::<Vec<i16>>();
         assert_eq!(samples(), expected);
     }
@@ -238,7 +259,7 @@ mod tests {
         file.flush();
         FULL.set(true);
         file.push(&[[2, 2]; 800]);
-        assert_eq!(file.finish().unwrap(), (6_400, Some((3_200, 6_400))));
+        assert_eq!(finish(&mut file), (6_400, Some((3_200, 6_400))));
         assert_eq!(samples(), [[1; 800], [0; 800]].concat());
     }
 
@@ -252,11 +273,11 @@ mod tests {
         FULL.set(false);
         file.push(&[[2, 2]; 800]);
         assert!(matches!(file.flush(), Flushed::Over { from: 0, to: 3_200 }));
-        assert_eq!(file.finish().unwrap(), (6_400, None));
+        assert_eq!(finish(&mut file), (6_400, None));
         assert_eq!(samples(), [[0; 800], [2; 800]].concat());
         FULL.set(true);
         let mut never = self::file();
         never.push(&[[1, 1]; 8]);
-        assert!(never.finish().is_err());
+        assert!(never.end().is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! The object store: a local folder, or S3.
 
-use std::path::Path as FilePath;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,6 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, WriteMultipart};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 
 use crate::config::StoreConfig;
 
@@ -33,6 +34,8 @@ pub(crate) struct Stored {
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     store: Arc<dyn ObjectStore>,
+    /// When it is one.
+    folder: Option<PathBuf>,
     prefix: String,
     /// Bucket or folder, for messages.
     name: String,
@@ -62,7 +65,8 @@ impl Store {
                 let name = format!("folder {}", path.display());
                 std::fs::create_dir_all(path).map_err(|e| format!("{name}: {e}"))?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(|e| format!("{name}: {e}"))?;
-                Ok(Self { store: Arc::new(store.with_fsync(true)), prefix: String::new(), name })
+                let store = Arc::new(store.with_fsync(true));
+                Ok(Self { store, folder: Some(path.clone()), prefix: String::new(), name })
             }
             StoreConfig::S3 { .. } => s3(config),
         }
@@ -117,23 +121,32 @@ impl Store {
         Ok(Stored { bytes: writing.bytes, sha256: writing.hash.finalize().into() })
     }
 
-    /// Copies a file to `key`.
-    pub(super) async fn put_file(&self, file: &FilePath, key: &str) -> Result<Stored, String> {
-        let mut file = tokio::fs::File::open(file).await.map_err(|e| format!("{}: {e}", file.display()))?;
+    /// The path of a key, when the store is a folder. (A key has only characters that mean themselves in a path.)
+    pub(super) fn file(&self, key: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(key))
+    }
+
+    /// Copies a file to `key`. In S3 one that is shorter than a part is one request instead of three.
+    pub(super) async fn put_file(&self, file: Arc<File>, key: &str) -> Result<Stored, String> {
+        let (first, hash) = read(file.clone(), 0, PART_BYTES, |first| Sha256::digest(first)).await?;
+        if first.len() < PART_BYTES {
+            let stored = Stored { bytes: first.len() as u64, sha256: hash.into() };
+            return self.put_bytes(key, first).await.map(|()| stored);
+        }
+        drop(first);
         let mut writing = self.begin(key).await?;
-        let mut buffer = vec![0; READ_BYTES];
-        let written = loop {
-            match file.read(&mut buffer).await {
-                Ok(0) => break Ok(()),
-                Ok(read) => {
-                    if let Err(error) = writing.push(&buffer[..read]).await {
-                        break Err(self.explain(&error));
-                    }
-                }
-                Err(error) => break Err(error.to_string()),
-            }
-        };
+        let written = self.push_file(&file, &mut writing).await;
         self.end(writing, written).await
+    }
+
+    async fn push_file(&self, file: &Arc<File>, to: &mut Writing) -> Result<(), String> {
+        loop {
+            let (piece, ()) = read(file.clone(), to.bytes, READ_BYTES, |_| ()).await?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            to.push(&piece).await.map_err(|e| self.explain(&e))?;
+        }
     }
 
     pub(super) async fn put_bytes(&self, key: &str, bytes: Bytes) -> Result<(), String> {
@@ -166,13 +179,12 @@ impl Store {
 
     /// What an object is, read from its beginning to its end; `None`: it is not there.
     pub(super) async fn digest(&self, key: &str) -> Result<Option<Stored>, String> {
-        match self.store.head(&self.path(key)).await {
-            Err(Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.explain(&error)),
-            Ok(_) => {}
-        }
         let explain = |e: Error| self.explain(&e);
-        let mut stream = self.store.get(&self.path(key)).await.map_err(explain)?.into_stream();
+        let mut stream = match self.store.get(&self.path(key)).await {
+            Ok(found) => found.into_stream(),
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(explain(error)),
+        };
         let (mut hash, mut bytes) = (Sha256::new(), 0);
         while let Some(piece) = stream.try_next().await.map_err(explain)? {
             hash.update(&piece);
@@ -228,6 +240,23 @@ impl StoreConfig {
     }
 }
 
+/// So much of a file, from `offset` on, and what `look` makes of it; less only at the file's end.
+async fn read<T: Send + 'static>(
+    file: Arc<File>,
+    offset: u64,
+    most: usize,
+    look: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<(Bytes, T), String> {
+    let read = tokio::task::spawn_blocking(move || {
+        let length = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; usize::try_from(length).map_or(most, |length| length.min(most))];
+        file.read_exact_at(&mut bytes, offset)?;
+        let seen = look(&bytes);
+        Ok::<_, std::io::Error>((Bytes::from(bytes), seen))
+    });
+    read.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
 #[cfg(feature = "s3")]
 fn s3(config: &StoreConfig) -> Result<Store, String> {
     use object_store::{ClientOptions, RetryConfig};
@@ -256,7 +285,7 @@ fn s3(config: &StoreConfig) -> Result<Store, String> {
     }
     let name = format!("S3 bucket {bucket}");
     let store = builder.build().map_err(|e| format!("{name}: {e}"))?;
-    Ok(Store { store: Arc::new(store), prefix: prefix.trim_matches('/').to_owned(), name })
+    Ok(Store { store: Arc::new(store), folder: None, prefix: prefix.trim_matches('/').to_owned(), name })
 }
 
 #[cfg(not(feature = "s3"))]

@@ -1,15 +1,18 @@
-//! Finished recordings on their way from the spool into the store, and what is removed afterwards.
+//! Finished recordings on their way from the spool into the store, and what tells of them there.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use trunkline_telemetry::trace_id_of;
 
 use super::Context;
+use super::files;
+use super::link::{self, Linked, Trouble};
 use super::meta::Meta;
-use super::replica::Replica;
+use super::replica::{Copied, Replica};
 use super::store::Stored;
+use super::untaken::Rest;
 use crate::metrics::{Outcome, OutcomeLabel, Stage};
 
 /// After this many tries the call is told that there is no recording; the tries go on.
@@ -19,41 +22,57 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Context {
-    /// Stores a complete file in the background and tries until it is stored; the spool keeps it as long.
-    pub(super) fn upload(self: &Arc<Self>, meta: Meta, copy: Option<Replica>) {
+    /// Stores a complete file in the background and tries until it is stored; the spool keeps it as long. `file`: when it is
+    /// still open.
+    pub(super) fn upload(self: &Arc<Self>, meta: Meta, copy: Option<Replica>, file: Option<Arc<File>>) {
         self.metrics.uploads_waiting.inc();
         let context = self.clone();
         self.runtime.spawn(async move {
-            if let Some(copy) = copy {
-                copy.end().await;
-            }
-            let kept_at = meta.audio(&context.spool).file_name().map(|n| n.to_string_lossy().into_owned());
-            context.store_with(meta, kept_at.unwrap_or_default(), Source::Spool).await;
+            let copied = match copy {
+                Some(copy) => copy.end().await,
+                None if context.segment.is_none() && !meta.salvaged => Some(Copied::default()),
+                None => None,
+            };
+            context.store_with(meta, Source::Spool { file, copied }).await;
         });
     }
 
     /// Tries until it is in the store (or nothing of it is to be had), and tells.
-    pub(super) async fn store_with(self: &Arc<Self>, meta: Meta, kept_at: String, source: Source) {
+    pub(super) async fn store_with(self: &Arc<Self>, meta: Meta, mut source: Source) {
         let complete = std::time::Instant::now();
         let failing = self.metrics.failing(Stage::Store);
         let (mut tries, mut pause) = (0, FIRST_PAUSE);
+        let mut needed = false;
         loop {
             tries += 1;
             let attempt = {
-                let _permit = self.uploads.acquire().await;
-                self.attempt(&meta, source).await
+                let _permit = match self.uploads.try_acquire() {
+                    Ok(permit) => Ok(permit),
+                    Err(_) => {
+                        // Files that wait are closed: thousands may.
+                        source.close();
+                        self.uploads.acquire().await
+                    }
+                };
+                self.attempt(&meta, &mut source).await
             };
             match attempt {
                 Ok(Some(meta)) => {
                     self.metrics.upload_lag.observe(complete.elapsed().as_secs_f64());
-                    self.stored(&meta).await;
+                    needed = self.stored(&meta, &source).await;
                     break;
                 }
                 Ok(None) => {
+                    let _ = files::remove(&meta.beside(&self.spool));
                     self.failed(&meta, "nothing of it is in the store", String::new());
                     break;
                 }
-                Err(problem) => {
+                Err(Trouble::Never(problem)) => {
+                    let problem = format!("the file cannot be written: {problem}");
+                    self.failed(&meta, &problem, source.kept_at(&meta));
+                    break;
+                }
+                Err(Trouble::Later(problem)) => {
                     let call = meta.recording.call;
                     tracing::warn!(call_id = %call, trace_id = %trace_id_of(call), recording_id = %meta.recording, tries, problem, "a recording is not stored yet");
                     if tries == 1 {
@@ -61,10 +80,11 @@ impl Context {
                     }
                     if tries == PATIENT_TRIES {
                         let problem = format!("not stored after {tries} tries, which go on: {problem}");
-                        self.failed(&meta, &problem, kept_at.clone());
+                        self.failed(&meta, &problem, source.kept_at(&meta));
                     }
                 }
             }
+            source.close();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -72,27 +92,34 @@ impl Context {
             failing.dec();
         }
         self.metrics.uploads_waiting.dec();
-        self.busy.lock().remove(&meta.recording);
+        if !needed {
+            self.busy.lock().remove(&meta.recording);
+        }
     }
 
     /// The recording with what is stored of it. `None`: there is nothing to store.
-    async fn attempt(&self, meta: &Meta, source: Source) -> Result<Option<Meta>, String> {
-        let meta = match source {
-            Source::Spool => {
-                let stored = match self.already(meta).await? {
-                    Some(stored) => stored,
-                    None => self.store.put_file(&meta.audio(&self.spool), &meta.key()).await?,
-                };
-                let mut meta = meta.clone();
-                meta.stored = Some(stored);
-                meta
-            }
-            Source::Parts => match self.assemble(meta).await? {
-                Some(meta) => meta,
-                None => return Ok(None),
-            },
+    async fn attempt(&self, meta: &Meta, source: &mut Source) -> Result<Option<Meta>, Trouble> {
+        let Source::Spool { file, .. } = source else {
+            return self.assemble(meta).await.map_err(Trouble::Later);
         };
+        let mut meta = meta.clone();
+        meta.stored = Some(self.store_file(&meta, file.take()).await?);
         Ok(Some(meta))
+    }
+
+    async fn store_file(&self, meta: &Meta, file: Option<Arc<File>>) -> Result<Stored, Trouble> {
+        let (path, key) = (meta.audio(&self.spool), meta.key());
+        let target = self.store.file(&key);
+        let linked = tokio::task::spawn_blocking(move || link::link(&path, file, target)).await;
+        let linked = linked.map_err(|e| Trouble::Later(e.to_string()))??;
+        if let Linked::Stored(stored) = linked {
+            return Ok(stored);
+        }
+        match (self.already(meta).await.map_err(Trouble::Later)?, linked) {
+            (Some(stored), _) => Ok(stored),
+            (None, Linked::Copy(file)) => self.store.put_file(file, &key).await.map_err(Trouble::Later),
+            (None, _) => Err(Trouble::Later(format!("{key} has vanished from the store"))),
+        }
     }
 
     /// Whether the object is there: from a try whose answer was lost, or because another node has salvaged it. The first
@@ -101,45 +128,79 @@ impl Context {
         self.store.digest(&meta.key()).await
     }
 
-    /// The object is there: nothing else is needed but what tells of it, until that has been taken.
-    async fn stored(&self, meta: &Meta) {
+    /// The object is there: nothing else is needed but what tells of it, until that has been taken. `true`: what is in the
+    /// spool is kept as long.
+    async fn stored(self: &Arc<Self>, meta: &Meta, source: &Source) -> bool {
         let outcome = if meta.salvaged { Outcome::Salvaged } else { Outcome::Stored };
         self.metrics.recordings.get_or_create(&OutcomeLabel { outcome }).inc();
-        let kept = meta.save(&self.spool);
-        let _ = std::fs::remove_file(meta.audio(&self.spool));
-        if self.segment.is_some() || meta.salvaged {
-            let told = match self.parts.put_manifest(meta).await {
-                Ok(()) => self.parts.remove_audio(meta).await,
-                Err(problem) => Err(problem),
-            };
-            if let Err(problem) = told {
-                tracing::warn!(recording_id = %meta.recording, problem, "parts of a stored recording are left behind");
-            }
-        }
-        if let Err(error) = kept {
-            tracing::warn!(recording_id = %meta.recording, %error, "a crash before its call knows would lose that this is stored");
+        let rest = self.tidy(meta, source).await;
+        // Before it is told: it may be taken at once.
+        let kept = match source {
+            Source::Spool { .. } => self.untaken.add(meta.clone(), rest),
+            Source::Parts => false,
+        };
+        if !kept {
+            let (context, meta) = (self.clone(), meta.clone());
+            let _ = tokio::task::spawn_blocking(move || context.note(&meta)).await;
         }
         self.finished(meta);
+        kept
+    }
+
+    /// Makes the manifest in the store say what another node would have to say, and removes the parts. Gives what is left.
+    async fn tidy(&self, meta: &Meta, source: &Source) -> Rest {
+        let copied = match source {
+            Source::Spool { copied, .. } => copied.as_ref(),
+            Source::Parts => None,
+        };
+        let (manifest, parts) = copied.map_or((None, true), |c| (c.manifest.as_ref(), c.parts));
+        let wanted = self.segment.is_some() || meta.salvaged;
+        let known = copied.is_some() && manifest.map_or(meta.is_unmarked(), |put| put.marked_as(meta));
+        let known = known || !wanted;
+        let told = if known { Ok(()) } else { self.parts.put_manifest(meta).await };
+        let removed = match (&told, parts) {
+            (Ok(()), true) => self.parts.remove_audio(meta).await,
+            _ => told,
+        };
+        match removed {
+            Err(problem) => {
+                tracing::warn!(recording_id = %meta.recording, problem, "parts of a stored recording are left behind");
+                Rest::Unknown
+            }
+            Ok(()) if copied.is_none() => Rest::Unknown,
+            Ok(()) if known && manifest.is_none() && !parts => Rest::Nothing,
+            Ok(()) if known && manifest.is_none() => Rest::Unknown,
+            Ok(()) => Rest::Manifest,
+        }
     }
 }
 
 /// Where the audio comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) enum Source {
     /// The file in the spool.
-    Spool,
+    Spool {
+        /// When it is still open.
+        file: Option<Arc<File>>,
+        /// What there is in the store beside it. `None`: that is not known.
+        copied: Option<Copied>,
+    },
     /// The parts in the store.
     Parts,
 }
 
-/// Removes what tells of recordings once their calls know.
-pub(super) async fn forget(context: Arc<Context>, mut taken: mpsc::Receiver<String>) {
-    while let Some(recording) = taken.recv().await {
-        let path = context.spool.join(format!("{recording}.json"));
-        let Some(meta) = Meta::load(&path).filter(|meta| meta.stored.is_some()) else { continue };
-        if let Err(problem) = context.parts.remove(&meta).await {
-            tracing::debug!(recording, problem, "the manifest of a stored recording is left behind");
+impl Source {
+    fn close(&mut self) {
+        if let Self::Spool { file, .. } = self {
+            *file = None;
         }
-        let _ = std::fs::remove_file(path);
+    }
+
+    /// Where the audio is while the store has not got it.
+    fn kept_at(&self, meta: &Meta) -> String {
+        match self {
+            Self::Spool { .. } => meta.file_name(),
+            Self::Parts => String::new(),
+        }
     }
 }

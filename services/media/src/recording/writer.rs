@@ -2,6 +2,7 @@
 //! held back for packets that come late, a segment of a second in the buffer), and its copy in the store as much as a small
 //! object takes to be put.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -31,8 +32,16 @@ struct Open {
     file: SpoolFile,
     copy: Option<Replica>,
     flushed_at: Timestamp,
-    /// Marks that are not beside the audio yet.
-    unsaved: bool,
+    beside: Beside,
+}
+
+/// What is beside the audio, on the spool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// Less than is known.
+    Behind,
+    Everything,
 }
 
 pub(super) struct Writer {
@@ -71,12 +80,12 @@ impl Writer {
     }
 
     fn begin(&mut self, meta: Meta, reader: TapReader) {
-        let copy = self.context.segment.map(|_| Replica::start(&self.context, &meta));
+        let copy = self.context.segment.map(|_| Replica::new(&self.context, &meta));
         self.open.push(Open {
             timeline: Timeline::new(meta.started_at()),
             file: SpoolFile::new(meta.audio(&self.context.spool)),
             flushed_at: Timestamp::ZERO,
-            unsaved: true,
+            beside: Beside::Nothing,
             copy,
             meta,
             reader,
@@ -110,12 +119,17 @@ impl Writer {
 
 impl Open {
     /// One turn; `Some` when the recording is over, well or not.
-    fn turn(&mut self, now: Timestamp, context: &Context) -> Option<std::io::Result<()>> {
+    fn turn(&mut self, now: Timestamp, context: &Context) -> Option<std::io::Result<Arc<File>>> {
+        let mut marks = false;
         while let Some(item) = self.reader.next() {
+            marks |= !matches!(item, Item::Audio(_));
             self.take(item, context);
         }
         if let Some(end) = self.reader.end(now) {
             return Some(self.finish(end, context));
+        }
+        if marks {
+            self.marked(context);
         }
         self.timeline.drain(now, |run| self.file.push(run));
         if now.since(self.flushed_at) >= context.segment.unwrap_or(FLUSH) {
@@ -151,9 +165,6 @@ impl Open {
             Item::Pause { at, begins: true } => self.timeline.pause(at),
             Item::Pause { at, begins: false } => self.timeline.resume(at),
         }
-        if !matches!(item, Item::Audio(_)) {
-            self.marked(context);
-        }
     }
 
     /// Marks survive a crash: they are put beside the audio, here and in the store.
@@ -162,12 +173,21 @@ impl Open {
         if let Some(copy) = &self.copy {
             copy.marked(&self.meta);
         }
-        self.unsaved = self.meta.save(&context.spool).is_err();
+        let _ = self.save(context);
+    }
+
+    fn save(&mut self, context: &Context) -> std::io::Result<()> {
+        let saved = match self.beside {
+            Beside::Nothing => self.meta.begin(&context.spool),
+            Beside::Behind | Beside::Everything => self.meta.save(&context.spool),
+        };
+        self.beside = if saved.is_ok() { Beside::Everything } else { Beside::Behind };
+        saved
     }
 
     fn flush(&mut self, context: &Context) {
-        if self.unsaved {
-            self.unsaved = self.meta.save(&context.spool).is_err();
+        if self.beside != Beside::Everything {
+            let _ = self.save(context);
         }
         let failing = || context.metrics.failing(Stage::Spool);
         match self.file.flush() {
@@ -184,8 +204,8 @@ impl Open {
                 context.trouble(&self.meta, "the spool can be written again", true);
             }
         }
-        if let Some(copy) = &self.copy {
-            copy.written(self.file.written());
+        if let Some(copy) = &mut self.copy {
+            copy.written(self.file.written(), self.file.disk());
         }
     }
 
@@ -195,7 +215,7 @@ impl Open {
         start + Duration::from_micros(byte / STEREO_FRAME_BYTES * 125)
     }
 
-    fn finish(&mut self, end: Timestamp, context: &Context) -> std::io::Result<()> {
+    fn finish(&mut self, end: Timestamp, context: &Context) -> std::io::Result<Arc<File>> {
         let was_in_trouble = self.file.in_trouble();
         let timeline = &mut self.timeline;
         let file = &mut self.file;
@@ -204,30 +224,34 @@ impl Open {
         if was_in_trouble {
             context.metrics.failing(Stage::Spool).dec();
         }
-        let (_, missing) = self.file.finish()?;
+        let (_, missing) = self.file.end()?;
         if let Some((from, to)) = missing {
             let ms = |byte: u64| byte / STEREO_FRAME_BYTES / 8;
             spans.push(Span { kind: SpanKind::Gap, start_ms: ms(from), end_ms: ms(to) });
             spans.sort_by_key(|s| (s.start_ms, s.end_ms));
         }
+        let before = self.meta.clone();
         self.meta.set_spans(&spans);
-        if let Err(error) = self.meta.save(&context.spool) {
+        if (self.beside != Beside::Everything || !self.meta.marked_as(&before))
+            && let Err(error) = self.save(context)
+        {
             tracing::warn!(recording_id = %self.meta.recording, %error, "a crash now would lose the marks of a recording");
         }
-        Ok(())
+        // After its marks: a file that says that it is whole needs nothing else.
+        self.file.seal()
     }
 
-    fn settle(self, outcome: std::io::Result<()>, context: &Arc<Context>) {
+    fn settle(self, outcome: std::io::Result<Arc<File>>, context: &Arc<Context>) {
         match outcome {
-            Ok(()) => context.upload(self.meta, self.copy),
+            Ok(file) => context.upload(self.meta, self.copy, Some(file)),
             Err(error) => {
                 let kept = self.meta.audio(&context.spool);
-                let kept = kept.is_file().then(|| kept.file_name().map(|n| n.to_string_lossy().into_owned()));
+                let kept = if kept.is_file() { self.meta.file_name() } else { String::new() };
                 let problem = format!("the file cannot be written: {error}");
-                context.failed(&self.meta, &problem, kept.flatten().unwrap_or_default());
+                context.failed(&self.meta, &problem, kept);
                 context.busy.lock().remove(&self.meta.recording);
                 if let Some(copy) = self.copy {
-                    context.runtime.spawn(copy.end());
+                    context.runtime.spawn(async move { drop(copy.end().await) });
                 }
             }
         }
