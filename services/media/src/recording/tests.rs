@@ -141,7 +141,7 @@ impl Life {
             let names = folders.iter().flat_map(|f| std::fs::read_dir(f).into_iter().flatten().flatten());
             names.map(|e| e.path()).filter(|p| p.parent().unwrap().ends_with("spool") || p.is_dir()).collect()
         };
-        until(&format!("{what}: nothing is left beside the object"), || left().is_empty(), &left);
+        until(&format!("{what}: nothing is left beside the object"), || left().is_empty(), left);
         let again = std::iter::from_fn(|| self.events.try_recv().ok()).collect::<Vec<_>>();
         assert!(again.is_empty(), "{what}: told once more: {again:?}");
     }
