@@ -11,6 +11,7 @@ use crate::{
     args::ServerArgs,
     callers::{Call, News},
     report::{Figure, figure, note, times},
+    run::{Place, overtaken},
     sip,
     system::Server,
 };
@@ -96,7 +97,7 @@ async fn drain(news: &mut tokio::sync::mpsc::Receiver<News>, count: usize) -> us
 fn outcome(calls: &[Call], rings: &[Served], warm_up: usize, finished: usize) -> Vec<Figure> {
     let mut served = vec![0u32; calls.len()];
     let (mut to_ring, mut connected) = (Vec::new(), Vec::new());
-    let mut order: Vec<(Instant, usize)> = Vec::new();
+    let mut first_ring: Vec<Option<Instant>> = vec![None; calls.len()];
     for ring in rings {
         let Some(index) = ring.call.and_then(|call| call.checked_sub(warm_up)) else { continue };
         let Some(count) = served.get_mut(index) else { continue };
@@ -105,9 +106,11 @@ fn outcome(calls: &[Call], rings: &[Served], warm_up: usize, finished: usize) ->
         if let Some(entered) = calls.get(index).and_then(|call| call.answered_at) {
             to_ring.push(ring.rang_at.saturating_duration_since(entered));
         }
-        order.push((ring.rang_at, index));
+        let first = first_ring.get_mut(index).map(|first| first.get_or_insert(ring.rang_at));
+        if let Some(first) = first {
+            *first = ring.rang_at.min(*first);
+        }
     }
-    order.sort_unstable();
     let failed = calls.iter().filter(|call| call.failed.is_some()).count();
     let mut figures = vec![
         figure("calls", calls.len() as f64, "calls"),
@@ -117,13 +120,31 @@ fn outcome(calls: &[Call], rings: &[Served], warm_up: usize, finished: usize) ->
         figure("connected more than once", served.iter().filter(|count| **count > 1).count() as f64, "calls"),
         figure("never connected", served.iter().filter(|count| **count == 0).count() as f64, "calls"),
         figure("repeated requests", calls.iter().map(|call| f64::from(call.repeats)).sum(), "packets"),
-        figure("rang out of the order of arrival", inversions(&order) as f64, "calls"),
+        figure("overtaken in the queue", overtaken(&places(calls, &first_ring)) as f64, "calls"),
     ];
     figures.extend(times("INVITE to 180", calls.iter().filter_map(|call| call.ringing).collect()));
     figures.extend(times("INVITE to 200", calls.iter().filter_map(|call| call.answered).collect()));
     figures.extend(times("caller answered to agent's ring", to_ring));
     figures.extend(times("accept to its answer", connected));
     figures
+}
+
+/// The calls that were answered and rang, in microseconds from the first of them.
+fn places(calls: &[Call], first_ring: &[Option<Instant>]) -> Vec<Place> {
+    let times = calls.iter().zip(first_ring).filter_map(|(call, rang)| {
+        let entered = call.answered_at?;
+        Some((entered.checked_sub(call.answered?)?, entered, (*rang)?))
+    });
+    let times: Vec<_> = times.collect();
+    let Some(start) = times.iter().map(|(sent, ..)| *sent).min() else { return Vec::new() };
+    let us = |at: Instant| i64::try_from(at.saturating_duration_since(start).as_micros()).unwrap_or(i64::MAX);
+    let of = |(sent, entered, rang): &(Instant, Instant, Instant)| Place {
+        sent_us: us(*sent),
+        entered_us: us(*entered),
+        rang: true,
+        left_us: us(*rang),
+    };
+    times.iter().map(of).collect()
 }
 
 /// Calls that rang after a later one did. `order` is sorted by the time of the ring.
@@ -149,5 +170,21 @@ mod tests {
         let order: Vec<_> = [0, 1, 3, 2, 4].map(|index| (now, index)).into();
         assert_eq!(inversions(&order), 1);
         assert_eq!(inversions(&[]), 0);
+    }
+
+    #[test]
+    fn a_place_is_from_the_invite_to_the_first_ring() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let call = |answered_ms: u64| Call {
+            answered: Some(ms(5)),
+            answered_at: Some(start + ms(answered_ms)),
+            ..Call::default()
+        };
+        let calls = [call(5), call(105), call(205), Call::default()];
+        let rings = [Some(start + ms(400)), Some(start + ms(200)), None, Some(start)];
+        let found = places(&calls, &rings);
+        assert_eq!(found.len(), 2, "who was not answered or did not ring has none");
+        assert_eq!((found[1].sent_us, found[1].entered_us, found[1].left_us), (100_000, 105_000, 200_000));
+        assert_eq!(overtaken(&found), 1, "the second was served first");
     }
 }
