@@ -1,10 +1,13 @@
 //! `cargo xtask test`: what may land.
 
-use std::thread;
+use std::{path::Path, thread};
 
 use anyhow::{Result, bail};
 
-use crate::{faults, fresh, kubernetes, operations, packages, process::Step, recogniser, root, target, web};
+use crate::{
+    faults, fresh, kubernetes, operations, packages, process::Step, recogniser, root, suite::Suite, target,
+    web,
+};
 
 const STAGES: &[&str] = &["lint", "unit", "web", "system", "faults", "operations", "kubernetes", "fresh"];
 
@@ -32,26 +35,26 @@ pub fn test(only: &[String]) -> Result<()> {
     if wanted("lint") {
         lint()?;
     }
-    build()?;
+    let suite = Suite::build()?;
     if wanted("unit") {
-        unit()?;
+        unit(&suite)?;
     }
     if wanted("web") {
         web::test()?;
     }
     if wanted("system") {
         recogniser::set_up()?;
-        system()?;
+        system(&suite)?;
     }
     if wanted("faults") {
-        faults::stage()?;
+        faults::stage(&suite)?;
     }
     if wanted("operations") {
-        operations::stage()?;
+        operations::stage(&suite)?;
     }
     if let Some(tools) = tools {
         tools.join().unwrap_or_else(|_| bail!("the thread that builds helm and kube-apiserver panicked"))?;
-        kubernetes::stage()?;
+        kubernetes::stage(&suite)?;
     }
     if wanted("fresh") && !cold {
         fresh::run(None)?;
@@ -93,36 +96,22 @@ fn cargo_deny() -> Result<()> {
     Step::new("licences and sources", binary).args(["check", "licenses", "bans", "sources"]).run()
 }
 
-fn build() -> Result<()> {
-    Step::cargo("build").args(["build", "--workspace", "--all-targets", "--quiet"]).run()
-}
+/// Folders whose tests have a stage of their own.
+const STAGED: &[&str] = &["tests/system", "tests/faults", "tests/operations", "tests/kubernetes"];
 
 /// Everything that needs no peer: unit tests, contract suites, simulation, tidy.
-fn unit() -> Result<()> {
-    Step::cargo("unit tests, contract suites, simulation")
-        .args([
-            "test",
-            "--workspace",
-            "--quiet",
-            "--exclude",
-            "trunkline-system-tests",
-            "--exclude",
-            "trunkline-faults",
-            "--exclude",
-            "trunkline-operations-tests",
-            "--exclude",
-            "trunkline-kubernetes-tests",
-            // What fails first hides nothing.
-            "--no-fail-fast",
-        ])
-        .run()
+fn unit(suite: &Suite) -> Result<()> {
+    let staged = |folder: &Path| STAGED.iter().any(|staged| folder == Path::new(staged));
+    suite.run("unit tests, contract suites, simulation", |folder| !staged(folder), &["--quiet"], &[])?;
+    Step::cargo("examples in the documentation").args(["test", "--workspace", "--doc", "--quiet"]).run()
 }
 
 /// Real peers against the real binary.
-fn system() -> Result<()> {
-    Step::cargo("system tests with real peers")
-        .args(["test", "--package", "trunkline-system-tests", "--no-fail-fast", "--", "--test-threads=2"])
-        .env("TRUNKLINE_RECOGNISER_VENV", recogniser::venv())
-        .env("TRUNKLINE_ROOT", root())
-        .run()
+fn system(suite: &Suite) -> Result<()> {
+    suite.run(
+        "system tests with real peers",
+        |folder| folder == Path::new("tests/system"),
+        &["--test-threads=2"],
+        &[("TRUNKLINE_RECOGNISER_VENV", recogniser::venv()), ("TRUNKLINE_ROOT", root())],
+    )
 }

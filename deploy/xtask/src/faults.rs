@@ -1,11 +1,15 @@
 //! `cargo xtask faults`: a real cluster under real faults (tests/faults), and two versions side by side.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{packages, process::Step, root, seed::seed, target, web};
+use crate::{packages, process::Step, root, seed::seed, suite::Suite, target, web};
 
 /// The scenario that wants the version before this one.
 const SIDE_BY_SIDE: &str = "two-versions";
@@ -73,15 +77,28 @@ pub fn run(options: &Options) -> Result<()> {
     }
     packages::for_tests()?;
     web::build()?;
-    let optimised = options.full || options.release;
-    let profile: &[&str] = if optimised { &["--release"] } else { &[] };
-    let side_by_side = options.only.is_empty() || options.only.iter().any(|part| SIDE_BY_SIDE.contains(part));
-    let previous = if side_by_side && !options.list { previous(profile)? } else { None };
     Step::cargo("trunkline and the fault suite")
         .args(["build", "--package", "trunkline", "--package", "trunkline-faults"])
-        .args(profile)
+        .args(options.profile())
         .run()?;
-    let bin = target().join(if optimised { "release" } else { "debug" });
+    scenarios(options)
+}
+
+impl Options {
+    fn optimised(&self) -> bool {
+        self.full || self.release
+    }
+
+    fn profile(&self) -> &'static [&'static str] {
+        if self.optimised() { &["--release"] } else { &[] }
+    }
+}
+
+/// Runs them with what is built.
+fn scenarios(options: &Options) -> Result<()> {
+    let side_by_side = options.only.is_empty() || options.only.iter().any(|part| SIDE_BY_SIDE.contains(part));
+    let previous = if side_by_side && !options.list { previous(options.profile())? } else { None };
+    let bin = target().join(if options.optimised() { "release" } else { "debug" });
     let mut suite = Step::new("fault suite", bin.join("trunkline-faults"));
     suite =
         suite.args(["--bin"]).args([bin.join("trunkline")]).args(["--out"]).args([target().join("faults")]);
@@ -106,11 +123,14 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The stage of `cargo xtask test`: the harness is proved by itself, then every scenario once.
-pub fn stage() -> Result<()> {
-    Step::cargo("the fault suite's own tests")
-        .args(["test", "--package", "trunkline-faults", "--", "--test-threads=2"])
-        .run()?;
-    run(&Options::default())
+pub fn stage(suite: &Suite) -> Result<()> {
+    suite.run(
+        "the fault suite's own tests",
+        |folder| folder == Path::new("tests/faults"),
+        &["--test-threads=2"],
+        &[("TRUNKLINE_ROOT", root())],
+    )?;
+    scenarios(&Options::default())
 }
 
 /// The binary of the version before this one; None when there is none. Built once, in a folder of its own.

@@ -15,7 +15,9 @@ use clap::Args;
 use crate::{
     image, packages,
     process::{Step, is_here},
-    root, target, web,
+    root,
+    suite::Suite,
+    target, web,
 };
 
 /// What the stage can be told.
@@ -64,7 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     packages::for_tests()?;
     web::build()?;
-    stage()
+    stage(&Suite::build()?)
 }
 
 /// Builds what is missing under `target/tools`, in the background: long before the tests want it.
@@ -73,13 +75,14 @@ pub fn begin() -> JoinHandle<Result<()>> {
 }
 
 /// The stage of `cargo xtask test`. The tools are built first when [`begin`] has not done so.
-pub fn stage() -> Result<()> {
+pub fn stage(suite: &Suite) -> Result<()> {
     tools()?;
-    Step::cargo("trunkline").args(["build", "--package", "trunkline", "--quiet"]).run()?;
-    Step::cargo("Kubernetes: the chart, a real API server, pods as processes")
-        .args(["test", "--package", "trunkline-kubernetes-tests", "--", "--test-threads=2"])
-        .env("TRUNKLINE_ROOT", root())
-        .run()?;
+    suite.run(
+        "Kubernetes: the chart, a real API server, pods as processes",
+        |folder| folder == Path::new("tests/kubernetes"),
+        &["--test-threads=2"],
+        &[("TRUNKLINE_ROOT", root())],
+    )?;
     image::stage()
 }
 

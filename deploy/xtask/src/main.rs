@@ -17,6 +17,7 @@ mod packages;
 mod process;
 mod recogniser;
 mod seed;
+mod suite;
 mod web;
 
 use std::{path::PathBuf, process::ExitCode};
