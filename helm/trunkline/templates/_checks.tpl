@@ -75,6 +75,9 @@
 {{- if $v.etcd.tls.existingSecret -}}
   {{- $wanted = append $wanted (dict "value" "etcd.tls.existingSecret" "name" $v.etcd.tls.existingSecret "keys" (ternary (list "ca.crt" "tls.crt" "tls.key") (list "ca.crt") $v.etcd.tls.clientCertificate)) -}}
 {{- end -}}
+{{- if and $v.hep.target $v.hep.existingSecret -}}
+  {{- $wanted = append $wanted (dict "value" "hep.existingSecret" "name" $v.hep.existingSecret "keys" (list $v.hep.authKeyKey)) -}}
+{{- end -}}
 {{- if and (eq $v.recordings.kind "s3") $v.recordings.s3.existingSecret -}}
   {{- $wanted = append $wanted (dict "value" "recordings.s3.existingSecret" "name" $v.recordings.s3.existingSecret "keys" (list $v.recordings.s3.accessKeyIdKey $v.recordings.s3.secretAccessKeyKey)) -}}
 {{- end -}}

@@ -74,10 +74,22 @@ others half, because handing shards over may take as long again.
   {{- end -}}
   {{- $_ := set $config "media" $media -}}
 {{- end -}}
+{{- if eq "true" (include "trunkline.captures" .) -}}
+  {{- $hep := dict "target" $v.hep.target "transport" $v.hep.transport "capture_id" (int64 $v.hep.captureId) -}}
+  {{- if $v.hep.existingSecret -}}{{- $_ := set $hep "auth_key_file" (printf "/etc/trunkline/hep/%s" $v.hep.authKeyKey) -}}{{- end -}}
+  {{- $_ := set $config "hep" $hep -}}
+{{- end -}}
 {{- if $v.dev.enabled -}}
   {{- $_ := set $config "dev" (dict "agents" (int $v.dev.agents)) -}}
 {{- end -}}
 {{- mustMergeOverwrite $config (deepCopy $own.config) | toYaml -}}
+{{- end -}}
+
+{{/* Whether a role has something to capture: SIP is the edge's, RTCP the media node's. */}}
+{{- define "trunkline.captures" -}}
+{{- $hep := .root.Values.hep -}}
+{{- $wanted := or (and (eq .role "edge") $hep.sip) (and (eq .role "media") $hep.rtcp) -}}
+{{- if and $hep.target $wanted -}}true{{- end -}}
 {{- end -}}
 
 {{- define "trunkline.etcdEndpoints" -}}

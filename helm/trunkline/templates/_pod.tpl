@@ -249,6 +249,11 @@ server-side apply. */}}
   mountPath: /etc/trunkline/etcd-tls
   readOnly: true
 {{- end }}
+{{- if and $v.hep.existingSecret (include "trunkline.captures" .) }}
+- name: hep
+  mountPath: /etc/trunkline/hep
+  readOnly: true
+{{- end }}
 {{- if include "trunkline.recordingsFolder" . }}
 - name: recordings
   mountPath: /var/lib/trunkline-recordings
@@ -298,6 +303,12 @@ server-side apply. */}}
 - name: etcd-tls
   secret:
     secretName: {{ . }}
+    defaultMode: 288 # 0440
+{{- end }}
+{{- if and $v.hep.existingSecret (include "trunkline.captures" .) }}
+- name: hep
+  secret:
+    secretName: {{ $v.hep.existingSecret }}
     defaultMode: 288 # 0440
 {{- end }}
 {{- if include "trunkline.recordingsFolder" . }}

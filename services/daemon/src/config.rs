@@ -12,6 +12,7 @@ use trunkline_cluster::{ClusterConfig, Role, TlsFiles};
 use trunkline_config::Loader;
 use trunkline_journal::JournalConfig;
 use trunkline_rpc::{Tls, TlsConfig, TlsMetrics};
+use trunkline_telemetry::hep::HepConfig;
 
 use crate::{
     cli::{DevRun, RunArgs},
@@ -19,8 +20,8 @@ use crate::{
     node::advertise::Advertise,
 };
 
-const SECTIONS: [&str; 9] =
-    ["node", "cluster", "journal", "sip", "console", "metrics", "media", "call", "dev"];
+const SECTIONS: [&str; 10] =
+    ["node", "cluster", "journal", "sip", "console", "metrics", "media", "call", "hep", "dev"];
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct NodeConfig {
     pub metrics: MetricsSection,
     pub media: trunkline_media::Config,
     pub call: CallSection,
+    /// None = nothing is captured.
+    pub hep: Option<HepConfig>,
     /// Sample data: always in `dev`; with `run` only when the section is there.
     pub dev: Option<DevSection>,
 }
@@ -196,6 +199,7 @@ impl NodeConfig {
             metrics: loader.section("metrics")?,
             media,
             call: loader.section("call")?,
+            hep: optional(loader, "hep")?,
             dev: optional(loader, "dev")?,
         })
     }
@@ -252,6 +256,9 @@ impl NodeConfig {
     pub fn check_files(&self) -> Result<()> {
         if let Some(tls) = self.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref()) {
             Tls::load(tls_files(tls), TlsMetrics::default()).context("cluster.tls")?;
+        }
+        if let Some(hep) = &self.hep {
+            hep.auth_key()?;
         }
         Ok(())
     }

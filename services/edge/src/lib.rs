@@ -38,12 +38,13 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use trunkline_cluster::{EpochGuard, Loads, Placement};
 use trunkline_proto::common::v1::{Envelope, Role, envelope::Payload};
 use trunkline_rpc::{Bus, Deliver, Refused};
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{DialString, EntityAddress, Epoch, FlowId, QueueId, ShardId, TenantId};
 
 use crate::{
     config::Settings,
     engine::{Command, Engine, Inboxes, Parts},
-    transport::tcp::Connections,
+    transport::{tap::Tap, tcp::Connections},
 };
 pub use crate::{
     config::{Config, ConfigError, Registrations, TrunkConfig},
@@ -105,6 +106,8 @@ pub struct EdgeParts {
     pub key: TokenKey,
     /// Its counters.
     pub metrics: EdgeMetrics,
+    /// Who captures every message that comes and goes.
+    pub hep: Hep,
 }
 
 /// A running edge.
@@ -128,7 +131,7 @@ impl Edge {
         let (commands_in, commands) = mpsc::channel(COMMAND_QUEUE);
         let (connections_in, connections_out) = mpsc::channel(CONNECTION_QUEUE);
         let (draining, busy) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let connections = Connections::new(settings.clone(), connections_in);
+        let connections = Connections::new(settings.clone(), connections_in, parts.hep.clone());
         parts.bus.attach_role(
             Role::Edge,
             Arc::new(CommandPort {
@@ -137,8 +140,10 @@ impl Edge {
                 metrics: parts.metrics.clone(),
             }),
         );
+        let advertised = settings.config.advertised.unwrap_or(address);
         let engine = Engine::new(Parts {
-            advertised: settings.config.advertised.unwrap_or(address),
+            advertised,
+            tap: Tap::new(parts.hep, address, advertised),
             settings,
             bus: parts.bus,
             placement: parts.placement,

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use trunkline_media::{Config, MediaNode, RecordingConfig, StoreConfig};
 use trunkline_media_core::rtp;
 use trunkline_proto::media::v1::{self as pb, media_command::Command, media_reply, program};
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, RecordingId, ShardId, Timestamp};
 
 const CALLS: u16 = 250;
@@ -150,7 +151,7 @@ impl Bed {
         };
         let (events, mut taken) = mpsc::channel(1_024);
         tokio::spawn(async move { while taken.recv().await.is_some() {} });
-        let node = MediaNode::start(config, &mut Registry::default(), events).unwrap();
+        let node = MediaNode::start(config, &mut Registry::default(), events, Hep::off()).unwrap();
         let (mut calls, mut legs) = (Vec::new(), Vec::new());
         for n in 0..CALLS {
             let call = CallId::mint(ShardId::new(1).unwrap(), Timestamp::from_millis(1), u128::from(n));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 use trunkline_proto::media::v1::{self as pb, media_command::Command, media_failure::Kind};
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, Epoch, RecordingId, SHARD_COUNT, ShardId, TenantId};
 
 use crate::assets;
@@ -88,7 +89,7 @@ impl Drop for Workers {
 impl MediaNode {
     /// Starts threads and sockets. Has to be called within a tokio runtime, which serves storage, the recogniser and
     /// the delivery of events; packets never see it. What a crash has left in the spool is repaired and stored, told by
-    /// events.
+    /// events. The reports of plain RTP are captured by `hep`.
     ///
     /// # Errors
     /// [`StartError`], naming the key and the remedy.
@@ -96,6 +97,7 @@ impl MediaNode {
         config: Config,
         registry: &mut Registry,
         events: mpsc::Sender<pb::MediaEvent>,
+        hep: Hep,
     ) -> Result<Self, StartError> {
         config.validate()?;
         let library = assets::load(config.sounds.as_deref())?;
@@ -129,6 +131,7 @@ impl MediaNode {
             draining: AtomicBool::new(false),
             recorder,
             transcriber,
+            hep,
         });
         let mut workers = Workers(Vec::with_capacity(count));
         for index in 0..count {

@@ -9,7 +9,10 @@ use trunkline_cluster::{
 };
 use trunkline_journal::{Journal, JournalMetrics, SqliteJournal, SqliteOptions};
 use trunkline_rpc::{Bus, BusMetrics, Channels, LinkOptions, Peers, Tls, TlsMetrics};
-use trunkline_telemetry::Metrics;
+use trunkline_telemetry::{
+    Metrics,
+    hep::{Hep, HepExporter},
+};
 
 use crate::{
     config::{NodeConfig, tls_files},
@@ -31,6 +34,8 @@ pub(super) struct Ground {
     pub actor_metrics: ActorMetrics,
     pub bus: Bus,
     pub documents: Documents,
+    /// Sends captures to their collector, when that is configured.
+    pub hep: Option<HepExporter>,
 }
 
 impl Ground {
@@ -50,7 +55,9 @@ impl Ground {
         if config.cluster.is_some() {
             bus.join(placement.clone(), tls.clone(), LinkOptions::default());
         }
+        let hep = config.hep.as_ref().map(|hep| HepExporter::start(hep, &metrics)).transpose()?;
         Ok(Self {
+            hep,
             arbiters: Arbiters::start(config.node.arbiters)?,
             actor_metrics: ActorMetrics::register(&metrics),
             bus,
@@ -62,6 +69,11 @@ impl Ground {
             journal,
             documents,
         })
+    }
+
+    /// What captures are handed to.
+    pub fn captures(&self) -> Hep {
+        self.hep.as_ref().map_or_else(Hep::off, HepExporter::inlet)
     }
 }
 

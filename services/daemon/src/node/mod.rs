@@ -38,6 +38,8 @@ use crate::{config::NodeConfig, documents::Documents, metrics_server};
 
 /// What is under way may be committed within this at the end.
 const FLUSH: Duration = Duration::from_secs(5);
+/// The last captures have this long to reach their collector.
+const CAPTURES: Duration = Duration::from_secs(1);
 /// Calls that were released at the end have this long for their BYE and their recordings.
 const RELEASE: Duration = Duration::from_secs(10);
 /// Shards have this long to reach their new owners when a member leaves.
@@ -239,6 +241,9 @@ impl Node {
         }
         for task in &self.tasks {
             task.abort();
+        }
+        if let Some(hep) = self.ground.hep {
+            hep.shutdown(CAPTURES).await;
         }
         self.ground.bus.shutdown(FLUSH).await;
         self.server.shutdown().await;

@@ -44,8 +44,8 @@ pub(super) async fn records(ground: &Ground, config: &NodeConfig, dir: &Path) ->
 
 pub(super) fn media(ground: &Ground, config: &NodeConfig) -> Result<Arc<MediaNode>> {
     let (events_in, events) = mpsc::channel(MEDIA_EVENTS);
-    let media = config.media.clone();
-    let node = ground.metrics.room("media", |registry| MediaNode::start(media, registry, events_in))?;
+    let (media, hep) = (config.media.clone(), ground.captures());
+    let node = ground.metrics.room("media", |registry| MediaNode::start(media, registry, events_in, hep))?;
     let node = Arc::new(node);
     MediaPort::attach(node.clone(), &ground.bus, events);
     Ok(node)
@@ -111,6 +111,7 @@ pub(super) async fn edge(ground: &Ground, config: &NodeConfig) -> Result<Edge> {
         dial_plan: Arc::new(ground.documents.clone()),
         key: TokenKey::new(&secrets::key(&*ground.journal, "contact-tokens").await?),
         metrics: ground.metrics.room("sip", EdgeMetrics::register),
+        hep: ground.captures(),
     };
     Ok(Edge::start(config.sip.clone(), parts).await?)
 }

@@ -36,7 +36,12 @@ use crate::{
 impl Engine {
     pub(super) fn datagram(&mut self, bytes: Bytes, source: SocketAddr) {
         let path = Path::Udp(source);
-        match parse_datagram(&bytes) {
+        let parsed = parse_datagram(&bytes);
+        // Noise that nobody answers is no message.
+        if !matches!(parsed, Err(Unacceptable::Drop(_))) {
+            self.parts.tap.received(source, &bytes);
+        }
+        match parsed {
             Ok(message) => self.message(message, path),
             Err(Unacceptable::Drop(reason)) => {
                 tracing::debug!(%source, ?reason, "datagram dropped");

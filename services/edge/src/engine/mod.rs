@@ -38,6 +38,7 @@ use crate::{
     token::TokenKey,
     transport::{
         Path,
+        tap::Tap,
         tcp::{ConnectionEvent, Connections},
     },
 };
@@ -70,6 +71,8 @@ pub(crate) struct Parts {
     pub udp: UdpSocket,
     pub advertised: SocketAddr,
     pub connections: Connections,
+    /// Captures datagrams; connections capture their own messages.
+    pub tap: Tap,
     /// Refuse new calls while it is set.
     pub draining: Arc<AtomicBool>,
     /// Told how many transactions wait for an answer.

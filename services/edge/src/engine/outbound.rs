@@ -288,7 +288,10 @@ impl Engine {
     pub(super) fn transmit(&mut self, path: Path, bytes: Bytes, id: Option<TransactionId>) -> bool {
         match path {
             Path::Udp(peer) => match self.parts.udp.try_send_to(&bytes, peer) {
-                Ok(_) => true,
+                Ok(_) => {
+                    self.parts.tap.sent(peer, &bytes);
+                    true
+                }
                 // A full socket buffer is a lost datagram: the transaction's timers send it again.
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     self.parts.metrics.drop("send_buffer_full");

@@ -2,6 +2,7 @@
 //! and hands whole messages over. The engine never waits for a peer: what a peer does not take is dropped (UDP) or
 //! closes its connection (TCP).
 
+pub(crate) mod tap;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 

@@ -20,7 +20,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use trunkline_sip::{Frame, StreamFramer};
+use trunkline_telemetry::hep::Hep;
 
+use super::tap::ConnectionTap;
 use crate::config::Settings;
 
 /// Messages and bytes that wait to be written to one peer; a peer that takes no more is closed.
@@ -95,6 +97,7 @@ pub(crate) struct Connections {
     events: mpsc::Sender<ConnectionEvent>,
     next: Arc<AtomicU64>,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    hep: Hep,
 }
 
 /// Gives the connection's place back when dropped.
@@ -116,8 +119,8 @@ impl Drop for Place {
 }
 
 impl Connections {
-    pub fn new(settings: Arc<Settings>, events: mpsc::Sender<ConnectionEvent>) -> Self {
-        Self { settings, events, next: Arc::new(AtomicU64::new(1)), open: Arc::default() }
+    pub fn new(settings: Arc<Settings>, events: mpsc::Sender<ConnectionEvent>, hep: Hep) -> Self {
+        Self { settings, events, next: Arc::new(AtomicU64::new(1)), open: Arc::default(), hep }
     }
 
     /// Accepts until the engine is gone.
@@ -204,10 +207,13 @@ impl Connections {
         let Outgoing { queue, waiting_bytes, close } = outgoing;
         let limit = self.settings.message_timeout;
         let _ = stream.set_nodelay(true);
+        // A stream without an address of its own is broken: its messages come from nowhere, if any come.
+        let local = stream.local_addr().unwrap_or(self.settings.config.listen);
+        let tap = ConnectionTap::new(self.hep.clone(), local, peer);
         let (read, write) = stream.into_split();
         let (pongs, pong_queue) = mpsc::channel(1);
-        let reader = std::pin::pin!(self.read(connection, peer, read, pongs));
-        let mut writer = std::pin::pin!(write_all(write, queue, waiting_bytes, pong_queue, limit));
+        let reader = std::pin::pin!(self.read(connection, peer, read, pongs, &tap));
+        let mut writer = std::pin::pin!(write_all(write, queue, waiting_bytes, pong_queue, limit, &tap));
         tokio::select! {
             () = reader => {
                 // The engine gives its end of the queue up on `Closed`; what it has put in before still goes out.
@@ -228,6 +234,7 @@ impl Connections {
         peer: SocketAddr,
         mut read: OwnedReadHalf,
         pongs: mpsc::Sender<()>,
+        tap: &ConnectionTap,
     ) {
         let mut framer = StreamFramer::new();
         let mut buffer = vec![0u8; READ_BYTES];
@@ -239,6 +246,7 @@ impl Connections {
                 Ok(Ok(length)) if length > 0 => length,
                 _ => {
                     if let Some(frame) = framer.end() {
+                        captured(&frame, tap);
                         self.hand_over(connection, peer, frame).await;
                     }
                     return;
@@ -256,6 +264,7 @@ impl Connections {
                     frame => {
                         // Blank lines keep a connection open; they do not make it one that speaks SIP.
                         proven |= matches!(frame, Frame::Message(_));
+                        captured(&frame, tap);
                         if !self.hand_over(connection, peer, frame).await {
                             return;
                         }
@@ -280,6 +289,13 @@ impl Connections {
     }
 }
 
+/// What is rejected is not kept as it came: its answer is captured alone.
+fn captured(frame: &Frame, tap: &ConnectionTap) {
+    if let Frame::Message(message) = frame {
+        tap.received(|| message.to_bytes());
+    }
+}
+
 fn is_final(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected)
 }
@@ -290,6 +306,7 @@ async fn write_all(
     waiting_bytes: Arc<AtomicUsize>,
     mut pongs: mpsc::Receiver<()>,
     limit: Duration,
+    tap: &ConnectionTap,
 ) {
     loop {
         let (bytes, counted) = tokio::select! {
@@ -303,6 +320,9 @@ async fn write_all(
         if !matches!(timeout(limit, write.write_all(&bytes)).await, Ok(Ok(()))) {
             return;
         }
-        waiting_bytes.fetch_sub(counted, Ordering::Relaxed);
+        if counted > 0 {
+            tap.sent(&bytes);
+            waiting_bytes.fetch_sub(counted, Ordering::Relaxed);
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod admission;
+mod captures;
 mod dialogs;
 mod failover;
 mod floods;

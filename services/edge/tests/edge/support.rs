@@ -28,6 +28,7 @@ use trunkline_proto::{
 };
 use trunkline_rpc::{Bus, BusMetrics, Deliver, Refused};
 use trunkline_sip::{HeaderName, Message, Method, Request, Response, parse_datagram};
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, DialString, EntityAddress, EntityKind, Epoch, NodeId, ShardId, TenantId};
 
 /// Every wait of these tests.
@@ -98,15 +99,20 @@ pub fn fast() -> Config {
 
 impl Node {
     pub async fn start(config: Config) -> Self {
-        Self::start_with(config, false).await
+        Self::start_with(config, false, Hep::off()).await
     }
 
     /// One whose node has lost all shards.
     pub async fn start_fenced(config: Config) -> Self {
-        Self::start_with(config, true).await
+        Self::start_with(config, true, Hep::off()).await
     }
 
-    async fn start_with(config: Config, fenced: bool) -> Self {
+    /// One whose messages are captured.
+    pub async fn start_captured(config: Config, hep: Hep) -> Self {
+        Self::start_with(config, false, hep).await
+    }
+
+    async fn start_with(config: Config, fenced: bool, hep: Hep) -> Self {
         let journal = SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap();
         let id: NodeId = "n1".parse().unwrap();
         let placement = EmbeddedPlacement::start(&journal, id.clone(), Incarnation(1)).await.unwrap();
@@ -125,6 +131,7 @@ impl Node {
             dial_plan: Arc::new(Numbers),
             key: TokenKey::new(&KEY),
             metrics: EdgeMetrics::register(&mut registry),
+            hep,
         };
         let edge = Edge::start(config, parts).await.unwrap();
         Self { edge, bus, loads, registry, calls, events }

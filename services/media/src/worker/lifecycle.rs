@@ -209,7 +209,7 @@ impl Worker {
         if let Some(ended) = endpoint.player.close() {
             sink.emit(endpoint.owner, super::program::finished(&endpoint.name, ended));
         }
-        tick::send_report(&mut endpoint, self.now.at, true);
+        tick::send_report(&mut endpoint, self.now.at, true, &self.shared);
         let (quality, _) = endpoint.quality(true);
         self.shared.metrics.packets_lost.inc_by(quality.lost_packets);
         sink.emit(endpoint.owner, Event::Quality(quality));

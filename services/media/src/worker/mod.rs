@@ -31,6 +31,7 @@ use trunkline_media_core::clip::Library;
 use trunkline_media_core::program::MAX_FRAME_SAMPLES;
 use trunkline_media_core::rtp::HEADER_BYTES;
 use trunkline_proto::media::v1 as pb;
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, Epoch, ShardId, Timestamp};
 
 use self::endpoint::Endpoint;
@@ -72,6 +73,17 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) recorder: Recorder,
     pub(crate) transcriber: Transcriber,
+    /// Who captures reports.
+    pub(crate) hep: Hep,
+}
+
+impl Shared {
+    /// Where an endpoint's reports come to and go from; one that listens everywhere is told by what its party knows.
+    fn report_address(&self, port: &rtp::RtpPort) -> SocketAddr {
+        let bound = self.config.bind;
+        let ip = if bound.is_unspecified() { self.config.advertised() } else { bound };
+        SocketAddr::new(ip, port.rtcp_port())
+    }
 }
 
 /// A command for one call.

@@ -8,6 +8,7 @@ use trunkline_media_core::codec::Codec;
 use trunkline_media_core::outbound::Placed;
 use trunkline_media_core::rtp::{self, HEADER_BYTES, Header};
 use trunkline_proto::media::v1::{self as pb, media_event::Event};
+use trunkline_telemetry::hep::{Carrier, Flow};
 
 use super::endpoint::{Endpoint, Heard, Transport};
 use super::webrtc::Note;
@@ -48,6 +49,11 @@ impl Worker {
         // Reports are believed from the host that is believed for audio.
         if endpoint.latch.destination().is_some_and(|d| d.ip() == source.ip()) {
             endpoint.view.read(self.now.at, &self.buffer[..len], endpoint.out.ssrc());
+            if let (Transport::Rtp(port), true) = (&endpoint.transport, self.shared.hep.wants_rtcp()) {
+                let destination = self.shared.report_address(port);
+                let flow = Flow { source, destination, carrier: Carrier::Udp };
+                self.shared.hep.rtcp(self.now.at, flow, endpoint.owner.call, &self.buffer[..len]);
+            }
         }
     }
 

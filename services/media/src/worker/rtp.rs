@@ -95,14 +95,20 @@ impl RtpPort {
         Ok(self.rtcp.as_ref())
     }
 
-    /// Sends a report where the party wants it; `latched` is where its RTP comes from.
-    pub(crate) fn send_rtcp(&self, report: &[u8], latched: Option<SocketAddr>) {
-        let _ = match (&self.rtcp, self.remote_rtcp, latched) {
-            (Some(socket), Some(remote), _) => socket.send_to(report, remote),
-            (None, Some(_), Some(latched)) => self.socket.send_to(report, latched),
-            (None, Some(remote), None) => self.socket.send_to(report, remote),
-            _ => return,
+    /// The port that reports come to and go from.
+    pub(crate) fn rtcp_port(&self) -> u16 {
+        self.port.saturating_add(u16::from(self.rtcp.is_some()))
+    }
+
+    /// Sends a report where the party wants it; `latched` is where its RTP comes from. Gives where it went.
+    pub(crate) fn send_rtcp(&self, report: &[u8], latched: Option<SocketAddr>) -> Option<SocketAddr> {
+        let (socket, to) = match (&self.rtcp, self.remote_rtcp, latched) {
+            (Some(socket), Some(remote), _) => (socket, remote),
+            (None, Some(_), Some(latched)) => (&self.socket, latched),
+            (None, Some(remote), None) => (&self.socket, remote),
+            _ => return None,
         };
+        socket.send_to(report, to).ok().map(|_| to)
     }
 }
 

@@ -7,12 +7,13 @@ use trunkline_media_core::program::{Frame, MAX_FRAME_SAMPLES};
 use trunkline_media_core::rtcp;
 use trunkline_media_core::rtp::HEADER_BYTES;
 use trunkline_proto::media::v1::{self as pb, disconnected::Reason, media_event::Event};
+use trunkline_telemetry::hep::{Carrier, Flow};
 use trunkline_types::Timestamp;
 
 use super::endpoint::{Endpoint, Transport};
 use super::path::{disconnected, made, send};
 use super::wheel::SLOT;
-use super::{Counts, Worker};
+use super::{Counts, Shared, Worker};
 use crate::clock::Now;
 use crate::events::Sink;
 use crate::slab::Key;
@@ -65,7 +66,7 @@ impl Worker {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         if now >= endpoint.next_rtcp {
             endpoint.next_rtcp = now + RTCP_PERIOD;
-            send_report(endpoint, now, false);
+            send_report(endpoint, now, false, &shared);
         }
         if now >= endpoint.next_quality {
             endpoint.next_quality = now + QUALITY_PERIOD;
@@ -175,7 +176,7 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
 }
 
 /// RTCP of plain RTP; str0m sends its own.
-pub(super) fn send_report(endpoint: &mut Endpoint, now: Timestamp, bye: bool) {
+pub(super) fn send_report(endpoint: &mut Endpoint, now: Timestamp, bye: bool, shared: &Shared) {
     let Transport::Rtp(port) = &endpoint.transport else { return };
     if !endpoint.negotiated {
         return;
@@ -183,5 +184,9 @@ pub(super) fn send_report(endpoint: &mut Endpoint, now: Timestamp, bye: bool) {
     let mut report = [0; rtcp::MAX_BYTES];
     let len =
         rtcp::write(now, &endpoint.out, &mut endpoint.stats, &endpoint.view, "trunkline", bye, &mut report);
-    port.send_rtcp(&report[..len], endpoint.latch.latched());
+    let sent_to = port.send_rtcp(&report[..len], endpoint.latch.latched());
+    if let Some(destination) = sent_to.filter(|_| shared.hep.wants_rtcp()) {
+        let flow = Flow { source: shared.report_address(port), destination, carrier: Carrier::Udp };
+        shared.hep.rtcp(now, flow, endpoint.owner.call, &report[..len]);
+    }
 }

@@ -19,6 +19,7 @@ use trunkline_media_core::rtp::{self, Header};
 use trunkline_proto::media::v1::{
     self as pb, media_command::Command, media_event::Event, media_failure::Kind, media_reply, program,
 };
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, ShardId, Timestamp};
 
 /// Packets with their payload.
@@ -68,9 +69,14 @@ impl Bench {
     }
 
     pub fn with(folder: tempfile::TempDir, config: Config) -> Self {
+        Self::captured(folder, config, Hep::off())
+    }
+
+    /// One whose reports are captured.
+    pub fn captured(folder: tempfile::TempDir, config: Config, hep: Hep) -> Self {
         let (sender, events) = mpsc::channel(1_024);
         let mut registry = Registry::with_prefix("trunkline_media");
-        let node = MediaNode::start(config, &mut registry, sender).unwrap();
+        let node = MediaNode::start(config, &mut registry, sender, hep).unwrap();
         let call =
             CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_795_000_000_000), rand::random());
         Self {

@@ -11,9 +11,11 @@
 //!   ([`TraceParent`]) goes with every message between nodes.
 //! - **Metrics** have the prefix `trunkline_`, base units and bounded labels; never an id or a number as a label.
 //!   Histograms of what happens to a call ([`CallHistogram`]) lead to its trace by exemplars.
+//! - **Captures** of SIP and RTCP go to a collector that reads HEP3 ([`hep`]), masked, and only when that is configured.
 
 mod exemplar;
 pub mod field;
+pub mod hep;
 mod init;
 mod metrics;
 mod namespace;

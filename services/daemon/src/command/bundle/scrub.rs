@@ -13,6 +13,8 @@ const REDACTED: &str = "[redacted]";
 /// Words in the names of keys whose values are secrets.
 const SECRET_WORDS: [&str; 8] =
     ["password", "passwd", "secret", "token", "credential", "access_key", "api_key", "authorization"];
+/// Keys whose values are the paths of files with a secret.
+const SECRET_FILES: [&str; 1] = ["auth_key_file"];
 /// Secrets that are shorter are not looked for: they would be found everywhere.
 const SHORTEST: usize = 4;
 /// Counters and times: their values are no numbers that can be dialled.
@@ -80,6 +82,10 @@ impl Scrubber {
                 if let Some(text) = map.get("file").and_then(Value::as_str) {
                     self.remember(std::fs::read_to_string(text).unwrap_or_default().trim());
                 }
+            }
+            // Named by its path, which is none.
+            Value::String(path) if SECRET_FILES.contains(&key.as_str()) => {
+                self.remember(std::fs::read_to_string(path).unwrap_or_default().trim());
             }
             Value::Object(map) => map.iter_mut().for_each(|(key, value)| self.walk(key, value)),
             Value::Array(list) => list.iter_mut().for_each(|value| self.walk(&key, value)),
@@ -245,11 +251,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("etcd-password");
         std::fs::write(&file, "from-a-file\n").unwrap();
+        let key = dir.path().join("collector");
+        std::fs::write(&key, "key-of-homer\n").unwrap();
         let mut config = json!({
             "node": { "name": "n1" },
             "cluster": { "etcd": { "user": "root", "password": { "file": file } }, "tls": { "key": "/etc/node.key" } },
             "journal": { "postgres": { "url": "postgres://trunk:p%40ss-word@db:5432/t" } },
             "media": { "recording": { "store": { "access_key_id": "AKIA123", "secret_access_key": 12345678 } } },
+            "hep": { "target": "homer:9060", "auth_key_file": key },
             "dev": { "numbers": { "x": "+49 30 1234567" } },
         });
         let scrubber = Scrubber::redact(&mut config);
@@ -260,8 +269,8 @@ mod tests {
         for kept in ["n1", "/etc/node.key", "postgres://trunk:[redacted]@db:5432/t", "etcd-password"] {
             assert!(text.contains(kept), "{kept}: {text}");
         }
-        let log = "connected with p@ss-word and from-a-file as AKIA123";
-        assert_eq!(scrubber.text(log), "connected with [redacted] and [redacted] as [redacted]");
+        let log = "connected with p@ss-word and from-a-file as AKIA123, key-of-homer";
+        assert_eq!(scrubber.text(log), "connected with [redacted] and [redacted] as [redacted], [redacted]");
     }
 
     #[test]
