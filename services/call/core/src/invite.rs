@@ -126,6 +126,7 @@ impl Call {
             sdp,
             signalling_ip: source.map(|source| source.ip().to_string()).unwrap_or_default(),
             former_sdp: caller.map(|caller| caller.local_sdp.clone()).unwrap_or_default(),
+            sip_call_id: caller.map(|caller| caller.dialog.call_id.clone()).unwrap_or_default(),
         }
     }
 

@@ -47,13 +47,14 @@ pub(crate) fn acknowledge(call: CallId, epoch: Epoch, event: u64) -> pb::MediaCo
 fn body(tenant: &TenantId, call: CallId, body: MediaBody) -> Command {
     let tenant = tenant.to_string();
     match body {
-        MediaBody::CreateRtp { leg, sdp, signalling_ip, former_sdp } => {
+        MediaBody::CreateRtp { leg, sdp, signalling_ip, former_sdp, sip_call_id } => {
             Command::CreateRtp(pb::CreateRtpEndpoint {
                 endpoint: leg.to_string(),
                 sdp,
                 prefer: Vec::new(),
                 signalling_ip,
                 former_sdp,
+                sip_call_id,
             })
         }
         MediaBody::SetRemote { leg, sdp } => {

@@ -16,6 +16,7 @@ use trunkline_media_core::rtp::Header;
 use trunkline_media_core::sdp::{Direction, Negotiated, PayloadTypes};
 use trunkline_media_core::stats::{Interval, ReceiveStats};
 use trunkline_proto::media::v1 as pb;
+use trunkline_telemetry::hep::Correlation;
 use trunkline_types::Timestamp;
 
 use super::rtp::RtpPort;
@@ -49,6 +50,8 @@ const DROPPED: Heard = Heard { dropped: true, audio: None, connected: false, pre
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) owner: Owner,
+    /// Under which name its reports are captured.
+    pub(crate) correlation: Correlation,
     pub(crate) name: String,
     pub(crate) transport: Transport,
     pub(crate) codec: Codec,
@@ -88,6 +91,7 @@ impl Endpoint {
         let spread = Duration::from_millis((seed & 1_023) as u64);
         Self {
             owner,
+            correlation: Correlation::Call(owner.call),
             name: name.to_owned(),
             transport,
             codec: Codec::Pcmu,

@@ -6,6 +6,7 @@ use trunkline_media_core::codec::Codec;
 use trunkline_media_core::latch::Latch;
 use trunkline_media_core::sdp::Negotiation;
 use trunkline_proto::media::v1::{self as pb, media_event::Event, media_failure::Kind};
+use trunkline_telemetry::hep::Correlation;
 
 use super::endpoint::{self, Endpoint, Transport};
 use super::poll::Ready;
@@ -18,6 +19,8 @@ use crate::failure::{Done, Failure};
 use crate::metrics::{self, KindLabel};
 use crate::slab::Key;
 
+/// A Call-ID that is longer is not kept: reports are captured under the call's own id.
+const MAX_CALL_ID_BYTES: usize = 255;
 /// Longest name of an endpoint.
 const MAX_NAME: usize = 64;
 
@@ -60,8 +63,11 @@ impl Worker {
         };
         let latch = Latch::new(self.shared.config.latch == LatchPolicy::Strict, signalling);
         let transport = Transport::Rtp(Box::new(port));
-        let key =
-            self.endpoints.insert(Endpoint::new(session.owner, &c.endpoint, transport, latch, self.now.at));
+        let mut endpoint = Endpoint::new(session.owner, &c.endpoint, transport, latch, self.now.at);
+        if self.shared.hep.wants_rtcp() && (1..=MAX_CALL_ID_BYTES).contains(&c.sip_call_id.len()) {
+            endpoint.correlation = Correlation::Sip(c.sip_call_id.as_str().into());
+        }
+        let key = self.endpoints.insert(endpoint);
         session.endpoints.push((c.endpoint.clone(), key));
         self.shared.metrics.endpoints.get_or_create(&KindLabel { kind: metrics::Kind::Rtp }).inc();
         if let Err(failure) = self.watch_socket(key).and_then(|()| self.follow(key)) {

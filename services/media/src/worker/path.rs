@@ -52,7 +52,7 @@ impl Worker {
             if let (Transport::Rtp(port), true) = (&endpoint.transport, self.shared.hep.wants_rtcp()) {
                 let destination = self.shared.report_address(port);
                 let flow = Flow { source, destination, carrier: Carrier::Udp };
-                self.shared.hep.rtcp(self.now.at, flow, endpoint.owner.call, &self.buffer[..len]);
+                self.shared.hep.rtcp(self.now.at, flow, &endpoint.correlation, &self.buffer[..len]);
             }
         }
     }

@@ -187,6 +187,6 @@ pub(super) fn send_report(endpoint: &mut Endpoint, now: Timestamp, bye: bool, sh
     let sent_to = port.send_rtcp(&report[..len], endpoint.latch.latched());
     if let Some(destination) = sent_to.filter(|_| shared.hep.wants_rtcp()) {
         let flow = Flow { source: shared.report_address(port), destination, carrier: Carrier::Udp };
-        shared.hep.rtcp(now, flow, endpoint.owner.call, &report[..len]);
+        shared.hep.rtcp(now, flow, &endpoint.correlation, &report[..len]);
     }
 }

@@ -27,6 +27,8 @@ pub enum MediaBody {
         signalling_ip: String,
         /// The last SDP of this dialog from another node, whose origin is continued (RFC 3264 section 8); or empty.
         former_sdp: Bytes,
+        /// The Call-ID of the dialog, or empty.
+        sip_call_id: String,
     },
     /// The answer to an offer of ours.
     SetRemote {

@@ -28,8 +28,9 @@ fn an_early_offer_rings_at_once_and_is_answered_with_the_media_nodes_sdp() {
     let mut bed = invited();
     assert_eq!(bed.kinds(), ["Started", "LegAdded", "MediaSession"]);
     assert_eq!(bed.statuses(), [180]);
-    let MediaBody::CreateRtp { sdp, signalling_ip, .. } = bed.command().body else { panic!() };
+    let MediaBody::CreateRtp { sdp, signalling_ip, sip_call_id, .. } = bed.command().body else { panic!() };
     assert_eq!((&sdp[..], signalling_ip.as_str()), (&b"v=0\r\n"[..], "127.0.0.1"));
+    assert_eq!(sip_call_id, "abc@127.0.0.1", "captures of its reports are found beside its messages");
     let ringing = bed.responses().remove(0);
     assert_eq!(ringing.headers.get_str(&HeaderName::Contact).unwrap(), "<sip:c.token@127.0.0.1:5060>");
     bed.drain();

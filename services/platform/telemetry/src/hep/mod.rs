@@ -48,9 +48,27 @@ struct Captured {
     kind: Kind,
     flow: Flow,
     at: Timestamp,
-    /// The call, where the payload does not name it.
-    call: Option<CallId>,
+    /// None = the payload names it.
+    call: Option<Correlation>,
     payload: Bytes,
+}
+
+/// Which call a report belongs to: collectors put what has the same name on one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Correlation {
+    /// The Call-ID of the SIP dialog that the report's party has: the one of its messages.
+    Sip(Arc<str>),
+    /// Our own id, where there is no such dialog.
+    Call(CallId),
+}
+
+impl fmt::Display for Correlation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sip(call_id) => f.write_str(call_id),
+            Self::Call(call) => call.fmt(f),
+        }
+    }
 }
 
 /// What captures are handed to. Cheap to clone, never waits; [`Hep::off`] takes nothing.
@@ -90,10 +108,11 @@ impl Hep {
     }
 
     /// A compound RTCP packet of a call.
-    pub fn rtcp(&self, at: Timestamp, flow: Flow, call: CallId, datagram: &[u8]) {
+    pub fn rtcp(&self, at: Timestamp, flow: Flow, call: &Correlation, datagram: &[u8]) {
         if let Some(inlet) = self.0.as_ref().filter(|inlet| inlet.rtcp) {
             let payload = || Bytes::copy_from_slice(datagram);
-            let made = || Captured { kind: Kind::Rtcp, flow, at, call: Some(call), payload: payload() };
+            let made =
+                || Captured { kind: Kind::Rtcp, flow, at, call: Some(call.clone()), payload: payload() };
             inlet.take(datagram.len(), made);
         }
     }

@@ -72,24 +72,27 @@ async fn datagrams_arrive_in_order_masked_and_with_the_key_of_the_collector() {
     let config = config(port, json!({ "capture_id": 7, "auth_key_file": key }));
     let exporter = HepExporter::start(&config, &metrics).unwrap();
     let hep = exporter.inlet();
-    let call: CallId = "0000000000000000000000000".parse().unwrap();
+    let call = Correlation::Call("0000000000000000000000000".parse().unwrap());
+    let dialog = Correlation::Sip("call-1".into());
     for n in 0..20 {
         hep.sip(AT, flow(), &message(n));
     }
-    hep.rtcp(AT, flow(), call, &SENDER_REPORT);
-    hep.rtcp(AT, flow(), call, b"noise");
+    hep.rtcp(AT, flow(), &call, &SENDER_REPORT);
+    hep.rtcp(AT, flow(), &dialog, &SENDER_REPORT);
+    hep.rtcp(AT, flow(), &call, b"noise");
     hep.sip(AT, flow(), &Bytes::from(vec![b'x'; 65_500]));
     // What was handed over before the end still goes out.
     exporter.shutdown(SOON).await;
     let mut buffer = vec![0; 65_536];
-    for n in 0..21 {
+    for n in 0..22 {
         let length = timeout(SOON, collector.recv(&mut buffer)).await.expect("a packet").unwrap();
         let (chunks, rest) = read(&buffer[..length]);
         assert!(rest.is_empty());
         assert_eq!((&chunks[&0x0e][..], &chunks[&0x0c][..]), (&b"collector-key"[..], &[0, 0, 0, 7][..]));
         let payload = String::from_utf8(chunks[&0x0f].clone()).unwrap();
-        if n == 20 {
-            assert_eq!((&chunks[&0x0b][..], &chunks[&0x11][..]), (&[5][..], call.to_string().as_bytes()));
+        if n >= 20 {
+            let call = if n == 20 { call.to_string() } else { "call-1".to_owned() };
+            assert_eq!((&chunks[&0x0b][..], &chunks[&0x11][..]), (&[5][..], call.as_bytes()));
             assert!(payload.contains("\"fraction_lost\":64"), "{payload}");
             continue;
         }
@@ -98,7 +101,7 @@ async fn datagrams_arrive_in_order_masked_and_with_the_key_of_the_collector() {
     }
     for (name, count) in [
         ("trunkline_hep_sent_total{protocol=\"sip\"}", 20),
-        ("trunkline_hep_sent_total{protocol=\"rtcp\"}", 1),
+        ("trunkline_hep_sent_total{protocol=\"rtcp\"}", 2),
         ("trunkline_hep_dropped_total{reason=\"unreadable\"}", 1),
         ("trunkline_hep_dropped_total{reason=\"too_large\"}", 1),
         ("trunkline_hep_dropped_total{reason=\"queue_full\"}", 0),
@@ -127,7 +130,7 @@ async fn a_collector_that_is_too_slow_costs_captures_and_stops_nobody() {
         hep.sip(AT, flow(), &large);
     }
     assert_eq!(metric(&metrics, full), 10, "its bytes have a limit too");
-    hep.rtcp(AT, flow(), "0000000000000000000000000".parse().unwrap(), &SENDER_REPORT);
+    hep.rtcp(AT, flow(), &Correlation::Sip("call-1".into()), &SENDER_REPORT);
     assert_eq!((metric(&metrics, full), hep.wants_rtcp()), (10, false), "RTCP is not wanted");
 }
 
