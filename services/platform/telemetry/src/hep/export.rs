@@ -35,6 +35,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Datagrams tell nobody that their collector has moved: its name is looked up again after this.
 const RENEW: Duration = Duration::from_secs(60);
 
+/// A way over which this long nothing failed works.
+const PROVEN: Duration = Duration::from_secs(1);
+
 /// Why the way is left.
 enum Left {
     /// Everything was sent and no more will come.
@@ -112,6 +115,7 @@ impl Sender {
 
     async fn serve(&mut self, mut way: Way, ended: &mut oneshot::Receiver<()>, broken: &mut bool) -> Left {
         let renew = Instant::now() + RENEW;
+        let mut since = None;
         let mut batch = Batch::default();
         loop {
             let next = tokio::select! {
@@ -141,7 +145,9 @@ impl Sender {
             }
             self.metrics.sent(Kind::Sip, batch.sip);
             self.metrics.sent(Kind::Rtcp, batch.rtcp);
-            if std::mem::take(broken) {
+            // That a datagram was sent says little: that none came back with an error for a while does.
+            let proven = since.get_or_insert_with(Instant::now).elapsed() >= PROVEN;
+            if proven && std::mem::take(broken) {
                 tracing::info!(target = %self.target, "captures reach their collector again");
             }
         }
@@ -196,14 +202,19 @@ impl Way {
         timeout(PATIENCE, sent).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Completes when the collector has closed the connection; what it says is not read by anybody.
+    /// Completes when the collector has closed the connection, or its machine says that nobody takes the datagrams. What
+    /// the collector itself says is nothing to us.
     async fn failed(&self) -> io::Error {
-        let Self::Tcp(stream) = self else { return std::future::pending().await };
+        let mut answer = [0; 1_024];
         loop {
-            if let Err(error) = stream.readable().await {
-                return error;
-            }
-            match stream.try_read(&mut [0; 1_024]) {
+            let read = match self {
+                Self::Udp(socket) => socket.recv(&mut answer).await.map(|_| 1),
+                Self::Tcp(stream) => match stream.readable().await {
+                    Ok(()) => stream.try_read(&mut answer),
+                    Err(error) => Err(error),
+                },
+            };
+            match read {
                 Ok(0) => return io::ErrorKind::ConnectionAborted.into(),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

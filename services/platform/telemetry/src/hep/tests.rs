@@ -157,6 +157,32 @@ async fn a_connection_that_breaks_is_made_again_and_captures_wait_for_it() {
     assert_eq!(metric(&metrics, "trunkline_hep_dropped_total{reason=\"not_sent\"}"), 0);
 }
 
+#[tokio::test]
+async fn a_collector_of_datagrams_may_come_later_and_what_waits_arrives_in_order() {
+    let place = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let metrics = Metrics::new();
+    let exporter = HepExporter::start(&config(address.port(), json!({})), &metrics).unwrap();
+    let hep = exporter.inlet();
+    let sent = "trunkline_hep_sent_total{protocol=\"sip\"}";
+    // Nobody is there: the machine says so, and the rest waits.
+    hep.sip(AT, flow(), &message(0));
+    until("the first is lost", || metric(&metrics, sent) == 1).await;
+    let collector = UdpSocket::bind(address).await.unwrap();
+    (1..50).for_each(|n| hep.sip(AT, flow(), &message(n)));
+    let mut buffer = vec![0; 65_536];
+    let mut last = 0;
+    while last < 49 {
+        let length = timeout(SOON, collector.recv(&mut buffer)).await.expect("a packet").unwrap();
+        let (chunks, _) = read(&buffer[..length]);
+        let call_id = String::from_utf8(chunks[&0x11].clone()).unwrap();
+        let n: usize = call_id.strip_prefix("call-").unwrap().parse().unwrap();
+        assert!(n > last, "{n} after {last}");
+        last = n;
+    }
+}
+
 #[test]
 fn nothing_is_taken_when_it_is_off() {
     let hep = Hep::off();
