@@ -4,13 +4,16 @@
 pub enum Feature {
     /// Events that a recording cannot be written (`call.recording_trouble`), and the release cause `recording_failed`.
     RecordingPolicy = 2,
+    /// Transfer and consultation: an agent's requests for them, two agents in a call, the release causes `transferred` and
+    /// `consult_ended`.
+    Transfer = 3,
 }
 
 impl Feature {
     /// What a program can that does not say what it can.
     pub const FIRST: u32 = 1;
     /// What this program can.
-    pub const LATEST: u32 = Self::RecordingPolicy.level();
+    pub const LATEST: u32 = Self::Transfer.level();
 
     /// The least gate at which it may be written.
     pub const fn level(self) -> u32 {

@@ -142,6 +142,8 @@ pub struct Card {
     pub dialled: String,
     /// Set by the flow.
     pub attributes: BTreeMap<String, String>,
+    /// The agent who has the caller and asks for another one; `None` = the caller waits alone.
+    pub consulted_by: Option<AgentId>,
 }
 
 /// Why a call left a queue without an answer.
@@ -234,7 +236,7 @@ pub struct TranscriptLine {
 }
 
 /// A conversation as its agent has to see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ConversationState {
     /// The agent has put the caller on hold.
     pub on_hold: bool,
@@ -248,6 +250,24 @@ pub struct ConversationState {
     pub caller_held: bool,
     /// How often the call went to another media node.
     pub moves: u32,
+    /// How far a consultation is.
+    pub consultation: Consultation,
+    /// Why the last one came to nothing, a word; empty = it did not.
+    pub consult_error: &'static str,
     /// When this was so.
     pub at: Timestamp,
+}
+
+/// A consultation, as the agent whom it is told has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Consultation {
+    /// There is none: this agent has the caller alone.
+    #[default]
+    None,
+    /// This agent has the caller, and waits for an agent of this queue.
+    Waiting(QueueId),
+    /// This agent has the caller, and this one is being consulted.
+    With(AgentId),
+    /// This agent is being consulted by this one, who has the caller.
+    By(AgentId),
 }
