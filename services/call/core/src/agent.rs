@@ -21,6 +21,8 @@ pub(crate) const MAX_DECIDED: usize = 32;
 pub(crate) struct AgentPart {
     pub offer: OfferId,
     pub agent: AgentId,
+    /// What others read.
+    pub name: String,
     pub queue: QueueId,
     /// Which stay of the call the offer was for.
     pub entry: u32,
@@ -94,6 +96,7 @@ impl AgentPart {
         Self {
             offer: offer.clone(),
             agent: agent.clone(),
+            name: String::new(),
             queue: queue.clone(),
             entry,
             leg,

@@ -60,12 +60,11 @@ impl Call {
                     self.owe(at, DebtKind::Leave { queue: queue.clone(), entry: *entry, cause });
                 }
             }
-            EventBody::AgentConnecting {
-                offer, agent, leg, queue, recording, recording_required, ..
-            } => {
+            EventBody::AgentConnecting { offer, agent, leg, name, queue, recording, recording_required } => {
                 let entry = self.stay.as_ref().map_or(0, |stay| stay.entry);
                 let mut part = Box::new(AgentPart::new(offer, agent, queue, entry, *leg));
                 (part.recording, part.recording_required) = (*recording, *recording_required);
+                part.name.clone_from(name);
                 match self.agent {
                     None => self.agent = Some(part),
                     Some(_) => self.consulted = Some(part),

@@ -284,7 +284,7 @@ impl Call {
             caller_name: origin.map(|o| o.caller_name.clone()).unwrap_or_default(),
             dialled: origin.map(|o| o.dialled.clone()).unwrap_or_default(),
             attributes: self.attributes.clone(),
-            consulted_by: None,
+            consulted_by: String::new(),
         }
     }
 

@@ -142,8 +142,8 @@ pub struct Card {
     pub dialled: String,
     /// Set by the flow.
     pub attributes: BTreeMap<String, String>,
-    /// The agent who has the caller and asks for another one; `None` = the caller waits alone.
-    pub consulted_by: Option<AgentId>,
+    /// Display name of the agent who has the caller and asks for another one; empty = the caller waits alone.
+    pub consulted_by: String,
 }
 
 /// Why a call left a queue without an answer.
@@ -266,8 +266,8 @@ pub enum Consultation {
     None,
     /// This agent has the caller, and waits for an agent of this queue.
     Waiting(QueueId),
-    /// This agent has the caller, and this one is being consulted.
-    With(AgentId),
-    /// This agent is being consulted by this one, who has the caller.
-    By(AgentId),
+    /// This agent has the caller, and the one of this display name is being consulted.
+    With(String),
+    /// This agent is being consulted by the one of this display name, who has the caller.
+    By(String),
 }

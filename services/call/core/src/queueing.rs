@@ -93,7 +93,7 @@ impl Call {
         let settings = self.settings.clone();
         let mut card = self.card();
         if let Some(agent) = self.agent.as_deref().filter(|_| self.consulting()) {
-            card.consulted_by = Some(agent.agent.clone());
+            card.consulted_by.clone_from(&agent.name);
         }
         let Some(stay) = &mut self.stay else { return };
         let asked = *stay.asked.get_or_insert(cx.now);

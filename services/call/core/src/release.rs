@@ -22,6 +22,8 @@ impl Call {
         if let Some(stay) = &self.stay {
             let (queue, entry) = (stay.queue.clone(), stay.entry);
             let outcome = match cause {
+                // Nobody waited there but an agent.
+                _ if self.consulting() => QueueOutcome::Flow,
                 ReleaseCause::CallerHangup | ReleaseCause::CallerCancel => QueueOutcome::Abandoned,
                 _ => QueueOutcome::Lost,
             };

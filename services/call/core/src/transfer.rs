@@ -186,7 +186,7 @@ impl Call {
 
     /// How far a consultation is, for the agent of this leg.
     pub(crate) fn consultation(&self, leg: LegId) -> Consultation {
-        let name = |part: &crate::agent::AgentPart| part.agent.clone();
+        let name = |part: &crate::agent::AgentPart| part.name.clone();
         match (self.agent.as_deref(), self.consulted.as_deref(), &self.stay) {
             (Some(agent), Some(consulted), _) if consulted.leg == leg => Consultation::By(name(agent)),
             (Some(_), Some(consulted), _) if consulted.bridged.is_some() => {

@@ -1,7 +1,7 @@
 //! Queues and agents.
 
 use trunkline_call_core::{
-    AgentNotice, AgentRequest, Card, Control, ConversationState, Input, LeaveCause, QueueRequest,
+    AgentNotice, AgentRequest, Card, Consultation, Control, ConversationState, Input, LeaveCause, QueueRequest,
     QueueSignal, RefusedReason, Speaker,
 };
 use trunkline_proto::{
@@ -57,6 +57,10 @@ pub(crate) fn from_agent(message: pb::AgentToCall) -> Parsed<Input> {
                 control::Control::Digits(digits) => Control::Digits(digits),
                 control::Control::HangUp(_) => Control::HangUp,
                 control::Control::PauseRecording(paused) => Control::PauseRecording(paused),
+                control::Control::Transfer(queue) => Control::Transfer(parse("control.transfer", &queue)?),
+                control::Control::Consult(queue) => Control::Consult(parse("control.consult", &queue)?),
+                control::Control::CompleteTransfer(_) => Control::CompleteTransfer,
+                control::Control::CancelConsult(_) => Control::CancelConsult,
             },
         },
         agent_to_call::Event::AskAlive(_) => AgentRequest::AskAlive,
@@ -102,6 +106,7 @@ fn card(card: Card) -> acd::CallCard {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
+        consulted_by: card.consulted_by,
     }
 }
 
@@ -163,5 +168,18 @@ fn conversation(state: ConversationState) -> acd::AgentCallState {
         at_us: state.at.as_micros(),
         media_generation: state.moves,
         recording_paused: state.recording_paused,
+        consultation: consultation(state.consultation, state.consult_error),
     }
+}
+
+fn consultation(of: Consultation, error: &str) -> Option<acd::Consultation> {
+    use acd::consultation::State;
+    let state = match of {
+        Consultation::Waiting(queue) => State::WaitingQueueId(queue.to_string()),
+        Consultation::With(name) => State::With(name),
+        Consultation::By(name) => State::By(name),
+        Consultation::None if error.is_empty() => return None,
+        Consultation::None => State::Failed(error.to_owned()),
+    };
+    Some(acd::Consultation { state: Some(state) })
 }
