@@ -178,7 +178,10 @@ impl AgentShell {
         let state = match &message.event {
             Some(Event::State(state)) => Some(state.clone()),
             Some(Event::Result(result)) => result.state.clone(),
-            Some(Event::Connected(_)) => Some(pb::AgentCallState::default()),
+            Some(Event::Connected(e)) => {
+                let consultation = e.consultation.clone();
+                Some(pb::AgentCallState { consultation, ..pb::AgentCallState::default() })
+            }
             _ => None,
         };
         let before = agent_message::status(&self.call);

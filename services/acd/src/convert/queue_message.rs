@@ -128,7 +128,7 @@ fn enqueue(m: &pb::Enqueue) -> Enqueue {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
-consulted_by: card.consulted_by,
+        consulted_by: card.consulted_by,
         // A call's first stay begins when the queue says so: clocks of nodes disagree.
         entered_at: at_some(m.entered_us).filter(|_| m.entry > 0),
     }
@@ -218,7 +218,7 @@ pub(crate) fn offer_card(m: &pb::Commit) -> Parsed<OfferCard> {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
-consulted_by: card.consulted_by,
+        consulted_by: card.consulted_by,
         enqueued_at: at(m.entered_us),
         ring_timeout: span(m.ring_timeout_us),
         wrap_up: span(m.wrap_up_us),

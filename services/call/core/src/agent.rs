@@ -265,8 +265,8 @@ impl Call {
         let Some(part) = self.part(leg) else { return };
         match (part.bridged, &part.answer) {
             (Some(at), Some(answer)) => {
-                let session = part.session.clone();
-                let notice = AgentNotice::Connected { session, sdp_answer: answer.clone(), at };
+                let (session, consultation) = (part.session.clone(), self.consultation(leg));
+                let notice = AgentNotice::Connected { session, sdp_answer: answer.clone(), at, consultation };
                 self.tell_agent(cx, &part.agent, &part.offer, notice);
             }
             // Bridged by a former owner whose answer is not known: a new connection for this offer.
@@ -287,7 +287,9 @@ impl Call {
         if let Some((part, at)) = part.and_then(|part| Some((part, part.bridged?))) {
             // Too late: connected. Without a known answer the page has to remake its audio.
             let (session, sdp_answer) = (part.session.clone(), part.answer.clone().unwrap_or_default());
-            self.tell_agent(cx, agent, offer, AgentNotice::Connected { session, sdp_answer, at });
+            let consultation = self.consultation(part.leg);
+            let notice = AgentNotice::Connected { session, sdp_answer, at, consultation };
+            self.tell_agent(cx, agent, offer, notice);
         } else if let Some(leg) = mine {
             self.agent_failed(cx, leg, ReleaseCause::NoAnswer);
         } else if !self.decided_already(cx, agent, offer, "") {
@@ -357,7 +359,9 @@ impl Call {
         part.sdp_offer = None;
         part.audio = Audio::Down { until, comfort: false };
         let session = part.session.clone();
-        self.tell_agent(cx, &agent, &offer, AgentNotice::Connected { session, sdp_answer, at: cx.now });
+        let consultation = self.consultation(leg);
+        let notice = AgentNotice::Connected { session, sdp_answer, at: cx.now, consultation };
+        self.tell_agent(cx, &agent, &offer, notice);
         self.pay_due(cx);
         self.programs(cx);
         if let Some(recording) = recording {

@@ -65,9 +65,11 @@ impl Call {
         }
         part.remade = Some((session.clone(), request.clone(), answer.clone(), error.clone()));
         let (agent, offer, made) = (part.agent.clone(), part.offer.clone(), error.is_empty());
-        let notice = match (request.is_empty(), part.bridged) {
+        let bridged = part.bridged;
+        let consultation = self.consultation(leg);
+        let notice = match (request.is_empty(), bridged) {
             (true, Some(at)) if error.is_empty() => {
-                AgentNotice::Connected { session, sdp_answer: answer, at }
+                AgentNotice::Connected { session, sdp_answer: answer, at, consultation }
             }
             _ => AgentNotice::MediaRemade { session, request, sdp_answer: answer, error },
         };

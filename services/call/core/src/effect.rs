@@ -170,6 +170,8 @@ pub enum AgentNotice {
         sdp_answer: String,
         /// Since when both talk.
         at: Timestamp,
+        /// Whom they talk to: another agent, when this one is being consulted.
+        consultation: Consultation,
     },
     /// Not connected, and never will be under this offer.
     ConnectFailed {

@@ -1,8 +1,8 @@
 //! Queues and agents.
 
 use trunkline_call_core::{
-    AgentNotice, AgentRequest, Card, Consultation, Control, ConversationState, Input, LeaveCause, QueueRequest,
-    QueueSignal, RefusedReason, Speaker,
+    AgentNotice, AgentRequest, Card, Consultation, Control, ConversationState, Input, LeaveCause,
+    QueueRequest, QueueSignal, RefusedReason, Speaker,
 };
 use trunkline_proto::{
     acd::v1::{self as acd, call_to_agent, queue_message},
@@ -123,8 +123,9 @@ const fn leave_cause(cause: LeaveCause) -> acd::LeaveCause {
 pub(crate) fn to_agent(call: CallId, offer: &OfferId, notice: AgentNotice) -> acd::AgentMessage {
     use call_to_agent::Event;
     let event = match notice {
-        AgentNotice::Connected { session, sdp_answer, at } => {
-            Event::Connected(acd::AgentConnected { session, sdp_answer, at_us: at.as_micros() })
+        AgentNotice::Connected { session, sdp_answer, at, consultation: of } => {
+            let (at_us, consultation) = (at.as_micros(), consultation(of, ""));
+            Event::Connected(acd::AgentConnected { session, sdp_answer, at_us, consultation })
         }
         AgentNotice::ConnectFailed { session, reason } => {
             Event::ConnectFailed(acd::AgentConnectFailed { session, reason })

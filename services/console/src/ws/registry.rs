@@ -328,7 +328,8 @@ impl Registry {
                 state.close(Close::new(CloseCode::NotSignedIn, "the sign-in ended"));
             }
             let due = state.sweep(now, &self.timings);
-            if due == Due::Nothing {
+            let again = state.unanswered(now, &self.timings);
+            if due == Due::Nothing && again.is_empty() {
                 continue;
             }
             let (caller, connection) = (state.caller.clone(), state.connection());
@@ -350,8 +351,9 @@ impl Registry {
                 Due::Attach => self.send(&caller, &session.id, "", attach(connection)),
                 Due::Keepalive => self.send(&caller, &session.id, "", Command::Keepalive(acd::Keepalive {})),
             };
-            if let Err(refused) = sent {
-                tracing::debug!(%refused, "a session could not be renewed");
+            let again = again.into_iter().map(|(id, command)| self.send(&caller, &session.id, &id, command));
+            for refused in std::iter::once(sent).chain(again).filter_map(Result::err) {
+                tracing::debug!(%refused, "a session could not be renewed, or a command sent again");
             }
         }
         self.count();

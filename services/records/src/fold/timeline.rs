@@ -59,9 +59,11 @@ pub(super) fn call(event: &Call, consulting: bool) -> Option<TimelineEntry> {
             let agent = named(&e.agent_name, &e.agent_id);
             entry("call.agent_connecting", format!("{agent} picked up"), &[("agent", &e.agent_id)])
         }
-        Call::AgentBridged(e) if consulting => {
-            entry("call.agent_bridged", format!("{} is being consulted", e.agent_id), &[("agent", &e.agent_id)])
-        }
+        Call::AgentBridged(e) if consulting => entry(
+            "call.agent_bridged",
+            format!("{} is being consulted", e.agent_id),
+            &[("agent", &e.agent_id)],
+        ),
         Call::AgentBridged(e) => {
             entry("call.agent_bridged", format!("Caller and {} talk", e.agent_id), &[("agent", &e.agent_id)])
         }

@@ -4,9 +4,7 @@ use trunkline_types::{CallId, OfferId, ReleaseCause, Timestamp};
 
 use super::{
     Agent, AgentEvent, Answer, CommandError, CommandRef, CommandReply, Key, Outbox, PendingControl,
-    WrapUpEnd,
-    memory::Begun,
-    state::Slot,
+    WrapUpEnd, memory::Begun, state::Slot,
 };
 use crate::{
     Action, AgentToCall, CallToAgent, ConversationStatus, Outcome,
