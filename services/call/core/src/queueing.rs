@@ -92,7 +92,9 @@ impl Call {
     pub(crate) fn enqueue_timer(&mut self, cx: &mut Cx<'_>) {
         let settings = self.settings.clone();
         let mut card = self.card();
-        if let Some(agent) = self.agent.as_deref().filter(|_| self.consulting()) {
+        if let Some(agent) =
+            self.agent.as_deref().filter(|_| self.consulting() && self.transferring.is_none())
+        {
             card.consulted_by.clone_from(&agent.name);
         }
         let Some(stay) = &mut self.stay else { return };

@@ -57,6 +57,7 @@ impl Call {
                 return self.control_answered(cx, pending, error);
             }
             self.consult_error = "";
+            self.transferring = Some(pending.clone());
             self.enter_queue(cx, queue, TRANSFER_PRIORITY, cx.now);
         }
         self.transferring = Some(pending);

@@ -127,7 +127,6 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
     let Some(body) = &event.event else { return };
     // While an agent has the caller, what happens in another queue is that agent's business and not the caller's.
     let consulting = match body {
-        Event::Enqueued(e) => e.card.as_ref().is_some_and(|card| !card.consulted_by.is_empty()),
         Event::Answered(e) => contact.present.first().is_some_and(|first| first.agent_id != e.agent_id),
         Event::Left(e) if e.cause() == LeaveCause::Flow => contact.outcome == "answered",
         _ => !contact.present.is_empty(),

@@ -277,6 +277,7 @@ export const de: Catalogue = {
   'record.no_notes': 'Keine Notizen.',
   'record.ids': 'Kennungen',
   'record.call_id': 'Anrufkennung',
+  'record.transfers': 'Weitergaben',
   'record.sip_call_id': 'SIP Call-ID',
   'record.trace_id': 'Trace-Kennung',
   'record.link_trace': 'Trace',

@@ -276,6 +276,7 @@ export const en = {
   'record.no_notes': 'No notes.',
   'record.ids': 'Identifiers',
   'record.call_id': 'Call id',
+  'record.transfers': 'Transfers',
   'record.sip_call_id': 'SIP Call-ID',
   'record.trace_id': 'Trace id',
   'record.link_trace': 'Trace',

@@ -220,6 +220,8 @@ export interface Contact extends ContactSummary {
   timeline: { at_ms: number; kind: string; text: string; attributes: Record<string, unknown> | null }[];
   transcript: TranscriptSegment[];
   transcript_status: string;
+  /** How often an agent has passed the caller on. */
+  transfers: number | null;
   transcript_detail: string | null;
   decisions: Decision[];
   quality: LegQuality[];

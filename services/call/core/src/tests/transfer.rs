@@ -91,7 +91,11 @@ fn a_blind_transfer_lets_go_when_the_place_is_there() {
     let asked = bed.queue_requests();
     let [QueueRequest::Enqueue(enqueue)] = &asked[..] else { panic!("{asked:?}") };
     assert_eq!((enqueue.entry, enqueue.priority), (1, TRANSFER_PRIORITY));
-    assert_eq!((enqueue.entered, enqueue.card.consulted_by.clone()), (None, "Alice".to_owned()));
+    assert_eq!(
+        (enqueue.entered, enqueue.card.consulted_by.clone()),
+        (None, String::new()),
+        "nobody is to be consulted"
+    );
     // Asked again meanwhile: nothing is done twice.
     bed.control("t", Control::Transfer(sales()));
     bed.sales(1, QueueSignal::Queued { position: 3 });
