@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_acd_core::{
-    AgentEvent, LeaveCause, QueueEvent,
+    Action, AgentEvent, AgentToCall, LeaveCause, QueueEvent,
     queue::{OfferOutcome, QueueTotals},
 };
 use trunkline_types::{AgentId, CallId, OfferId, Timestamp};
@@ -14,6 +14,8 @@ pub(crate) struct Checker {
     /// What is in each agent's slot.
     slots: BTreeMap<AgentId, (CallId, OfferId)>,
     at: BTreeMap<CallId, BTreeSet<AgentId>>,
+    /// Agents who have decided to ask another one, or to pass the caller on: a second agent may be there.
+    passes_on: BTreeSet<(CallId, AgentId)>,
     lines: Vec<Line>,
     /// Offers used.
     offers: BTreeSet<OfferId>,
@@ -62,7 +64,9 @@ impl Checker {
                 }
                 let at = self.at.entry(card.call).or_default();
                 at.insert(agent.clone());
-                if at.len() > 1 {
+                let keeps =
+                    at.iter().filter(|agent| !self.passes_on.contains(&(card.call, (*agent).clone())));
+                if keeps.count() > 1 {
                     let at = format!("{at:?}");
                     self.broken(format!("{} is at two agents: {at}", card.call));
                 }
@@ -78,6 +82,14 @@ impl Checker {
                 }
             }
             AgentEvent::Connected { .. } => self.agent_answers += 1,
+            AgentEvent::CommandBegun { request, .. } => {
+                if let (AgentToCall::Control { action, .. }, Some((call, _))) =
+                    (&**request, self.slots.get(agent))
+                    && matches!(action, Action::Transfer(_) | Action::Consult(_))
+                {
+                    self.passes_on.insert((*call, agent.clone()));
+                }
+            }
             _ => {}
         }
     }

@@ -3,6 +3,8 @@ use trunkline_acd_core::{
     agent::{AgentStatus, Command, Console, DetachReason, NextStatus, Notes, SessionInput},
 };
 
+use trunkline_types::QueueId;
+
 use crate::Rng;
 
 /// A model of the person at the console: looks at the view now and then, and does something or nothing.
@@ -14,9 +16,16 @@ pub(crate) struct Human {
     /// The call has left its media node: the page makes a new connection.
     pub(crate) audio_moved: bool,
     commands: u32,
+    /// Queues to which callers are passed on; none where the call is a model that knows no transfer.
+    transfer_to: Vec<QueueId>,
 }
 
 impl Human {
+    /// One who passes callers on to these queues now and then.
+    pub(crate) fn who_transfers(to: Vec<QueueId>) -> Self {
+        Self { transfer_to: to, ..Self::default() }
+    }
+
     pub(crate) fn session(&self) -> SessionId {
         SessionId(format!("tab-{}", self.session))
     }
@@ -77,6 +86,16 @@ impl Human {
                 35..45 => Command::Control { action: Action::Resume },
                 45..50 => Command::Control { action: Action::Mute },
                 50..55 => Command::TakeOver { sdp_offer: "offer".into() },
+                60..75 if !self.transfer_to.is_empty() => {
+                    let queue = self.transfer_to[rng.below(self.transfer_to.len() as u64) as usize].clone();
+                    let action = match percent {
+                        60..63 => Action::Transfer(queue),
+                        63..68 => Action::Consult(queue),
+                        68..72 => Action::CompleteTransfer,
+                        _ => Action::CancelConsult,
+                    };
+                    Command::Control { action }
+                }
                 55..60 => Command::SaveNotes { notes: Notes { text: "x".into(), ..Notes::default() } },
                 _ => return None,
             },

@@ -6,7 +6,7 @@ use std::{
 };
 
 use trunkline_acd_core::{AgentEvent, LeaveCause, Outcome, QueueConfig, QueueEvent};
-use trunkline_call_core::{Event, EventBody};
+use trunkline_call_core::{Event, EventBody, QueueOutcome};
 use trunkline_types::{AgentId, CallId, OfferId, ReleaseCause, ShardId, Timestamp};
 
 use super::core::Fact;
@@ -27,6 +27,8 @@ pub(super) struct Checker {
     ringing: BTreeMap<OfferId, (Timestamp, Duration)>,
     answered: u64,
     talked: u64,
+    consultations: u64,
+    transfers: u64,
     violations: Vec<String>,
 }
 
@@ -50,7 +52,10 @@ const RINGS_ON: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct CallLine {
-    with: Option<(OfferId, AgentId)>,
+    /// Agents in the call: who has the caller, and who is being consulted.
+    with: Vec<(OfferId, AgentId)>,
+    /// An agent is asked for while there is one.
+    asks: bool,
     bridged: BTreeSet<OfferId>,
     entry: Option<u32>,
     ended: Option<ReleaseCause>,
@@ -80,6 +85,8 @@ impl Checker {
             heard: BTreeMap::new(),
             answered: 0,
             talked: 0,
+            consultations: 0,
+            transfers: 0,
             violations: Vec::new(),
         }
     }
@@ -100,6 +107,11 @@ impl Checker {
 
     pub(super) fn conversations(&self) -> u64 {
         self.talked
+    }
+
+    /// Agents who talked to another one while that one had the caller, and callers who were passed on.
+    pub(super) fn passed_on(&self) -> (u64, u64) {
+        (self.consultations, self.transfers)
     }
 
     /// Something was committed.
@@ -186,26 +198,34 @@ impl Checker {
 
     fn call(&mut self, n: usize, event: &Event) {
         let line = self.calls.entry(n).or_default();
-        let mut broken = None;
+        let (mut broken, mut consulted, mut passed_on) = (None, false, false);
         match &event.body {
             EventBody::QueueEntered { entry, .. } => {
                 if line.entry.is_some_and(|before| before >= *entry) {
                     broken = Some(format!("call {n} enters its stay {entry} after {:?}", line.entry));
                 }
                 line.entry = Some(*entry);
+                line.asks = !line.with.is_empty();
             }
             EventBody::AgentBridged { offer, agent, .. } => {
-                if let Some((other, at)) = &line.with {
-                    broken = Some(format!("call {n} talks under {offer} and {other} ({at})"));
+                let asked = std::mem::take(&mut line.asks);
+                let (others, most) = (line.with.len(), usize::from(asked));
+                if others > most {
+                    broken = Some(format!("call {n} talks under {offer} and {:?}", line.with));
                 }
+                consulted = others > 0;
                 if !line.bridged.insert(offer.clone()) {
                     broken = Some(format!("call {n} is connected twice under {offer}"));
                 }
-                line.with = Some((offer.clone(), agent.clone()));
+                line.with.push((offer.clone(), agent.clone()));
             }
-            EventBody::AgentReleased { offer, .. } => _ = line.with.take_if(|(with, _)| with == offer),
+            EventBody::AgentReleased { offer, cause, .. } => {
+                line.with.retain(|(with, _)| with != offer);
+                passed_on = *cause == ReleaseCause::Transferred;
+            }
+            EventBody::QueueExited { outcome, .. } if *outcome != QueueOutcome::Answered => line.asks = false,
             EventBody::Ended { cause, .. } => {
-                line.with = None;
+                line.with.clear();
                 if let Some(before) = line.ended.replace(*cause) {
                     broken = Some(format!("call {n} ends twice: {before:?}, {cause:?}"));
                 } else if !EARNED.contains(cause) {
@@ -214,6 +234,8 @@ impl Checker {
             }
             _ => {}
         }
+        self.consultations += u64::from(consulted);
+        self.transfers += u64::from(passed_on);
         self.violations.extend(broken);
     }
 

@@ -223,8 +223,10 @@ impl Session {
             }),
             _ if self.endpoints.is_empty() => return Err(MediaFailureKind::UnknownSession),
             MediaBody::CreateWebRtc { leg, .. } | MediaBody::ReplaceWebRtc { leg, .. } => {
-                if let Some(other) = self.endpoints.iter().find(|other| other.index > 0 && **other != leg) {
-                    executed.broken = Some(format!("{leg:?} of an agent is made beside {other:?}"));
+                // Who has the caller, and who is being consulted.
+                let others: Vec<_> = self.endpoints.iter().filter(|o| o.index > 0 && **o != leg).collect();
+                if others.len() > 1 {
+                    executed.broken = Some(format!("{leg:?} of an agent is made beside {others:?}"));
                 }
                 self.endpoints.insert(leg);
                 executed.events.push(MediaEvent::Connected { leg });

@@ -131,6 +131,10 @@ pub struct Report {
     pub refused: u64,
     /// Conversations.
     pub conversations: u64,
+    /// Agents who talked to another one while that one had the caller.
+    pub consultations: u64,
+    /// Callers who were passed on.
+    pub transfers: u64,
     /// Crashes, pauses, cuts and drains of nodes.
     pub faults: u64,
     /// Losses, cuts and drains of media nodes.
@@ -162,6 +166,8 @@ impl Tally for Report {
         self.moves += other.moves;
         self.refused += other.refused;
         self.conversations += other.conversations;
+        self.consultations += other.consultations;
+        self.transfers += other.transfers;
         self.faults += other.faults;
         self.media_faults += other.media_faults;
         self.ambiguous += other.ambiguous;

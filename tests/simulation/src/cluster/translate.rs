@@ -55,7 +55,7 @@ pub(super) fn agent_request(message: AgentToCall) -> (OfferId, AgentRequest) {
     match message {
         AgentToCall::Connect { offer, session, sdp_offer, recording, .. } => {
             let queue: QueueId = offer.queue.clone();
-            let (session, agent_name) = (session.0, String::new());
+            let (session, agent_name) = (session.0, "A".to_owned());
             (
                 offer,
                 AgentRequest::Connect {

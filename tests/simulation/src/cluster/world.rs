@@ -265,7 +265,7 @@ impl World {
             links: BTreeMap::new(),
             stored: BTreeSet::new(),
             outside: BTreeMap::new(),
-            humans: (0..agents).map(|_| Human::default()).collect(),
+            humans: (0..agents).map(|_| Human::who_transfers(queue_ids.clone())).collect(),
             event_ids: 0,
             said: BTreeMap::new(),
             checker,
@@ -345,6 +345,7 @@ impl World {
             self.checker.finally(self.phones.len());
         }
         self.report.conversations = self.checker.conversations();
+        (self.report.consultations, self.report.transfers) = self.checker.passed_on();
         self.report.violations = self.checker.take();
         self.report
     }

@@ -57,6 +57,10 @@ impl Queue {
             if entry < present {
                 return;
             }
+            if queued.offer.is_some() {
+                // It may have been answered under this offer, and be back: agent or call will tell. The call asks again.
+                return;
+            }
             // The call is past that stay, so it has left it; its message to say so was overtaken.
             self.leave(call, present, LeaveCause::FlowOut, now, out);
         }

@@ -570,6 +570,22 @@ fn a_call_that_is_gone_while_its_offer_is_open_is_not_lost() {
     assert_eq!(desk.queue.totals().lost, 1);
 }
 
+#[test]
+fn who_comes_back_before_the_answer_is_known_was_answered() {
+    let mut desk = Desk::new(config());
+    desk.available("ann", desk.now, 3);
+    desk.enqueue(1);
+    let (offer, _) = desk.grant("ann");
+    // Passed on to this very queue by the agent, of whom it has not heard yet.
+    desk.enqueue_again(1, 1, desk.now);
+    assert_eq!(desk.queue.totals().flowed_out, 0);
+    desk.ended("ann", &offer, Outcome::Answered);
+    desk.enqueue_again(1, 1, desk.now);
+    let totals = desk.queue.totals();
+    assert_eq!((totals.answered, totals.offered), (1, 2));
+    assert_eq!(totals.waiting, 1, "and waits again");
+}
+
 /// The same for a queue that is rebuilt within its epoch: also the offers that it had reserved and not committed.
 #[test]
 fn a_rebuilt_queue_uses_no_offer_of_its_former_self() {
