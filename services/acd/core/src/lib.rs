@@ -19,7 +19,8 @@
 //! Refuses I/O, clocks, randomness and SIP: SDP passes through as opaque text. Called by `services/acd` (the shell) and
 //! by `tests/simulation`, which runs both cores against loss, duplication, reordering, pauses and crashes.
 
-pub mod agent;
+pub mod action;
+mod agent;
 mod config;
 mod messages;
 mod millis;
@@ -27,11 +28,12 @@ mod protocol;
 pub mod queue;
 mod timers;
 
+pub use action::Action;
 pub use agent::{Agent, AgentEffect, AgentEvent, AgentInput, AgentView};
 pub use config::{AfterOffer, AgentConfig, ConfigError, QueueConfig, SkillRequirement, Strategy};
 pub use messages::{
-    Action, AgentToCall, AgentToQueue, Attributes, CallToAgent, CallToQueue, ConversationStatus, Enqueue,
-    LeaveCause, OfferCard, Outcome, QueueToAgent, QueueToCall, RefuseReason, SessionId, Skills, Stamp,
+    AgentToCall, AgentToQueue, Attributes, CallToAgent, CallToQueue, ConversationStatus, Enqueue, LeaveCause,
+    OfferCard, Outcome, QueueToAgent, QueueToCall, RefuseReason, SessionId, Skills, Stamp,
 };
 #[cfg(feature = "mutations")]
 pub use protocol::Mutations;

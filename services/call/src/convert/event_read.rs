@@ -80,11 +80,12 @@ fn body(event: Pb) -> Parsed<EventBody> {
         Pb::Ended(e) => {
             EventBody::Ended { cause: cause("ended.cause", &e.cause)?, by: ended_by_from(&e.by)? }
         }
-        other => conversation(other)?,
+        other => agents(other)?,
     })
 }
 
-fn conversation(event: Pb) -> Parsed<EventBody> {
+/// Who is in the conversation, and who hears whom.
+fn agents(event: Pb) -> Parsed<EventBody> {
     Ok(match event {
         Pb::AgentConnecting(e) => EventBody::AgentConnecting {
             offer: parse("agent_connecting.offer_id", &e.offer_id)?,
@@ -114,6 +115,12 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
             let leg = (!e.leg_id.is_empty()).then(|| parse("mute.leg_id", &e.leg_id)).transpose()?;
             EventBody::MuteChanged { leg, muted: e.muted }
         }
+        other => recorded(other)?,
+    })
+}
+
+fn recorded(event: Pb) -> Parsed<EventBody> {
+    Ok(match event {
         Pb::RecordingStarted(e) => EventBody::RecordingStarted {
             recording: parse("recording_started.recording_id", &e.recording_id)?,
             agent: parse("recording_started.agent_id", &e.agent_id)?,

@@ -47,36 +47,9 @@ pub(super) fn call(event: &Call, consulting: bool) -> Option<TimelineEntry> {
             };
             entry("call.flow_step", text, &[("node", &e.node), ("outcome", &e.outcome)])
         }
-        Call::QueueEntered(e) if consulting => entry(
-            "call.queue_entered",
-            format!("The agent asks queue {} for another one", e.queue),
-            &[("queue", &e.queue)],
-        ),
-        Call::QueueEntered(e) => {
-            entry("call.queue_entered", format!("Waits in queue {}", e.queue), &[("queue", &e.queue)])
+        Call::QueueEntered(_) | Call::AgentConnecting(_) | Call::AgentBridged(_) | Call::AgentReleased(_) => {
+            agents(event, consulting)
         }
-        Call::AgentConnecting(e) => {
-            let agent = named(&e.agent_name, &e.agent_id);
-            entry("call.agent_connecting", format!("{agent} picked up"), &[("agent", &e.agent_id)])
-        }
-        Call::AgentBridged(e) if consulting => entry(
-            "call.agent_bridged",
-            format!("{} is being consulted", e.agent_id),
-            &[("agent", &e.agent_id)],
-        ),
-        Call::AgentBridged(e) => {
-            entry("call.agent_bridged", format!("Caller and {} talk", e.agent_id), &[("agent", &e.agent_id)])
-        }
-        Call::AgentReleased(e) if e.cause == "transferred" => entry(
-            "call.agent_released",
-            format!("{} passed the caller on", e.agent_id),
-            &[("agent", &e.agent_id), ("cause", &e.cause)],
-        ),
-        Call::AgentReleased(e) => entry(
-            "call.agent_released",
-            format!("{} left the call ({})", e.agent_id, e.cause),
-            &[("agent", &e.agent_id), ("cause", &e.cause)],
-        ),
         Call::Hold(e) => {
             let text = if e.on_hold {
                 format!("On hold by the {}", e.by)
@@ -115,6 +88,43 @@ pub(super) fn call(event: &Call, consulting: bool) -> Option<TimelineEntry> {
         | Call::MediaSession(_)
         | Call::TranscriptSegment(_)
         | Call::Quality(_) => None,
+    }
+}
+
+/// Who waits, and who is there.
+fn agents(event: &Call, consulting: bool) -> Option<TimelineEntry> {
+    match event {
+        Call::QueueEntered(e) if consulting => entry(
+            "call.queue_entered",
+            format!("The agent asks queue {} for another one", e.queue),
+            &[("queue", &e.queue)],
+        ),
+        Call::QueueEntered(e) => {
+            entry("call.queue_entered", format!("Waits in queue {}", e.queue), &[("queue", &e.queue)])
+        }
+        Call::AgentConnecting(e) => {
+            let agent = named(&e.agent_name, &e.agent_id);
+            entry("call.agent_connecting", format!("{agent} picked up"), &[("agent", &e.agent_id)])
+        }
+        Call::AgentBridged(e) if consulting => entry(
+            "call.agent_bridged",
+            format!("{} is being consulted", e.agent_id),
+            &[("agent", &e.agent_id)],
+        ),
+        Call::AgentBridged(e) => {
+            entry("call.agent_bridged", format!("Caller and {} talk", e.agent_id), &[("agent", &e.agent_id)])
+        }
+        Call::AgentReleased(e) if e.cause == "transferred" => entry(
+            "call.agent_released",
+            format!("{} passed the caller on", e.agent_id),
+            &[("agent", &e.agent_id), ("cause", &e.cause)],
+        ),
+        Call::AgentReleased(e) => entry(
+            "call.agent_released",
+            format!("{} left the call ({})", e.agent_id, e.cause),
+            &[("agent", &e.agent_id), ("cause", &e.cause)],
+        ),
+        _ => None,
     }
 }
 
