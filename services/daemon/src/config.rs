@@ -52,6 +52,8 @@ pub struct DevSection {
     pub numbers: BTreeMap<String, NumberBody>,
     /// Further agents `agent-001` and on; the flag `--agents`.
     pub agents: u32,
+    /// Further telephones `phone-001` and on, with the password `phone-001-dev` and so on.
+    pub telephones: u32,
 }
 
 /// The node itself.

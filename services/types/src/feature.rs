@@ -4,13 +4,15 @@
 pub enum Feature {
     /// Events that a recording cannot be written (`call.recording_trouble`), and the release cause `recording_failed`.
     RecordingPolicy = 2,
+    /// Telephones' accounts as entities of their own (`EntityKind::Telephone`), their events and messages.
+    Telephones = 3,
 }
 
 impl Feature {
     /// What a program can that does not say what it can.
     pub const FIRST: u32 = 1;
     /// What this program can.
-    pub const LATEST: u32 = Self::RecordingPolicy.level();
+    pub const LATEST: u32 = Self::Telephones.level();
 
     /// The least gate at which it may be written.
     pub const fn level(self) -> u32 {

@@ -9,15 +9,16 @@ use trunkline_actors::now;
 use trunkline_cluster::{EtcdPlacement, Incarnation, NodeIdentity, Placement, Role};
 use trunkline_proto::{
     cluster::v1::{
-        GetOverviewRequest, Member, Overview, ReleaseShardsRequest, ReleaseShardsResponse, SetDrainRequest,
-        SetDrainResponse, ShardRange, admin_server::Admin,
+        GetOverviewRequest, ListTelephonesRequest, ListTelephonesResponse, Member, Overview,
+        ReleaseShardsRequest, ReleaseShardsResponse, SetDrainRequest, SetDrainResponse, ShardRange,
+        admin_server::Admin,
     },
     common::v1 as common,
 };
 use trunkline_rpc::ErrorKind;
 use trunkline_types::{Feature, NodeId, ShardGroup, ShardId};
 
-use super::health::Health;
+use super::{health::Health, telephones::Telephones};
 
 /// Answers for one node.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub(crate) struct Operator {
     pub journal: &'static str,
     pub version: &'static str,
     pub started_us: i64,
+    pub telephones: Telephones,
 }
 
 impl Operator {
@@ -139,6 +141,13 @@ impl Admin for Operator {
             Ok(()) => Ok(Response::new(SetDrainResponse {})),
             Err((kind, why)) => Err(kind.status(why)),
         }
+    }
+
+    async fn list_telephones(
+        &self,
+        request: Request<ListTelephonesRequest>,
+    ) -> Result<Response<ListTelephonesResponse>, Status> {
+        self.telephones.list(request.into_inner()).await.map(Response::new)
     }
 
     async fn release_shards(

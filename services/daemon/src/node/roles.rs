@@ -15,6 +15,7 @@ use trunkline_edge::{Edge, EdgeMetrics, EdgeParts, TokenKey};
 use trunkline_media::{MediaNode, MediaPort};
 use trunkline_proto::{common::v1::Role, records::v1::records_client::RecordsClient};
 use trunkline_records::{Records, RecordsMetrics, RecordsParts};
+use trunkline_registrar::{Registrar, RegistrarMetrics, RegistrarParts};
 use trunkline_rpc::Traced;
 
 use super::{admin::Operator, ground::Ground, health::Health};
@@ -60,6 +61,19 @@ pub(super) fn acd(ground: &Ground) -> Acd {
         directory: Arc::new(ground.documents.clone()),
         actor_metrics: ground.actor_metrics.clone(),
         metrics: ground.metrics.room("acd", AcdMetrics::register),
+    })
+}
+
+/// Telephones' accounts live where queues and agents do.
+pub(super) fn registrar(ground: &Ground) -> Registrar {
+    Registrar::start(&RegistrarParts {
+        bus: ground.bus.clone(),
+        arbiters: ground.arbiters.clone(),
+        journal: ground.journal.clone(),
+        placement: ground.placement.clone(),
+        directory: Arc::new(ground.documents.clone()),
+        actor_metrics: ground.actor_metrics.clone(),
+        metrics: ground.metrics.room("registrar", RegistrarMetrics::register),
     })
 }
 
@@ -109,6 +123,7 @@ pub(super) async fn edge(ground: &Ground, config: &NodeConfig) -> Result<Edge> {
         placement: ground.placement.clone(),
         loads: Loads::new(config.node.arbiters),
         dial_plan: Arc::new(ground.documents.clone()),
+        accounts: Arc::new(ground.documents.clone()),
         key: TokenKey::new(&secrets::key(&*ground.journal, "contact-tokens").await?),
         metrics: ground.metrics.room("sip", EdgeMetrics::register),
         hep: ground.captures(),
