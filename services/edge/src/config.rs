@@ -5,6 +5,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use trunkline_sip::digest::Algorithm;
 use trunkline_types::TenantId;
 
 use crate::metrics::{NO_TRUNK, TELEPHONES};
@@ -31,6 +32,9 @@ pub enum ConfigError {
     /// Nobody can be asked who they are.
     #[error("sip.telephones.realm: it is empty: leave it out, or write the realm of the accounts")]
     Realm,
+    /// Nobody could answer.
+    #[error("sip.telephones.algorithms: it is empty: leave it out, or write sha-256, md5 or both")]
+    Algorithms,
     /// A number outside its bounds.
     #[error("sip.{field}: {value} is outside {bounds}")]
     Bounds {
@@ -79,6 +83,10 @@ pub struct TelephonesConfig {
     /// The realm in which those are asked who they are that register for a domain which is no account's realm. Default:
     /// `default`, which is the realm of the tenant of that name.
     pub realm: String,
+    /// By what telephones may prove who they are, the preferred one first (RFC 8760). Many telephones of before 2020 know
+    /// MD5, and look at the first challenge alone or give up when one is unknown to them: for those, `[md5, sha-256]` or
+    /// `[md5]`. Default `[sha-256, md5]`; `dev` has `[md5]`.
+    pub algorithms: Option<Vec<DigestAlgorithm>>,
     /// Shorter intervals are refused (423). Default 60 s.
     pub min_expires_s: u32,
     /// For telephones that want none. Default 600 s.
@@ -88,9 +96,45 @@ pub struct TelephonesConfig {
     pub max_expires_s: u32,
 }
 
+/// A hash of digest authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    /// RFC 7616.
+    #[serde(rename = "sha-256")]
+    Sha256,
+    /// RFC 2617.
+    #[serde(rename = "md5")]
+    Md5,
+}
+
+impl From<DigestAlgorithm> for Algorithm {
+    fn from(algorithm: DigestAlgorithm) -> Self {
+        match algorithm {
+            DigestAlgorithm::Sha256 => Self::Sha256,
+            DigestAlgorithm::Md5 => Self::Md5,
+        }
+    }
+}
+
+impl TelephonesConfig {
+    /// By what telephones may prove who they are, in the order in which it is offered.
+    pub(crate) fn offered(&self) -> Vec<Algorithm> {
+        match &self.algorithms {
+            Some(algorithms) => algorithms.iter().copied().map(Algorithm::from).collect(),
+            None => vec![Algorithm::Sha256, Algorithm::Md5],
+        }
+    }
+}
+
 impl Default for TelephonesConfig {
     fn default() -> Self {
-        Self { realm: "default".to_owned(), min_expires_s: 60, default_expires_s: 600, max_expires_s: 3_600 }
+        Self {
+            realm: "default".to_owned(),
+            algorithms: None,
+            min_expires_s: 60,
+            default_expires_s: 600,
+            max_expires_s: 3_600,
+        }
     }
 }
 
@@ -192,6 +236,9 @@ impl Settings {
         bounds("telephones.max_expires_s", most, least, 86_400, "min_expires_s to 86,400")?;
         let default = default_expires_s.into();
         bounds("telephones.default_expires_s", default, least, most, "min_expires_s to max_expires_s")?;
+        if config.telephones.algorithms.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::Algorithms);
+        }
         if config.telephones.realm.is_empty() {
             return Err(ConfigError::Realm);
         }

@@ -51,7 +51,7 @@ use trunkline_types::{DialString, EntityAddress, Epoch, FlowId, QueueId, ShardId
 
 pub use crate::{
     accounts::{Accounts, TelephoneAccount},
-    config::{Config, ConfigError, Registrations, TelephonesConfig, TrunkConfig},
+    config::{Config, ConfigError, DigestAlgorithm, Registrations, TelephonesConfig, TrunkConfig},
     metrics::EdgeMetrics,
     token::TokenKey,
 };

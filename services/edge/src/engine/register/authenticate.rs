@@ -49,17 +49,20 @@ pub(in crate::engine) struct Authenticator {
     registers: Nonces,
     calls: Nonces,
     throttle: Throttle,
+    /// The preferred one first.
+    algorithms: Vec<Algorithm>,
     /// Compared with when there is no account.
     nobody: String,
 }
 
 impl Authenticator {
     /// `key` is the cluster's: all its edges check each other's nonces.
-    pub fn new(key: &TokenKey) -> Self {
+    pub fn new(key: &TokenKey, algorithms: Vec<Algorithm>) -> Self {
         Self {
             registers: Nonces::new(key.digest("nonces", &[b"register"]), REGISTER_NONCE),
             calls: Nonces::new(key.digest("nonces", &[b"call"]), CALL_NONCE),
             throttle: Throttle::default(),
+            algorithms,
             nobody: rand::rng().random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect(),
             key: key.clone(),
         }
@@ -75,7 +78,7 @@ impl Authenticator {
         realm: &str,
         accounts: &dyn Accounts,
     ) -> Verdict {
-        let Some(credentials) = best(request, purpose, realm) else {
+        let Some(credentials) = best(request, purpose, realm, &self.algorithms) else {
             return Verdict::Challenge { stale: false, why: "challenged" };
         };
         let nonces = match purpose {
@@ -113,7 +116,7 @@ impl Authenticator {
         Verdict::Is { account, nonce, count }
     }
 
-    /// 401 or 407 with one challenge for each algorithm, the stronger one first (RFC 8760 section 2.4).
+    /// 401 or 407 with one challenge for each algorithm, the preferred one first (RFC 8760 section 2.4).
     pub fn challenge(
         &self,
         now: Timestamp,
@@ -128,7 +131,7 @@ impl Authenticator {
             Purpose::Call => (407, HeaderName::ProxyAuthenticate, &self.calls),
         };
         let mut response = Response::to(request, status).with_to_tag(to_tag);
-        for algorithm in [Algorithm::Sha256, Algorithm::Md5] {
+        for algorithm in self.algorithms.iter().copied() {
             let challenge = Challenge {
                 realm: realm.to_owned(),
                 nonce: nonces.mint(now, rand::rng().random()),
@@ -152,14 +155,15 @@ fn hash(key: &TokenKey, purpose: &str, parts: &[&[u8]]) -> u64 {
     key.digest(purpose, parts)[..8].iter().fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }
 
-/// Those for our realm, by the stronger algorithm when there are several.
-fn best(request: &Request, purpose: Purpose, realm: &str) -> Option<Credentials> {
+/// Those for our realm, by the algorithm that we prefer when there are several.
+fn best(request: &Request, purpose: Purpose, realm: &str, algorithms: &[Algorithm]) -> Option<Credentials> {
     let header = match purpose {
         Purpose::Register => HeaderName::Authorization,
         Purpose::Call => HeaderName::ProxyAuthorization,
     };
     let ours = request.headers.credentials(&header).into_iter().filter(|one| one.realm == realm);
-    ours.max_by_key(|one| one.algorithm == Algorithm::Sha256)
+    let rank = |one: &Credentials| algorithms.iter().position(|offered| *offered == one.algorithm);
+    ours.filter(|one| rank(one).is_some()).min_by_key(rank)
 }
 
 /// Whether the `uri` that was signed means the Request-URI. Parameters may have been added on the way.
@@ -230,13 +234,16 @@ mod tests {
 
     impl Edge {
         fn new() -> Self {
-            Self(Authenticator::new(&TokenKey::new(&[3; 32])))
+            Self::with(3, &[Algorithm::Sha256, Algorithm::Md5])
+        }
+
+        fn with(key: u8, algorithms: &[Algorithm]) -> Self {
+            Self(Authenticator::new(&TokenKey::new(&[key; 32]), algorithms.to_vec()))
         }
 
         fn challenge(&self, now: Timestamp, algorithm: Algorithm) -> Challenge {
             let answer = self.0.challenge(now, &request(""), Purpose::Register, REALM, false, "t");
             let challenges = answer.headers.challenges(&HeaderName::WwwAuthenticate);
-            assert_eq!(challenges[0].algorithm, Algorithm::Sha256, "the stronger one first");
             challenges.into_iter().find(|one| one.algorithm == algorithm).unwrap()
         }
 
@@ -269,7 +276,7 @@ mod tests {
         assert_eq!(second.told(at(9), &challenge, "right", 2), "replayed true");
         assert_eq!(second.told(at(9), &challenge, "right", 0), "denied false");
         assert_eq!(second.told(at(3_601), &challenge, "right", 3), "stale true");
-        let stranger = Edge(Authenticator::new(&TokenKey::new(&[4; 32])));
+        let stranger = Edge::with(4, &[Algorithm::Sha256]);
         assert_eq!(
             second.told(at(0), &stranger.challenge(at(0), Algorithm::Sha256), "right", 1),
             "stale true"
@@ -289,6 +296,22 @@ mod tests {
         assert_eq!(edge.told(at(0), &challenge, "wrong", 1), "locked");
         assert_eq!(edge.told(at(0), &challenge, "right", 1), "locked");
         assert_eq!(edge.told(at(61), &challenge, "right", 1), "1001 1", "failures used no count up");
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_taken_and_the_order_is_the_configured_one() {
+        let order = |algorithms: &[Algorithm]| {
+            let edge = Edge::with(3, algorithms);
+            let answer = edge.0.challenge(at(0), &request(""), Purpose::Call, REALM, false, "t");
+            let challenges = answer.headers.challenges(&HeaderName::ProxyAuthenticate);
+            challenges.iter().map(|one| one.algorithm).collect::<Vec<_>>()
+        };
+        use Algorithm::{Md5, Sha256};
+        assert_eq!(order(&[Sha256, Md5]), [Sha256, Md5]);
+        assert_eq!(order(&[Md5, Sha256]), [Md5, Sha256]);
+        let mut strict = Edge::with(3, &[Md5]);
+        let challenge = Edge::new().challenge(at(0), Algorithm::Sha256);
+        assert_eq!(strict.told(at(0), &challenge, "right", 1), "challenged false");
     }
 
     #[test]
