@@ -118,8 +118,7 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
     let mut seed = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     note(&format!("seed {seed}; {size:?}"));
     let plan = Plan::standard(cli.bin.canonicalize().context("--bin")?, size.agents());
-    let (mut spare, mut world, mut outcomes, mut clusters) =
-        (Some(network), None::<World>, Vec::new(), 0);
+    let (mut spare, mut world, mut outcomes, mut clusters) = (Some(network), None::<World>, Vec::new(), 0);
     loop {
         for scenario in chosen {
             let folder = cli.out.join(format!("{}-{seed}", scenario.name));

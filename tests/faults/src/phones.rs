@@ -141,7 +141,8 @@ impl Phones {
 
     /// All leave.
     pub async fn leave(mut self) -> Result<()> {
-        let leave = self.phones.iter_mut().map(|phone| phone.ask("Contact: *\r\nExpires: 0\r\n", ANSWERED_WITHIN));
+        let leave =
+            self.phones.iter_mut().map(|phone| phone.ask("Contact: *\r\nExpires: 0\r\n", ANSWERED_WITHIN));
         futures::future::try_join_all(leave).await.map(drop)
     }
 }

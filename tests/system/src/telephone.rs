@@ -154,7 +154,8 @@ impl Telephone {
         let status = lines.next().and_then(|line| line.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok());
         let Some(status) = status.filter(|_| text.contains(branch)) else { return Ok(None) };
         let mut answer = Answer { status, ..Answer::default() };
-        for (name, value) in lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':')) {
+        for (name, value) in lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'))
+        {
             answer.headers.entry(name.trim().to_lowercase()).or_default().push(value.trim().to_owned());
         }
         Ok(Some(answer))

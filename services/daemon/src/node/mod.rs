@@ -95,7 +95,7 @@ impl Node {
             journal: config.journal_kind(),
             version: env!("CARGO_PKG_VERSION"),
             started_us,
-            telephones: Telephones::new(ground.placement.clone(), ground.channels.clone()),
+            telephones: Telephones::new(&ground),
         };
         let mut records = None;
         if config.has(Role::Records) {
@@ -104,8 +104,7 @@ impl Node {
         let server = Server::start(&ground, &config, operator.clone(), records.as_mut()).await?;
         let media = if config.has(Role::Media) { Some(roles::media(&ground, &config)?) } else { None };
         let acd = config.has(Role::Acd).then(|| roles::acd(&ground));
-        let registrar = config.has(Role::Acd).then(|| roles::registrar(&ground));
-        operator.telephones.attach(registrar.clone());
+        let registrar = roles::registrar(&ground, &config, &operator);
         let calls = config.has(Role::Call).then(|| roles::calls(&ground, &config));
         let mut console = None;
         if config.has(Role::Console) {

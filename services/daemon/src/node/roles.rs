@@ -65,8 +65,11 @@ pub(super) fn acd(ground: &Ground) -> Acd {
 }
 
 /// Telephones' accounts live where queues and agents do.
-pub(super) fn registrar(ground: &Ground) -> Registrar {
-    Registrar::start(&RegistrarParts {
+pub(super) fn registrar(ground: &Ground, config: &NodeConfig, operator: &Operator) -> Option<Registrar> {
+    if !config.has(trunkline_cluster::Role::Acd) {
+        return None;
+    }
+    let registrar = Registrar::start(&RegistrarParts {
         bus: ground.bus.clone(),
         arbiters: ground.arbiters.clone(),
         journal: ground.journal.clone(),
@@ -74,7 +77,9 @@ pub(super) fn registrar(ground: &Ground) -> Registrar {
         directory: Arc::new(ground.documents.clone()),
         actor_metrics: ground.actor_metrics.clone(),
         metrics: ground.metrics.room("registrar", RegistrarMetrics::register),
-    })
+    });
+    operator.telephones.attach(registrar.clone());
+    Some(registrar)
 }
 
 pub(super) fn calls(ground: &Ground, config: &NodeConfig) -> Calls {

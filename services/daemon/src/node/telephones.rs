@@ -17,6 +17,8 @@ use trunkline_registrar::{Registrar, Seen};
 use trunkline_rpc::Channels;
 use trunkline_types::{EntityAddress, NodeId};
 
+use super::ground::Ground;
+
 /// Accounts on a page: an answer has to stay below what gRPC takes.
 const PAGE: usize = 500;
 /// A member tells its own within this.
@@ -32,13 +34,15 @@ pub(crate) struct Telephones {
 }
 
 impl Telephones {
-    pub fn new(placement: Arc<dyn Placement>, channels: Channels) -> Self {
+    pub(super) fn new(ground: &Ground) -> Self {
+        let (placement, channels) = (ground.placement.clone(), ground.channels.clone());
         Self { registrar: Arc::default(), placement, channels }
     }
 
-    /// The room of this node is there, if it has one.
-    pub fn attach(&self, registrar: Option<Registrar>) {
-        registrar.map(|registrar| self.registrar.set(registrar));
+    /// The room of this node is there.
+    pub fn attach(&self, registrar: Registrar) {
+        // Once: a node has its rooms for as long as it lives.
+        let _ = self.registrar.set(registrar);
     }
 
     /// A page of them.

@@ -273,7 +273,7 @@ impl Engine {
             return self.parts.metrics.drop("stray_ack");
         };
         let event = edge_event::Event::Request(IncomingRequest {
-            message: request.to_bytes(),
+            message: without_credentials(&request),
             ..IncomingRequest::default()
         });
         if self.to_call(&call, event).is_err() {

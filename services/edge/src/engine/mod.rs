@@ -128,7 +128,10 @@ impl Engine {
             capabilities,
             calls: Calls::new(random.random(), waiting::Patience::of(t1)),
             writers: outbound::Writers::default(),
-            authenticator: register::Authenticator::new(&parts.key, parts.settings.config.telephones.offered()),
+            authenticator: register::Authenticator::new(
+                &parts.key,
+                parts.settings.config.telephones.offered(),
+            ),
             registrations: register::Registrations::new(random.random()),
             passed: None,
             overloaded_until: Timestamp::ZERO,

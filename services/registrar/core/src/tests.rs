@@ -224,7 +224,6 @@ fn what_cannot_be_understood_is_named() {
     let read = |more: &str| Request::read(&sip("a", 1, more)).unwrap_err();
     assert_eq!(read("Contact: *\r\n"), Malformed("Contact * Needs Expires 0"));
     assert_eq!(read("Contact: *\r\nExpires: 60\r\n"), Malformed("Contact * Needs Expires 0"));
-    assert_eq!(read("Contact: *, <sip:a@192.0.2.1>\r\nExpires: 0\r\n"), Malformed("Bad Contact"));
     assert_eq!(read("Contact: <tel:+4930123>\r\n"), Malformed("Contact Is Not A SIP URI"));
     assert_eq!(read("Contact: <sip:a@192.0.2.1>;q=1.1\r\n"), Malformed("Bad Contact q"));
     let many: Vec<String> = (0..65).map(|n| format!("<sip:a{n}@192.0.2.1>")).collect();

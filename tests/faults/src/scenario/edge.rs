@@ -91,7 +91,12 @@ fn telephones(stage: &mut Stage, run: &mut Run<'_>, back: &Back, heir: &str, all
     stage.measure(count("bindings lost", back.lost, Some(0)));
     stage.measure(count("registrations refused", back.refused, Some(0)));
     stage.measure(count("further challenges, at most", back.challenges as usize, Some(1)));
-    stage.measure(at_least("spread of the telephones' refreshes", back.spread().as_secs_f64(), "s", SPREAD_S));
+    stage.measure(at_least(
+        "spread of the telephones' refreshes",
+        back.spread().as_secs_f64(),
+        "s",
+        SPREAD_S,
+    ));
     let told = phones::told(run.world)?;
     let moved = told.iter().filter(|one| one["edge"] == heir).count();
     stage.measure(at_least("bindings told through the other edge", moved as f64, "", all as f64));
