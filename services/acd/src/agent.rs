@@ -8,7 +8,7 @@ use std::{
 use prost::Message as _;
 use trunkline_acd_core::{
     Agent, AgentEffect, AgentEvent, AgentInput, AgentView, SessionId,
-    agent::{AgentSnapshot, AgentStatus, Attached, CommandError, Console, Notes, SessionInput},
+    agent::{AgentSnapshot, AgentStatus, Attached, Command, CommandError, Console, Notes, SessionInput},
 };
 use trunkline_actors::{Behaviour, DecodeError, now};
 use trunkline_journal::{EffectId, NewEvent, StoredEvent};
@@ -18,7 +18,7 @@ use trunkline_proto::{
     common::v1::envelope::Payload,
     console::v1::{ConsoleMessage, MediaMoved, Ring, TranscriptLine, console_message},
 };
-use trunkline_types::{AgentId, EntityAddress, TenantId, Timestamp};
+use trunkline_types::{AgentId, EntityAddress, Feature, TenantId, Timestamp};
 
 use crate::{
     AcdMetrics,
@@ -176,9 +176,12 @@ impl AgentShell {
     fn read_call(&mut self, message: pb::CallToAgent) -> Result<AgentInput, crate::convert::Malformed> {
         use pb::call_to_agent::Event;
         let state = match &message.event {
-            Some(Event::State(state)) => Some(*state),
-            Some(Event::Result(result)) => result.state,
-            Some(Event::Connected(_)) => Some(pb::AgentCallState::default()),
+            Some(Event::State(state)) => Some(state.clone()),
+            Some(Event::Result(result)) => result.state.clone(),
+            Some(Event::Connected(e)) => {
+                let consultation = e.consultation.clone();
+                Some(pb::AgentCallState { consultation, ..pb::AgentCallState::default() })
+            }
             _ => None,
         };
         let before = agent_message::status(&self.call);
@@ -226,6 +229,11 @@ impl AgentShell {
             self.strangers.push_back((session.clone(), command.console.clone()));
         }
         match agent_message::from_session(command, &self.saved_notes()) {
+            Ok(input) if is_transfer(&input) && !self.sender.may_write(Feature::Transfer) => {
+                let reason = "upgrade_in_progress".to_owned();
+                self.to_session(&session, view::failed(id, &CommandError::Call { reason }));
+                None
+            }
             Ok(input) => Some(input),
             Err(error) => {
                 self.malformed(&error);
@@ -308,8 +316,17 @@ impl AgentShell {
 }
 
 /// What of the call's state is not the core's.
-fn only_shown(state: &pb::AgentCallState) -> (bool, bool, bool, u32) {
-    (state.recording, state.recording_paused, state.caller_held, state.media_generation)
+fn only_shown(state: &pb::AgentCallState) -> (bool, bool, bool, u32, Option<&pb::Consultation>) {
+    let consultation = state.consultation.as_ref();
+    (state.recording, state.recording_paused, state.caller_held, state.media_generation, consultation)
+}
+
+/// Not before every node can read it.
+fn is_transfer(input: &AgentInput) -> bool {
+    let AgentInput::FromSession { message: SessionInput::Command { command, .. }, .. } = input else {
+        return false;
+    };
+    matches!(command, Command::Control { action } if action.is_transfer())
 }
 
 impl Drop for AgentShell {

@@ -7,7 +7,7 @@ use trunkline_cluster::Placement;
 use trunkline_journal::EffectId;
 use trunkline_proto::common::v1::{self as common, Envelope, envelope::Payload};
 use trunkline_rpc::{Bus, entity};
-use trunkline_types::{EntityAddress, Epoch};
+use trunkline_types::{EntityAddress, Epoch, Feature};
 
 /// The bus as one activation of an entity uses it. Its epoch is that of the activation: what an actor of a former life
 /// says late is refused by those who have heard of the next.
@@ -28,6 +28,11 @@ impl Sender {
     /// The epoch at which this activation acts; 0 when its shard was lost before it began, and then nobody listens.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Every node of the cluster can read this.
+    pub fn may_write(&self, feature: Feature) -> bool {
+        self.placement.may_write(feature)
     }
 
     pub fn send(&self, to: &EntityAddress, payload: Payload, effect: Option<EffectId>) {

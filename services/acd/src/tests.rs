@@ -124,6 +124,7 @@ impl Draw {
             caller_name: self.text(),
             dialled: self.text(),
             attributes: self.attributes(),
+            consulted_by: self.text(),
             entered_at: None,
         }
     }
@@ -148,6 +149,10 @@ impl Draw {
             Action::PauseRecording(true),
             Action::PauseRecording(false),
             Action::Hangup,
+            Action::Transfer("sales".parse().unwrap()),
+            Action::Consult("sales".parse().unwrap()),
+            Action::CompleteTransfer,
+            Action::CancelConsult,
         ];
         AgentToCall::Control { offer, control, action: actions.choose(&mut self.0).unwrap().clone() }
     }
@@ -171,6 +176,7 @@ impl Draw {
             caller_name: self.text(),
             dialled: self.text(),
             attributes: self.attributes(),
+            consulted_by: self.text(),
             enqueued_at: self.at(),
             ring_timeout: self.span(),
             wrap_up: self.span(),

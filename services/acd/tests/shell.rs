@@ -249,6 +249,7 @@ impl Node {
             session: "one".into(),
             sdp_answer: "v=0 answer".into(),
             at_us: now().as_micros(),
+            ..Default::default()
         };
         self.call_says(call, &offer, call_to_agent::Event::Connected(connected));
         let sdp = self

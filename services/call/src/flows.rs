@@ -1,7 +1,7 @@
 //! Flows by tenant, id and version, and how queues treat their callers: the library that calls look into.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -21,6 +21,7 @@ pub struct FlowStore {
 struct Inner {
     flows: HashMap<(TenantId, FlowId), BTreeMap<u64, Arc<Flow>>>,
     treatments: HashMap<(TenantId, QueueId), Arc<Treatment>>,
+    queues: HashMap<TenantId, HashSet<QueueId>>,
     default: Arc<Treatment>,
 }
 
@@ -46,6 +47,12 @@ impl FlowStore {
         inner.flows.remove(&(tenant.clone(), flow.clone()));
     }
 
+    /// The queues of a tenant from now on. Until this is told every queue is taken for one: the queue itself says no.
+    pub fn queues(&self, tenant: &TenantId, queues: HashSet<QueueId>) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.queues.insert(tenant.clone(), queues);
+    }
+
     /// How a queue treats its callers from now on.
     pub fn treat(&self, tenant: &TenantId, queue: &QueueId, treatment: Treatment) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
@@ -66,6 +73,10 @@ impl Library for FlowStore {
 
     fn flow_version(&self, tenant: &TenantId, id: &FlowId, version: u64) -> Option<Arc<Flow>> {
         self.read(|inner| inner.flows.get(&(tenant.clone(), id.clone()))?.get(&version).cloned())
+    }
+
+    fn has_queue(&self, tenant: &TenantId, id: &QueueId) -> bool {
+        self.read(|inner| inner.queues.get(tenant).is_none_or(|queues| queues.contains(id)))
     }
 
     fn treatment(&self, tenant: &TenantId, id: &QueueId) -> Arc<Treatment> {
@@ -89,6 +100,10 @@ mod tests {
         assert!(
             store.flow_version(&tenant, &id, 5).is_some() && store.flow_version(&tenant, &id, 4).is_none()
         );
+        let (there, gone) = ("support".parse().unwrap(), "sales".parse().unwrap());
+        assert!(store.has_queue(&tenant, &gone), "nobody has told");
+        store.queues(&tenant, [there].into());
+        assert!(!store.has_queue(&tenant, &gone));
         store.withdraw(&tenant, &id);
         assert!(store.flow(&tenant, &id).is_none());
     }

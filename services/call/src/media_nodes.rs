@@ -141,6 +141,10 @@ impl Library for Outside {
         self.library.treatment(tenant, id)
     }
 
+    fn has_queue(&self, tenant: &TenantId, id: &QueueId) -> bool {
+        self.library.has_queue(tenant, id)
+    }
+
     fn media_node(&self, call: CallId, near: &NodeId, avoid: &[NodeId]) -> Option<NodeId> {
         self.media.pick(&MediaWish { call, near, avoid, used: &|node| self.used.count(node) })
     }

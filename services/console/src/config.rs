@@ -172,6 +172,8 @@ pub struct Timings {
     pub detach: Duration,
     /// A command that the agent's actor does not answer fails.
     pub command: Duration,
+    /// Until then it is sent again this often: the actor moves when its node dies.
+    pub command_again: Duration,
     /// Sessions are renewed at the agent's actor.
     pub keepalive: Duration,
     /// Attach is sent again until the first snapshot comes.
@@ -204,6 +206,7 @@ impl Default for Timings {
             resume: s(60),
             detach: s(3),
             command: s(10),
+            command_again: Duration::from_millis(1_500),
             keepalive: s(10),
             attach: s(2),
             sweep: Duration::from_millis(500),

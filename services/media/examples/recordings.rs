@@ -13,6 +13,7 @@ use trunkline_media::{Config, MediaNode, RecordingConfig, StoreConfig};
 use trunkline_proto::media::v1::{
     self as pb, media_command::Command, media_event::Event, media_reply::Result as Reply,
 };
+use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, RecordingId, ShardId, Timestamp};
 
 const SDP: &str =
@@ -38,7 +39,7 @@ async fn main() {
         ..Config::default()
     };
     let (events, mut told) = mpsc::channel(1_024);
-    let node = MediaNode::start(config, &mut Registry::default(), events).unwrap();
+    let node = MediaNode::start(config, &mut Registry::default(), events, Hep::off()).unwrap();
     let calls: Vec<_> = (0..calls)
         .map(|n| CallId::mint(ShardId::new(1).unwrap(), Timestamp::from_millis(1), u128::from(n)))
         .collect();

@@ -59,6 +59,10 @@ causes! {
     CallerHangup = ("caller_hangup", 16, None),
     /// The agent hung up.
     AgentHangup = ("agent_hangup", 16, None),
+    /// The agent passed the caller on to somebody else.
+    Transferred = ("transferred", 16, None),
+    /// An agent's consultation of another one ended, and the caller stayed.
+    ConsultEnded = ("consult_ended", 16, None),
     /// The flow ended the call.
     FlowEnd = ("flow_end", 16, None),
     /// The caller gave up before an answer (CANCEL).

@@ -4,8 +4,11 @@
 pub enum Feature {
     /// Events that a recording cannot be written (`call.recording_trouble`), and the release cause `recording_failed`.
     RecordingPolicy = 2,
+    /// Transfer and consultation: an agent's requests for them, two agents in a call, the release causes `transferred` and
+    /// `consult_ended`.
+    Transfer = 3,
     /// Telephones' accounts as entities of their own (`EntityKind::Telephone`), their events and messages.
-    Telephones = 3,
+    Telephones = 4,
 }
 
 impl Feature {

@@ -168,7 +168,8 @@ export class Desk {
   }
 
   #warn(code: string, detail: string): void {
-    const key = `error.${code}`;
+    // What the call refuses it tells in a word.
+    const key = code === 'call' ? `error.${detail}` : `error.${code}`;
     const text = i18n.has(key) ? t(key) : t('error.any', { detail: detail || code || '?' });
     const id = ++this.#notice;
     this.notices = [...this.notices.filter((notice) => notice.text !== text), { id, text }].slice(-4);

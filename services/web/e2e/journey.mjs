@@ -83,6 +83,20 @@ async function journey(scheme) {
     await page.getByTestId('call-hold').click();
     await page.getByTestId('call-mute').click();
     await page.locator('[data-testid="call-panel"][data-hold="false"][data-muted="false"]').waitFor();
+    await page.getByTestId('call-transfer').click();
+    await page.getByTestId('transfer-queue').selectOption('support');
+    await page.getByTestId('transfer-consult').click();
+    await page.getByText(scheme === 'dark' ? 'Diese Warteschlange ist voll' : 'That queue is full').waitFor();
+    await page.getByTestId('transfer-queue').selectOption('sales');
+    await shot(page, 'transfer');
+    await page.getByTestId('transfer-consult').click();
+    await page.locator('[data-testid="consultation"][data-state="waiting"]').waitFor();
+    assert.ok(await page.getByTestId('call-transfer').isDisabled(), 'one consultation at a time');
+    await page.locator('[data-testid="consultation"][data-state="with"]').waitFor();
+    await shot(page, 'consultation');
+    await page.getByTestId('consult-cancel').click();
+    await page.locator('[data-testid="call-panel"][data-hold="false"]').waitFor();
+    assert.equal(await page.getByTestId('consultation').count(), 0);
     step(`${scheme}: notes, keypad, mute, hold, transcript, quality (${await page.getByTestId('connection').getAttribute('data-quality')})`);
 
     const before = agent.sessions.size;

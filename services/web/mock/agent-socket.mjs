@@ -26,7 +26,7 @@ export function serveAgent(socket, agent) {
   let session = null;
 
   function hello({ id, data }) {
-    const welcome = (resumed) => ({ session: session.id, resumed, server_ms: Date.now(), protocol: 1, user: agent.user, not_ready_reasons: reasons, keepalive_s: 10 });
+    const welcome = (resumed) => ({ session: session.id, resumed, server_ms: Date.now(), protocol: 1, user: agent.user, not_ready_reasons: reasons, transfer_queues: [{ id: 'support', name: 'Support' }, { id: 'sales', name: 'Sales' }], keepalive_s: 10 });
     const old = data.resume && agent.sessions.get(data.resume.session);
     if (old) {
       session = old;

@@ -12,6 +12,7 @@ const USERS = {
 };
 const REASONS = ['break', 'lunch', 'training', 'meeting', 'back_office'];
 const RING_MS = 20_000;
+const CONSULT_MS = 400;
 const WRAP_MS = 45_000;
 
 export class World {
@@ -132,7 +133,7 @@ export class Agent {
 
   ring(more = {}) {
     const id = randomUUID().slice(0, 8);
-    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: 'off', media_generation: 0, caller_held: false, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
+    const call = { call_id: `call-${id}`, offer_id: `offer-${id}`, queue_id: 'support', queue_name: 'Support', caller_number: '+49 30 5550142', caller_name: 'Jana <i>Richter</i>', dialled: 'support', attributes: { menu_choice: '2 – router', customer_no: '48213', language: 'de' }, entered_ms: Date.now() - 18_000, connected_ms: null, on_hold: false, muted: false, recording: 'off', media_generation: 0, caller_held: false, consulted_by: null, consultation: null, notes: '', disposition_required: true, dispositions: ['resolved', 'callback', 'escalated', 'wrong_number'], ...more };
     this.set({ state: 'ringing', until_ms: Date.now() + RING_MS, call });
     for (const session of this.sessions.values()) session.push('ring', { offer_id: call.offer_id });
     clearTimeout(this.timer);
@@ -207,7 +208,13 @@ export class Agent {
       case 'hold': this.setCall({ on_hold: data.on }); return { ok: true };
       case 'mute': this.setCall({ muted: data.on }); return { ok: true };
       case 'digits': this.digits = (this.digits ?? '') + data.digits; return { ok: true };
-      case 'hang_up': this.hangUp(); return { ok: true };
+      case 'hang_up': case 'transfer': case 'transfer_complete': this.hangUp(); return { ok: true };
+      case 'consult':
+        if (data.queue_id === 'support') return { ok: false, error: 'call', message: 'queue_full' };
+        this.setCall({ on_hold: true, consultation: { state: 'waiting', party: data.queue_id } });
+        setTimeout(() => s.call && this.setCall({ consultation: { state: 'with', party: 'Bob Brown' } }), CONSULT_MS);
+        return { ok: true };
+      case 'consult_cancel': this.setCall({ on_hold: false, consultation: null }); return { ok: true };
       case 'pause_recording': this.setCall({ recording: data.on ? 'paused' : 'on' }); return { ok: true };
       case 'notes': if (s.call?.call_id !== data.call_id) return { ok: false, error: 'wrong_state' }; this.setCall({ notes: data.notes }); return { ok: true };
       case 'wrap_up_extend': clearTimeout(this.timer); this.set({ until_ms: s.until_ms + data.seconds * 1000 }); return { ok: true };

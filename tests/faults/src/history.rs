@@ -117,6 +117,27 @@ pub enum What {
         /// Which.
         call_id: String,
     },
+    /// The agent asks a queue for another one, while the caller hears music.
+    Consults {
+        /// Who.
+        agent: String,
+        /// Which.
+        call_id: String,
+    },
+    /// The agent goes back to the caller, and the other one goes.
+    TakesBack {
+        /// Who.
+        agent: String,
+        /// Which.
+        call_id: String,
+    },
+    /// The agent leaves the caller to another one: a blind transfer, or the end of a consultation.
+    PassesOn {
+        /// Who.
+        agent: String,
+        /// Which.
+        call_id: String,
+    },
     /// A contact record, read at the end.
     Record {
         /// The call.
@@ -161,6 +182,9 @@ pub struct Call {
     pub caller: Option<usize>,
     /// Since when the caller waits, milliseconds since the Unix epoch by the system's clock.
     pub entered_ms: i64,
+    /// Another agent has the caller, and asks for this one.
+    #[serde(default)]
+    pub asked: bool,
 }
 
 /// The history of one run.
@@ -298,7 +322,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.jsonl");
         let history = History::new(&path).unwrap();
-        let call = Call { call_id: "c".into(), offer_id: "o".into(), caller: Some(3), entered_ms: 5 };
+        let call =
+            Call { call_id: "c".into(), offer_id: "o".into(), caller: Some(3), entered_ms: 5, asked: false };
         history.add(What::Calls { caller: 3 });
         history.add(What::State { agent: "a".into(), state: "ready".into(), call: None });
         history.add(What::State { agent: "a".into(), state: "talking".into(), call: Some(call.clone()) });

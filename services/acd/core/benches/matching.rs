@@ -77,6 +77,7 @@ impl Bench {
             caller_name: String::new(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            consulted_by: String::new(),
             entered_at: None,
         };
         let message = CallToQueue::Enqueue(Box::new(enqueue));

@@ -90,6 +90,9 @@ pub struct Enqueue {
     pub dialled: String,
     /// Attributes collected by the flow.
     pub attributes: Attributes,
+    /// Display name of the agent who has the caller and asks for another one; empty = the caller waits alone.
+    #[serde(default)]
+    pub consulted_by: String,
     /// Since when it waits, for a call that comes back to the place it had; `None` = from now, by the queue's clock.
     #[serde(default)]
     pub entered_at: Option<Timestamp>,
@@ -222,6 +225,9 @@ pub struct OfferCard {
     pub dialled: String,
     /// Attributes collected by the flow.
     pub attributes: Attributes,
+    /// Display name of the agent who has the caller and asks for this one; empty = the caller waits alone.
+    #[serde(default)]
+    pub consulted_by: String,
     /// Since when the caller waits.
     pub enqueued_at: Timestamp,
     /// How long it rings before the offer counts as missed.
@@ -405,8 +411,32 @@ pub enum Action {
     Digits(String),
     /// Pause the recording (card data), or go on with it.
     PauseRecording(bool),
-    /// End the call.
+    /// End the call; amid a consultation: complete the transfer.
     Hangup,
+    /// Pass the caller on to this queue, as soon as it has given a place.
+    Transfer(QueueId),
+    /// Ask this queue for an agent to talk to, while the caller hears music.
+    Consult(QueueId),
+    /// Leave the caller to the agent who is being consulted, or to the place in the queue.
+    CompleteTransfer,
+    /// End the consultation and go back to the caller.
+    CancelConsult,
+}
+
+impl Action {
+    /// What older nodes cannot read ([`trunkline_types::Feature::Transfer`]).
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Self::Transfer(_) | Self::Consult(_) | Self::CompleteTransfer | Self::CancelConsult)
+    }
+
+    /// The end of the conversation with this cause is what it asks for.
+    pub fn is_done_by(&self, cause: ReleaseCause) -> bool {
+        match self {
+            Self::Hangup => true,
+            Self::Transfer(_) | Self::CompleteTransfer => cause == ReleaseCause::Transferred,
+            _ => false,
+        }
+    }
 }
 
 /// Call → agent.

@@ -155,7 +155,7 @@ fn request(m: pb::AgentCommandBegun, offer: OfferId, session: &SessionId) -> Par
     let control = m.control;
     Ok(match m.request.ok_or(Malformed("command_begun.request"))? {
         Request::Call(call) => {
-            let action = action(call.control.ok_or(Malformed("command_begun.control"))?);
+            let action = action(call.control.ok_or(Malformed("command_begun.control"))?)?;
             AgentToCall::Control { offer, control, action }
         }
         Request::Media(media) => {

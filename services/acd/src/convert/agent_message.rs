@@ -125,7 +125,7 @@ pub(crate) fn from_session(m: pb::AgentCommand, saved: &Notes) -> Parsed<AgentIn
         Pb::Decline(c) => Command::Decline { offer: parse("decline.offer_id", &c.offer_id)? },
         Pb::ResumeMedia(c) if c.take_over => Command::TakeOver { sdp_offer: c.sdp_offer },
         Pb::ResumeMedia(c) => Command::ResumeMedia { sdp_offer: c.sdp_offer },
-        Pb::Control(c) => Command::Control { action: action(c.control.ok_or(Malformed("control"))?) },
+        Pb::Control(c) => Command::Control { action: action(c.control.ok_or(Malformed("control"))?)? },
         Pb::SaveNotes(c) => Command::SaveNotes { notes: Notes { text: c.notes, ..saved.clone() } },
         Pb::FinishWrapUp(c) => Command::FinishWrapUp {
             notes: Notes {
@@ -153,13 +153,17 @@ pub(crate) fn control_of(action: &Action) -> pb::CallControl {
         Action::Digits(digits) => Control::Digits(digits.clone()),
         Action::Hangup => Control::HangUp(true),
         Action::PauseRecording(pause) => Control::PauseRecording(*pause),
+        Action::Transfer(queue) => Control::Transfer(queue.to_string()),
+        Action::Consult(queue) => Control::Consult(queue.to_string()),
+        Action::CompleteTransfer => Control::CompleteTransfer(true),
+        Action::CancelConsult => Control::CancelConsult(true),
     };
     pb::CallControl { control: Some(control) }
 }
 
-pub(crate) fn action(control: call_control::Control) -> Action {
+pub(crate) fn action(control: call_control::Control) -> Parsed<Action> {
     use call_control::Control;
-    match control {
+    Ok(match control {
         Control::Hold(true) => Action::Hold,
         Control::Hold(false) => Action::Resume,
         Control::Mute(true) => Action::Mute,
@@ -167,7 +171,11 @@ pub(crate) fn action(control: call_control::Control) -> Action {
         Control::Digits(digits) => Action::Digits(digits),
         Control::HangUp(_) => Action::Hangup,
         Control::PauseRecording(pause) => Action::PauseRecording(pause),
-    }
+        Control::Transfer(queue) => Action::Transfer(parse("control.transfer", &queue)?),
+        Control::Consult(queue) => Action::Consult(parse("control.consult", &queue)?),
+        Control::CompleteTransfer(_) => Action::CompleteTransfer,
+        Control::CancelConsult(_) => Action::CancelConsult,
+    })
 }
 
 /// What an agent tells a call.
@@ -215,5 +223,9 @@ fn action_to(action: Action) -> control::Control {
         Action::Digits(digits) => Control::Digits(digits),
         Action::Hangup => Control::HangUp(true),
         Action::PauseRecording(pause) => Control::PauseRecording(pause),
+        Action::Transfer(queue) => Control::Transfer(queue.to_string()),
+        Action::Consult(queue) => Control::Consult(queue.to_string()),
+        Action::CompleteTransfer => Control::CompleteTransfer(true),
+        Action::CancelConsult => Control::CancelConsult(true),
     }
 }

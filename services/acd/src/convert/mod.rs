@@ -78,11 +78,18 @@ pub(crate) fn outcome_to(outcome: Outcome) -> pb::OfferOutcome {
     }
 }
 
-pub(crate) fn card(number: &str, name: &str, dialled: &str, attributes: &Attributes) -> pb::CallCard {
+pub(crate) fn card(
+    number: &str,
+    name: &str,
+    dialled: &str,
+    attributes: &Attributes,
+    consulted_by: &str,
+) -> pb::CallCard {
     pb::CallCard {
         caller_number: number.to_owned(),
         caller_name: name.to_owned(),
         dialled: dialled.to_owned(),
         attributes: attributes.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        consulted_by: consulted_by.to_owned(),
     }
 }

@@ -46,7 +46,13 @@ pub(crate) fn encode(event: &QueueEvent) -> pb::QueueEvent {
             expires_us: micros_some(*expires_at),
             target_us: target_at.as_micros(),
             short_until_us: short_until.as_micros(),
-            card: Some(card(&enqueue.caller, &enqueue.caller_name, &enqueue.dialled, &enqueue.attributes)),
+            card: Some(card(
+                &enqueue.caller,
+                &enqueue.caller_name,
+                &enqueue.dialled,
+                &enqueue.attributes,
+                &enqueue.consulted_by,
+            )),
             requested_priority: enqueue.priority.map(i32::from),
             entered_us: if entered_at == at { 0 } else { entered_at.as_micros() },
         }),
@@ -114,6 +120,7 @@ pub(crate) fn decode(event: pb::QueueEvent) -> Parsed<QueueEvent> {
                     caller_name: card.caller_name,
                     dialled: card.dialled,
                     attributes: card.attributes.into_iter().collect(),
+                    consulted_by: card.consulted_by,
                     entered_at: None,
                 }),
             }

@@ -128,6 +128,7 @@ fn enqueue(m: &pb::Enqueue) -> Enqueue {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
+        consulted_by: card.consulted_by,
         // A call's first stay begins when the queue says so: clocks of nodes disagree.
         entered_at: at_some(m.entered_us).filter(|_| m.entry > 0),
     }
@@ -192,7 +193,7 @@ pub(crate) fn commit(offer: &str, agent_epoch: Epoch, c: &OfferCard) -> pb::Comm
         queue_id: c.queue.to_string(),
         agent_epoch: agent_epoch.0,
         call_id: c.call.to_string(),
-        card: Some(card(&c.caller, &c.caller_name, &c.dialled, &c.attributes)),
+        card: Some(card(&c.caller, &c.caller_name, &c.dialled, &c.attributes, &c.consulted_by)),
         queue_name: c.queue_name.clone(),
         entered_us: c.enqueued_at.as_micros(),
         ring_timeout_us: micros(c.ring_timeout),
@@ -217,6 +218,7 @@ pub(crate) fn offer_card(m: &pb::Commit) -> Parsed<OfferCard> {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
+        consulted_by: card.consulted_by,
         enqueued_at: at(m.entered_us),
         ring_timeout: span(m.ring_timeout_us),
         wrap_up: span(m.wrap_up_us),

@@ -54,6 +54,7 @@ pub(crate) fn snapshot(
                 caller_held: call.caller_held,
                 recording_paused: call.recording_paused,
                 media_generation: call.media_generation,
+                consultation: call.consultation.clone(),
                 notes: notes.text.clone(),
                 ..call_view(&offer.to_string(), card)
             });
@@ -74,7 +75,7 @@ fn call_view(offer: &str, c: &OfferCard) -> AgentCallView {
         offer_id: offer.to_owned(),
         queue_id: c.queue.to_string(),
         queue_name: c.queue_name.clone(),
-        card: Some(card(&c.caller, &c.caller_name, &c.dialled, &c.attributes)),
+        card: Some(card(&c.caller, &c.caller_name, &c.dialled, &c.attributes, &c.consulted_by)),
         entered_us: c.enqueued_at.as_micros(),
         disposition_required: c.disposition_required,
         dispositions: c.dispositions.clone(),

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use trunkline_types::{AgentId, LegId, OfferId, QueueId, ReleaseCause, Timestamp};
 
 use crate::{
-    call::{Call, Cx},
+    call::{Call, Cx, Timer},
     debt::DebtKind,
     effect::AgentNotice,
     event::{EventBody, LegKind, LegParty, QueueOutcome},
@@ -21,6 +21,8 @@ pub(crate) const MAX_DECIDED: usize = 32;
 pub(crate) struct AgentPart {
     pub offer: OfferId,
     pub agent: AgentId,
+    /// What others read.
+    pub name: String,
     pub queue: QueueId,
     /// Which stay of the call the offer was for.
     pub entry: u32,
@@ -28,6 +30,10 @@ pub(crate) struct AgentPart {
     pub bridged: Option<Timestamp>,
     pub on_hold: bool,
     pub muted: bool,
+    /// The queue wants it recorded.
+    pub recording: bool,
+    /// It must not go on without.
+    pub recording_required: bool,
     /// The call has moved to another media node, and this leg has not followed.
     pub adrift: bool,
     // Volatile.
@@ -38,10 +44,6 @@ pub(crate) struct AgentPart {
     pub told: Option<(Timestamp, Duration)>,
     /// Music for the caller from then on, while the agent's audio is down after a move.
     pub comfort_at: Option<Timestamp>,
-    /// The queue wants it recorded.
-    pub recording: bool,
-    /// It must not go on without.
-    pub recording_required: bool,
     /// Must be recorded and is not.
     pub unrecorded: Option<Unrecorded>,
     /// The SDP answer, for a repeated `Connect`.
@@ -94,24 +96,38 @@ impl AgentPart {
         Self {
             offer: offer.clone(),
             agent: agent.clone(),
+            name: String::new(),
             queue: queue.clone(),
             entry,
             leg,
             bridged: None,
             on_hold: false,
             muted: false,
+            recording: false,
+            recording_required: false,
             adrift: false,
             session: String::new(),
             sdp_offer: None,
             told: None,
             comfort_at: None,
-            recording: false,
-            recording_required: false,
             unrecorded: None,
             answer: None,
             audio: Audio::Up,
             recent: VecDeque::new(),
             remade: None,
+        }
+    }
+
+    /// Shows each armed timer to `visit`.
+    pub fn timers(&self, visit: &mut dyn FnMut(Timestamp, Timer)) {
+        if let Some(until) = self.audio_until() {
+            visit(until, Timer::AgentAudio(self.leg));
+        }
+        if let Some((next, _)) = self.told {
+            visit(next, Timer::AgentMoved(self.leg));
+        }
+        if let Some(at) = self.comfort_at {
+            visit(at, Timer::AgentComfort(self.leg));
         }
     }
 
@@ -139,7 +155,7 @@ impl Call {
         if self.recovering && request != AgentRequest::EndedAck {
             return;
         }
-        let mine = self.agent.as_deref().is_some_and(|part| part.offer == *offer && part.agent == *agent);
+        let mine = self.part_of(offer).filter(|part| part.agent == *agent).map(|part| part.leg);
         match request {
             AgentRequest::EndedAck => {
                 self.settle(|debt| matches!(debt, DebtKind::AgentEnded { offer: o, .. } if o == offer));
@@ -152,8 +168,8 @@ impl Call {
                 recording,
                 recording_required,
             } => {
-                if mine {
-                    self.connect_again(cx, session, sdp_offer);
+                if let Some(leg) = mine {
+                    self.connect_again(cx, leg, session, sdp_offer);
                 } else if !self.decided_already(cx, agent, offer, &session) {
                     let picked =
                         Picked { session, sdp_offer, agent_name, queue, recording, recording_required };
@@ -162,8 +178,8 @@ impl Call {
             }
             AgentRequest::GiveUp => self.give_up(cx, agent, offer, mine),
             AgentRequest::RemakeMedia { session, request, sdp_offer } => {
-                if mine {
-                    self.remake_media(cx, session, request, sdp_offer);
+                if let Some(leg) = mine {
+                    self.remake_media(cx, leg, session, request, sdp_offer);
                 } else if !self.decided_already(cx, agent, offer, "") {
                     let (sdp_answer, error) = (String::new(), "not_connected".to_owned());
                     let notice = AgentNotice::MediaRemade { session, request, sdp_answer, error };
@@ -171,8 +187,8 @@ impl Call {
                 }
             }
             AgentRequest::Control { session, command, control } => {
-                if mine {
-                    self.control(cx, session, command, control);
+                if let Some(leg) = mine {
+                    self.control(cx, leg, session, command, control);
                 } else if !self.decided_already(cx, agent, offer, "") {
                     let error = "not_connected".to_owned();
                     self.tell_agent(
@@ -183,9 +199,10 @@ impl Call {
                     );
                 }
             }
-            AgentRequest::AskAlive if mine => self.notify_state(cx),
             AgentRequest::AskAlive => {
-                if !self.decided_already(cx, agent, offer, "") {
+                if let Some(leg) = mine {
+                    self.notify_part(cx, leg);
+                } else if !self.decided_already(cx, agent, offer, "") {
                     let cause = ReleaseCause::NodeLost;
                     let notice = AgentNotice::Ended { cause, at: cx.now, connected: None };
                     self.tell_agent(cx, agent, offer, notice);
@@ -215,9 +232,11 @@ impl Call {
 
     fn connect(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, picked: Picked) {
         let waits = self.stay.as_ref().is_some_and(|stay| stay.queue == picked.queue);
-        if !waits || self.agent.is_some() {
+        if !waits || self.connecting().is_some() || self.consulted.is_some() {
             return self.never_connect(cx, agent, offer, &picked.session, ReleaseCause::Busy);
         }
+        // An agent of the queue: so the place was committed.
+        self.place_for_transfer(cx);
         let leg = self.new_leg();
         let party = LegParty::Agent(agent.clone());
         self.emit(cx, EventBody::LegAdded { leg, kind: LegKind::WebRtc, party });
@@ -227,12 +246,12 @@ impl Call {
             leg,
             name: picked.agent_name,
             queue: picked.queue,
+            recording: picked.recording,
+            recording_required: picked.recording_required,
         };
         self.emit(cx, connecting);
-        if let Some(part) = self.agent.as_deref_mut() {
+        if let Some(part) = self.part_mut(leg) {
             part.session = picked.session;
-            part.recording = picked.recording;
-            part.recording_required = picked.recording_required;
             part.sdp_offer = Some(picked.sdp_offer.clone());
         }
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
@@ -241,21 +260,21 @@ impl Call {
     }
 
     /// The agent did not hear our answer.
-    fn connect_again(&mut self, cx: &mut Cx<'_>, session: String, sdp_offer: String) {
+    fn connect_again(&mut self, cx: &mut Cx<'_>, leg: LegId, session: String, sdp_offer: String) {
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
-        let Some(part) = self.agent.as_deref() else { return };
+        let Some(part) = self.part(leg) else { return };
         match (part.bridged, &part.answer) {
             (Some(at), Some(answer)) => {
-                let session = part.session.clone();
-                let notice = AgentNotice::Connected { session, sdp_answer: answer.clone(), at };
+                let (session, consultation) = (part.session.clone(), self.consultation(leg));
+                let notice = AgentNotice::Connected { session, sdp_answer: answer.clone(), at, consultation };
                 self.tell_agent(cx, &part.agent, &part.offer, notice);
             }
             // Bridged by a former owner whose answer is not known: a new connection for this offer.
             (Some(_), None) => {
                 let request = String::new();
                 if !self.media.remakes(&session, &request) {
-                    let body = MediaBody::ReplaceWebRtc { leg: part.leg, sdp: sdp_offer, prefer };
-                    self.media(cx, body, Then::Remade { session, request });
+                    let body = MediaBody::ReplaceWebRtc { leg, sdp: sdp_offer, prefer };
+                    self.media(cx, body, Then::Remade { leg, session, request });
                 }
             }
             // The answer comes with the media node's.
@@ -263,14 +282,16 @@ impl Call {
         }
     }
 
-    fn give_up(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, mine: bool) {
-        let bridged = self.agent.as_deref().and_then(|part| part.bridged);
-        if let Some((part, at)) = self.agent.as_deref().zip(bridged).filter(|_| mine) {
+    fn give_up(&mut self, cx: &mut Cx<'_>, agent: &AgentId, offer: &OfferId, mine: Option<LegId>) {
+        let part = mine.and_then(|leg| self.part(leg));
+        if let Some((part, at)) = part.and_then(|part| Some((part, part.bridged?))) {
             // Too late: connected. Without a known answer the page has to remake its audio.
             let (session, sdp_answer) = (part.session.clone(), part.answer.clone().unwrap_or_default());
-            self.tell_agent(cx, agent, offer, AgentNotice::Connected { session, sdp_answer, at });
-        } else if mine {
-            self.agent_failed(cx, ReleaseCause::NoAnswer);
+            let consultation = self.consultation(part.leg);
+            let notice = AgentNotice::Connected { session, sdp_answer, at, consultation };
+            self.tell_agent(cx, agent, offer, notice);
+        } else if let Some(leg) = mine {
+            self.agent_failed(cx, leg, ReleaseCause::NoAnswer);
         } else if !self.decided_already(cx, agent, offer, "") {
             self.never_connect(cx, agent, offer, "", ReleaseCause::NoAnswer);
         }
@@ -298,10 +319,7 @@ impl Call {
         offer: &OfferId,
         result: Result<MediaOk, Option<MediaFailureKind>>,
     ) {
-        let Some(part) = self.agent.as_deref().filter(|part| part.offer == *offer && part.bridged.is_none())
-        else {
-            return;
-        };
+        let Some(part) = self.part_of(offer).filter(|part| part.bridged.is_none()) else { return };
         let leg = part.leg;
         match result {
             Ok(ok) => self.bridge_agent(cx, leg, &ok),
@@ -314,33 +332,36 @@ impl Call {
                     Some(MediaFailureKind::Overload) => ReleaseCause::Overload,
                     _ => ReleaseCause::MediaLost,
                 };
-                self.agent_failed(cx, cause);
+                self.agent_failed(cx, leg, cause);
             }
         }
     }
 
     fn bridge_agent(&mut self, cx: &mut Cx<'_>, leg: LegId, ok: &MediaOk) {
-        let Some(part) = self.agent.as_deref() else { return };
+        let Some(part) = self.part(leg) else { return };
         let (offer, agent, queue, entry) =
             (part.offer.clone(), part.agent.clone(), part.queue.clone(), part.entry);
-        let (part_records, required) = (part.recording, part.recording_required);
+        // A consultation is not recorded: the caller takes no part in it.
+        let (records, required) = (part.recording && !self.is_consulted(leg), part.recording_required);
         let treatment = self.library.treatment(&self.tenant, &queue);
         self.emit(cx, EventBody::LegAnswered { leg, codec: ok.codec });
         self.emit(cx, EventBody::QueueExited { queue, entry, outcome: QueueOutcome::Answered });
         self.emit(cx, EventBody::AgentBridged { offer: offer.clone(), agent: agent.clone(), leg });
-        let recording = part_records.then(|| self.new_recording());
+        let recording = records.then(|| self.new_recording());
         if let Some(recording) = recording {
             self.emit(cx, EventBody::RecordingStarted { recording, agent: agent.clone(), required });
         }
         let sdp_answer = String::from_utf8_lossy(&ok.sdp).into_owned();
         let until = cx.now.plus(self.settings.agent_reconnect);
         self.unmeasured.push(leg);
-        let Some(part) = self.agent.as_deref_mut() else { return };
+        let Some(part) = self.part_mut(leg) else { return };
         part.answer = Some(sdp_answer.clone());
         part.sdp_offer = None;
         part.audio = Audio::Down { until, comfort: false };
         let session = part.session.clone();
-        self.tell_agent(cx, &agent, &offer, AgentNotice::Connected { session, sdp_answer, at: cx.now });
+        let consultation = self.consultation(leg);
+        let notice = AgentNotice::Connected { session, sdp_answer, at: cx.now, consultation };
+        self.tell_agent(cx, &agent, &offer, notice);
         self.pay_due(cx);
         self.programs(cx);
         if let Some(recording) = recording {
@@ -350,9 +371,8 @@ impl Call {
     }
 
     /// The agent could not be connected: the caller keeps the place.
-    pub(crate) fn agent_failed(&mut self, cx: &mut Cx<'_>, cause: ReleaseCause) {
-        let Some(leg) = self.agent.as_deref().map(|part| part.leg) else { return };
-        if let Some((agent, offer, session)) = self.release_agent_part(cx, cause) {
+    pub(crate) fn agent_failed(&mut self, cx: &mut Cx<'_>, leg: LegId, cause: ReleaseCause) {
+        if let Some((agent, offer, session)) = self.release_agent_part(cx, leg, cause) {
             self.tell_agent(cx, &agent, &offer, failed(&session, cause));
         }
         self.pay_due(cx);

@@ -60,17 +60,27 @@ impl Call {
                     self.owe(at, DebtKind::Leave { queue: queue.clone(), entry: *entry, cause });
                 }
             }
-            EventBody::AgentConnecting { offer, agent, leg, queue, .. } => {
+            EventBody::AgentConnecting { offer, agent, leg, name, queue, recording, recording_required } => {
                 let entry = self.stay.as_ref().map_or(0, |stay| stay.entry);
-                self.agent = Some(Box::new(AgentPart::new(offer, agent, queue, entry, *leg)));
+                let mut part = Box::new(AgentPart::new(offer, agent, queue, entry, *leg));
+                (part.recording, part.recording_required) = (*recording, *recording_required);
+                part.name.clone_from(name);
+                match self.agent {
+                    None => self.agent = Some(part),
+                    Some(_) => self.consulted = Some(part),
+                }
             }
             EventBody::AgentBridged { offer, .. } => self.apply_bridged(at, offer),
             EventBody::AgentReleased { offer, agent, cause, .. } => {
                 self.apply_agent_released(at, offer, agent, *cause)
             }
             EventBody::HoldChanged { by, on_hold } => self.apply_hold(*by, *on_hold),
-            EventBody::MuteChanged { muted } => {
-                if let Some(part) = &mut self.agent {
+            EventBody::MuteChanged { leg, muted } => {
+                let part = match leg {
+                    Some(leg) => self.part_mut(*leg),
+                    None => self.agent.as_deref_mut(),
+                };
+                if let Some(part) = part {
                     part.muted = *muted;
                 }
             }
@@ -137,9 +147,7 @@ impl Call {
             // The answer in an ACK that is still to come is one to the former node's offer.
             caller.unacked.iter_mut().for_each(|answer| answer.offered = false);
         }
-        if let Some(part) = self.agent.as_deref_mut() {
-            part.adrift = part.bridged.is_some();
-        }
+        self.parts_mut().for_each(|part| part.adrift = part.bridged.is_some());
         let deadline = at.plus(self.settings.settle_deadline);
         for recording in &mut self.recordings {
             if recording.deadline.is_none() {
@@ -154,7 +162,7 @@ impl Call {
         if let Some(caller) = self.caller.as_deref_mut().filter(|caller| caller.id == leg) {
             caller.adrift = false;
             caller.codec = codec.or(caller.codec);
-        } else if let Some(part) = self.agent.as_deref_mut().filter(|part| part.leg == leg) {
+        } else if let Some(part) = self.part_mut(leg) {
             part.adrift = false;
         }
     }
@@ -240,7 +248,7 @@ impl Call {
     }
 
     fn apply_bridged(&mut self, at: Timestamp, offer: &OfferId) {
-        let Some(part) = self.agent.as_deref_mut().filter(|part| part.offer == *offer) else { return };
+        let Some(part) = self.parts_mut().find(|part| part.offer == *offer) else { return };
         part.bridged = Some(at);
         let (queue, entry) = (part.queue.clone(), part.entry);
         let end = PastEnd::Answered { offer: offer.clone(), at };
@@ -249,8 +257,8 @@ impl Call {
     }
 
     fn apply_agent_released(&mut self, at: Timestamp, offer: &OfferId, agent: &AgentId, cause: ReleaseCause) {
-        let part = self.agent.take_if(|part| part.offer == *offer);
-        let connected = part.as_ref().and_then(|part| part.bridged);
+        let part = self.take_part(offer);
+        let connected = part.as_ref().and_then(|(part, _)| part.bridged);
         let outcome =
             connected.map_or(DecidedOutcome::Failed, |connected| DecidedOutcome::Over { connected });
         if self.decided.len() >= MAX_DECIDED {
@@ -258,19 +266,32 @@ impl Call {
         }
         self.decided.push(Decided { offer: offer.clone(), outcome, cause, at });
         if connected.is_some() {
-            // Recordings end with their conversation.
-            self.recordings_end(at);
+            // Recordings end with their conversation; a consultation has none.
+            if !part.as_ref().is_some_and(|(_, consulted)| *consulted) {
+                self.recordings_end(at);
+            }
             self.owe(
                 at,
                 DebtKind::AgentEnded { agent: agent.clone(), offer: offer.clone(), cause, at, connected },
             );
         } else {
             let (queue, entry) = match part {
-                Some(part) => (part.queue, part.entry),
+                Some((part, _)) => (part.queue, part.entry),
                 None => (offer.queue.clone(), self.next_entry.saturating_sub(1)),
             };
             self.owe(at, DebtKind::ConnectFailed { queue, entry, offer: offer.clone(), cause });
         }
+    }
+
+    /// Takes an agent out, and says whether it was a consulted one. When the agent goes who has the caller, the consulted
+    /// one gets the caller.
+    fn take_part(&mut self, offer: &OfferId) -> Option<(Box<AgentPart>, bool)> {
+        if let Some(part) = self.consulted.take_if(|part| part.offer == *offer) {
+            return Some((part, true));
+        }
+        let part = self.agent.take_if(|part| part.offer == *offer)?;
+        self.agent = self.consulted.take();
+        Some((part, false))
     }
 
     fn apply_transcript(&mut self, of: Option<RecordingId>, status: TranscriptState) {

@@ -20,6 +20,7 @@ use crate::{
     queueing::{Past, Stay},
     recording::Recording,
     settings::{Library, Settings},
+    transfer::Pending,
 };
 
 /// One call, end to end. See the crate's documentation.
@@ -38,7 +39,10 @@ pub struct Call {
     pub(crate) past: Vec<Past>,
     /// When the caller began to wait for the first time.
     pub(crate) waiting_since: Option<Timestamp>,
+    /// The agent who has the caller, or is being connected to the caller.
     pub(crate) agent: Option<Box<AgentPart>>,
+    /// The agent whom that one consults.
+    pub(crate) consulted: Option<Box<AgentPart>>,
     pub(crate) decided: Vec<Decided>,
     pub(crate) recordings: Vec<Recording>,
     pub(crate) debts: Vec<Debt>,
@@ -61,6 +65,10 @@ pub struct Call {
     pub(crate) playing: Option<Play>,
     /// A last message is played.
     pub(crate) farewell: Option<Farewell>,
+    /// A blind transfer waits for its place.
+    pub(crate) transferring: Option<Pending>,
+    /// Why the last consultation came to nothing; empty = it did not.
+    pub(crate) consult_error: &'static str,
     /// The media node has been asked what is left, after a recovery.
     pub(crate) recovering: bool,
     /// The INVITE could not even begin a call.
@@ -130,8 +138,8 @@ pub(crate) enum Timer {
     Former,
     Reoffer,
     Landing,
-    AgentMoved,
-    AgentComfort,
+    AgentMoved(LegId),
+    AgentComfort(LegId),
     AnswerRepeat(usize),
     Bye,
     Info,
@@ -142,7 +150,7 @@ pub(crate) enum Timer {
     Debt(usize),
     Flow,
     Farewell,
-    AgentAudio,
+    AgentAudio(LegId),
     RecordingPause,
     Unrecorded,
     Recording(usize),
@@ -166,6 +174,7 @@ impl Call {
             past: Vec::new(),
             waiting_since: None,
             agent: None,
+            consulted: None,
             decided: Vec::new(),
             recordings: Vec::new(),
             debts: Vec::new(),
@@ -180,6 +189,8 @@ impl Call {
             moving: Moving::default(),
             playing: None,
             farewell: None,
+            transferring: None,
+            consult_error: "",
             recovering: false,
             rejected: false,
             unmeasured: Vec::new(),
@@ -273,6 +284,7 @@ impl Call {
             caller_name: origin.map(|o| o.caller_name.clone()).unwrap_or_default(),
             dialled: origin.map(|o| o.dialled.clone()).unwrap_or_default(),
             attributes: self.attributes.clone(),
+            consulted_by: String::new(),
         }
     }
 
@@ -323,25 +335,11 @@ impl Call {
         if let Some(until) = self.flow.as_deref().and_then(FlowRun::deadline) {
             visit(until, Timer::Flow);
         }
-        match &self.agent {
-            Some(part) => {
-                if let Some(until) = part.audio_until() {
-                    visit(until, Timer::AgentAudio);
-                }
-                if let Some((next, _)) = part.told {
-                    visit(next, Timer::AgentMoved);
-                }
-                if let Some(at) = part.comfort_at {
-                    visit(at, Timer::AgentComfort);
-                }
-            }
-            None => {
-                if let Some(stay) = &self.stay {
-                    visit(stay.send_at, Timer::Enqueue);
-                    if let Some(at) = stay.announce_at {
-                        visit(at, Timer::Announce);
-                    }
-                }
+        self.parts().for_each(|part| part.timers(visit));
+        if let Some(stay) = self.stay.as_ref().filter(|_| self.connecting().is_none()) {
+            visit(stay.send_at, Timer::Enqueue);
+            if let Some(at) = stay.announce_at.filter(|_| self.agent.is_none()) {
+                visit(at, Timer::Announce);
             }
         }
     }
@@ -364,8 +362,8 @@ impl Call {
             Timer::Former => self.close_planned(cx),
             Timer::Reoffer => self.reoffer_timer(cx),
             Timer::Landing => self.not_landed(cx),
-            Timer::AgentMoved => self.tell_moved(cx),
-            Timer::AgentComfort => self.comfort_due(cx),
+            Timer::AgentMoved(leg) => self.tell_moved(cx, leg),
+            Timer::AgentComfort(leg) => self.comfort_due(cx, leg),
             Timer::AnswerRepeat(n) => self.repeat_answer(cx, n),
             Timer::Bye => self.bye_timer(cx),
             Timer::Info => self.info_timer(cx),
@@ -376,7 +374,7 @@ impl Call {
             Timer::Debt(n) => self.debt_timer(cx, n),
             Timer::Flow => self.flow_timer(cx),
             Timer::Farewell => self.farewell_over(cx),
-            Timer::AgentAudio => self.agent_lost(cx),
+            Timer::AgentAudio(leg) => self.agent_lost(cx, leg),
             Timer::Unrecorded => self.seek_recorder(cx),
             Timer::RecordingPause => self.recording_pause_over(cx),
             Timer::Recording(n) => self.recording_overdue(cx, n),

@@ -1,7 +1,7 @@
 //! What an agent does with a conversation: hold, mute, digits, pause, hang up. Each command is done once and its answer
 //! remembered, since agents repeat what was not answered.
 
-use trunkline_types::{ReleaseCause, Timestamp};
+use trunkline_types::{LegId, ReleaseCause, Timestamp};
 
 use crate::{
     call::{Call, Cx},
@@ -10,6 +10,7 @@ use crate::{
     event::{EndedBy, EventBody, HoldBy},
     input::Control,
     media::{MediaBody, MediaFailureKind, MediaOk, Then},
+    transfer::Pending,
 };
 
 /// Answers that are remembered.
@@ -18,19 +19,29 @@ const MAX_RECENT: usize = 32;
 const MAX_DIGITS: usize = 32;
 
 impl Call {
-    pub(crate) fn control(&mut self, cx: &mut Cx<'_>, session: String, command: String, control: Control) {
-        let Some(part) = self.agent.as_deref() else { return };
+    pub(crate) fn control(
+        &mut self,
+        cx: &mut Cx<'_>,
+        leg: LegId,
+        session: String,
+        command: String,
+        control: Control,
+    ) {
+        let Some(part) = self.part(leg) else { return };
         let known =
             part.recent.iter().find(|(s, c, _)| *s == session && *c == command).map(|(.., error)| *error);
         if let Some(error) = known {
-            return self.control_done(cx, session, command, error, false);
+            return self.control_done(cx, leg, session, command, error, false);
         }
         if part.bridged.is_none() {
-            return self.control_done(cx, session, command, "not_connected", true);
+            return self.control_done(cx, leg, session, command, "not_connected", true);
+        }
+        if self.is_consulted(leg) {
+            return self.control_consulted(cx, leg, session, command, control);
         }
         let error = match control {
             Control::Hold(on) => self.hold(cx, on),
-            Control::Mute(on) => self.mute(cx, on),
+            Control::Mute(on) => self.mute(cx, leg, on),
             Control::Digits(digits) => {
                 let fine = (1..=MAX_DIGITS).contains(&digits.len()) && digits.chars().all(dtmf::is_key);
                 if fine {
@@ -39,24 +50,64 @@ impl Call {
                 "invalid_digits"
             }
             Control::HangUp => {
-                self.control_done(cx, session, command, "", true);
+                self.control_done(cx, leg, session, command, "", true);
+                if self.consulting() {
+                    return self.complete_transfer(cx, ReleaseCause::AgentHangup);
+                }
                 return self.end(cx, ReleaseCause::AgentHangup, EndedBy::Agent);
             }
             Control::PauseRecording(paused) => self.pause_recording(cx, paused),
+            Control::Transfer(queue) => return self.transfer(cx, Pending { session, command }, queue),
+            Control::Consult(queue) => self.consult(cx, queue),
+            Control::CompleteTransfer if self.consulting() => {
+                self.control_done(cx, leg, session, command, "", true);
+                return self.complete_transfer(cx, ReleaseCause::Transferred);
+            }
+            Control::CompleteTransfer => "not_consulting",
+            Control::CancelConsult => self.cancel_consultation(cx),
         };
-        self.control_done(cx, session, command, error, true);
+        self.control_done(cx, leg, session, command, error, true);
         self.notify_state(cx);
+    }
+
+    /// What an agent can do who is being consulted: the caller is another one's.
+    fn control_consulted(
+        &mut self,
+        cx: &mut Cx<'_>,
+        leg: LegId,
+        session: String,
+        command: String,
+        control: Control,
+    ) {
+        let error = match control {
+            Control::Mute(on) => self.mute(cx, leg, on),
+            Control::HangUp => {
+                self.control_done(cx, leg, session, command, "", true);
+                return self.leave_consultation(cx, leg, ReleaseCause::AgentHangup);
+            }
+            _ => "being_consulted",
+        };
+        self.control_done(cx, leg, session, command, error, true);
+        self.notify_part(cx, leg);
+    }
+
+    /// The answer to a blind transfer, when it is known.
+    pub(crate) fn control_answered(&mut self, cx: &mut Cx<'_>, pending: Pending, error: &'static str) {
+        if let Some(leg) = self.agent.as_deref().map(|part| part.leg) {
+            self.control_done(cx, leg, pending.session, pending.command, error, true);
+        }
     }
 
     fn control_done(
         &mut self,
         cx: &mut Cx<'_>,
+        leg: LegId,
         session: String,
         command: String,
         error: &'static str,
         keep: bool,
     ) {
-        let Some(part) = self.agent.as_deref_mut() else { return };
+        let Some(part) = self.part_mut(leg) else { return };
         if keep {
             if part.recent.len() >= MAX_RECENT {
                 part.recent.pop_front();
@@ -64,7 +115,7 @@ impl Call {
             part.recent.push_back((session.clone(), command.clone(), error));
         }
         let (agent, offer, error) = (part.agent.clone(), part.offer.clone(), error.to_owned());
-        let state = self.conversation(cx.now);
+        let state = self.conversation(leg, cx.now);
         self.tell_agent(cx, &agent, &offer, AgentNotice::Result { session, command, error, state });
     }
 
@@ -96,12 +147,11 @@ impl Call {
         self.notify_state(cx);
     }
 
-    fn mute(&mut self, cx: &mut Cx<'_>, muted: bool) -> &'static str {
-        let Some(leg) = self.agent.as_deref().filter(|part| part.muted != muted).map(|part| part.leg) else {
-            return "";
-        };
-        self.emit(cx, EventBody::MuteChanged { muted });
-        self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
+    fn mute(&mut self, cx: &mut Cx<'_>, leg: LegId, muted: bool) -> &'static str {
+        if self.part(leg).is_some_and(|part| part.muted != muted) {
+            self.emit(cx, EventBody::MuteChanged { leg: Some(leg), muted });
+            self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
+        }
         ""
     }
 
@@ -130,25 +180,38 @@ impl Call {
             }
             Err(_) => "media_unavailable",
         };
-        self.control_done(cx, session, command, error, true);
+        if let Some(leg) = self.agent.as_deref().map(|part| part.leg) {
+            self.control_done(cx, leg, session, command, error, true);
+        }
     }
 
-    /// Tells the agent how the conversation is now.
+    /// Tells the agents how the conversation is now.
     pub(crate) fn notify_state(&mut self, cx: &mut Cx<'_>) {
-        if let (Some(part), Some(state)) = (self.agent.as_deref(), self.conversation(cx.now)) {
+        for leg in self.agent_legs() {
+            self.notify_part(cx, leg);
+        }
+    }
+
+    /// Tells one of them.
+    pub(crate) fn notify_part(&mut self, cx: &mut Cx<'_>, leg: LegId) {
+        if let (Some(part), Some(state)) = (self.part(leg), self.conversation(leg, cx.now)) {
             self.tell_agent(cx, &part.agent, &part.offer, AgentNotice::State(state));
         }
     }
 
-    fn conversation(&self, at: Timestamp) -> Option<ConversationState> {
-        let part = self.agent.as_deref().filter(|part| part.bridged.is_some())?;
+    fn conversation(&self, leg: LegId, at: Timestamp) -> Option<ConversationState> {
+        let part = self.part(leg).filter(|part| part.bridged.is_some())?;
+        let has_caller = !self.is_consulted(leg);
+        let recording = self.running_recording().filter(|_| has_caller);
         Some(ConversationState {
             on_hold: part.on_hold,
             muted: part.muted,
-            recording: self.running_recording().is_some_and(|recording| !recording.paused),
-            recording_paused: self.running_recording().is_some_and(|recording| recording.paused),
+            recording: recording.is_some_and(|recording| !recording.paused),
+            recording_paused: recording.is_some_and(|recording| recording.paused),
             moves: self.moves,
             caller_held: self.caller.as_deref().is_some_and(|caller| caller.holding),
+            consultation: self.consultation(leg),
+            consult_error: if has_caller { self.consult_error } else { "" },
             at,
         })
     }

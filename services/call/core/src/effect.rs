@@ -142,6 +142,8 @@ pub struct Card {
     pub dialled: String,
     /// Set by the flow.
     pub attributes: BTreeMap<String, String>,
+    /// Display name of the agent who has the caller and asks for another one; empty = the caller waits alone.
+    pub consulted_by: String,
 }
 
 /// Why a call left a queue without an answer.
@@ -168,6 +170,8 @@ pub enum AgentNotice {
         sdp_answer: String,
         /// Since when both talk.
         at: Timestamp,
+        /// Whom they talk to: another agent, when this one is being consulted.
+        consultation: Consultation,
     },
     /// Not connected, and never will be under this offer.
     ConnectFailed {
@@ -234,7 +238,7 @@ pub struct TranscriptLine {
 }
 
 /// A conversation as its agent has to see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ConversationState {
     /// The agent has put the caller on hold.
     pub on_hold: bool,
@@ -248,6 +252,24 @@ pub struct ConversationState {
     pub caller_held: bool,
     /// How often the call went to another media node.
     pub moves: u32,
+    /// How far a consultation is.
+    pub consultation: Consultation,
+    /// Why the last one came to nothing, a word; empty = it did not.
+    pub consult_error: &'static str,
     /// When this was so.
     pub at: Timestamp,
+}
+
+/// A consultation, as the agent whom it is told has it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Consultation {
+    /// There is none: this agent has the caller alone.
+    #[default]
+    None,
+    /// This agent has the caller, and waits for an agent of this queue.
+    Waiting(QueueId),
+    /// This agent has the caller, and the one of this display name is being consulted.
+    With(String),
+    /// This agent is being consulted by the one of this display name, who has the caller.
+    By(String),
 }

@@ -131,8 +131,12 @@ pub enum EventBody {
         name: String,
         /// The queue that made the offer.
         queue: QueueId,
+        /// The queue wants its conversations recorded.
+        recording: bool,
+        /// They must not go on without.
+        recording_required: bool,
     },
-    /// Caller and agent hear each other.
+    /// Caller and agent hear each other; or two agents, when there was an agent already: a consultation.
     AgentBridged {
         /// The conversation.
         offer: OfferId,
@@ -141,7 +145,7 @@ pub enum EventBody {
         /// The agent's leg.
         leg: LegId,
     },
-    /// The agent's part is over, or never came about.
+    /// The agent's part is over, or never came about. Of two agents the consulted one gets the caller when the other goes.
     AgentReleased {
         /// The conversation.
         offer: OfferId,
@@ -159,8 +163,10 @@ pub enum EventBody {
         /// On or off.
         on_hold: bool,
     },
-    /// The agent was muted or unmuted.
+    /// An agent was muted or unmuted.
     MuteChanged {
+        /// Whose leg; `None` in old events: of the agent who has the caller.
+        leg: Option<LegId>,
         /// From now on.
         muted: bool,
     },

@@ -229,4 +229,12 @@ pub enum Control {
     HangUp,
     /// Pause the recording, or go on with it.
     PauseRecording(bool),
+    /// Pass the caller on to a queue, as soon as it has given a place (blind transfer).
+    Transfer(QueueId),
+    /// Ask a queue for an agent to talk to, while the caller hears music.
+    Consult(QueueId),
+    /// Leave the caller to the agent who is being consulted, or to the place in the queue (attended transfer).
+    CompleteTransfer,
+    /// End the consultation and go back to the caller.
+    CancelConsult,
 }

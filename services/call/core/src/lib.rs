@@ -1,7 +1,7 @@
 //! One call from INVITE to record: a back-to-back user agent as a state machine without I/O.
 //!
-//! **Owns** the [`Call`]: the caller's SIP leg with its dialog ([`trunkline_sip::Dialog`]), the agent's WebRTC leg, the
-//! bridge between both, the way from one media node to another, the flow interpreter ([`flow`]), the stay in a queue,
+//! **Owns** the [`Call`]: the caller's SIP leg with its dialog ([`trunkline_sip::Dialog`]), the agent's WebRTC leg (two
+//! of them while an agent consults another one), the bridge between them, transfer, the way from one media node to another, the flow interpreter ([`flow`]), the stay in a queue,
 //! recordings, and the obligations that are left when any of these ends.
 //!
 //! **Refuses** I/O, clocks, randomness, SDP (media nodes negotiate, this crate carries bodies) and every decision about
@@ -22,6 +22,8 @@
 //! - An agent whose audio is lost keeps the call for [`Settings::agent_reconnect`] while the caller hears music.
 //!   After that the agent's part is over and the caller waits again with the first entry's time and
 //!   [`RETURN_PRIORITY`]: in front of everybody who does not come back as well.
+//! - A transfer is a stay in another queue while the agent still has the caller (see `transfer`): who is refused there, or
+//!   finds nobody, has lost nothing. A call has one agent; a second one is there only as the first one's consultation.
 //! - Recovery asks the media node first. A session that is there goes on as it was, without a word to the caller; one
 //!   that is gone begins anew on another node, or on the same one after its restart.
 //! - A media node that is lost, full or drained is left: the new node makes an offer (with the origin of the former
@@ -56,6 +58,7 @@ mod invite;
 mod leg;
 mod media;
 mod moving;
+mod parts;
 mod queueing;
 mod recording;
 mod recovery;
@@ -64,6 +67,7 @@ mod release;
 mod sdp;
 mod session_timer;
 mod settings;
+mod transfer;
 mod uas;
 
 #[cfg(test)]
@@ -71,8 +75,8 @@ mod tests;
 
 pub use call::{Call, Phase};
 pub use effect::{
-    AgentNotice, Card, ConversationState, EdgeCommand, Effect, Enqueue, LeaveCause, QueueRequest,
-    TranscriptLine,
+    AgentNotice, Card, Consultation, ConversationState, EdgeCommand, Effect, Enqueue, LeaveCause,
+    QueueRequest, TranscriptLine,
 };
 pub use event::{
     Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,
@@ -89,3 +93,4 @@ pub use media::{
 };
 pub use queueing::RETURN_PRIORITY;
 pub use settings::{Announcement, Library, Settings, Treatment};
+pub use transfer::TRANSFER_PRIORITY;

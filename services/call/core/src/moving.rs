@@ -4,7 +4,7 @@
 //! own; [`EventBody::LegMoved`] tells when. A planned move takes the agent first, so that the caller's switch is the only
 //! gap. What was decided before the move (place, agent, hold, mute, pause) stays; what was heard begins anew.
 
-use trunkline_types::{Feature, NodeId, RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{Feature, LegId, NodeId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::Audio,
@@ -134,8 +134,7 @@ impl Call {
     /// Nothing is under way that a planned move would cross.
     fn may_move(&self) -> bool {
         let settled = self.caller.as_deref().is_some_and(|caller| caller.answered && !caller.invite_open());
-        let connecting = self.agent.as_deref().is_some_and(|part| part.bridged.is_none());
-        settled && !connecting && !self.recovering && !self.adrift() && self.ended.is_none()
+        settled && self.connecting().is_none() && !self.recovering && !self.adrift() && self.ended.is_none()
     }
 
     /// The node cannot record what must be recorded: the call goes to one that has not failed to. False: not now.
@@ -215,7 +214,9 @@ impl Call {
         }
         self.caller_follows(cx, reason);
         self.record_anew(cx, running);
-        self.agent_follows(cx, reason);
+        for leg in self.agent_legs() {
+            self.agent_follows(cx, leg, reason);
+        }
         self.programs(cx);
         for then in dropped {
             self.never_answered(cx, then);
@@ -248,15 +249,16 @@ impl Call {
     }
 
     /// The page has to make a new connection; one that is only being made has an offer that fits any node.
-    fn agent_follows(&mut self, cx: &mut Cx<'_>, reason: MoveReason) {
+    fn agent_follows(&mut self, cx: &mut Cx<'_>, leg: LegId, reason: MoveReason) {
         let until = cx.now.plus(self.settings.agent_reconnect);
         let comfort_at = cx.now.plus(self.settings.move_patience);
+        let told = (cx.now, self.settings.resend_first);
         let prefer = self.caller.as_deref().and_then(|caller| caller.codec);
-        let Some(part) = self.agent.as_deref_mut() else { return };
+        let Some(part) = self.part_mut(leg) else { return };
         if part.bridged.is_none() {
-            let (leg, offer) = (part.leg, part.offer.clone());
+            let offer = part.offer.clone();
             let Some(sdp) = part.sdp_offer.clone() else {
-                return self.agent_failed(cx, ReleaseCause::MediaLost);
+                return self.agent_failed(cx, leg, ReleaseCause::MediaLost);
             };
             return self.media(cx, MediaBody::CreateWebRtc { leg, sdp, prefer }, Then::Agent(offer));
         }
@@ -264,16 +266,15 @@ impl Call {
         part.remade = None;
         part.audio = Audio::Down { until, comfort: false };
         part.comfort_at = (reason == MoveReason::Lost).then_some(comfort_at);
-        part.told = Some((cx.now, self.settings.resend_first));
-        let leg = part.leg;
+        part.told = Some(told);
         self.unmeasured.push(leg);
-        self.tell_moved(cx);
+        self.tell_moved(cx, leg);
     }
 
     /// Tells the agent, until its page makes an offer.
-    pub(crate) fn tell_moved(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn tell_moved(&mut self, cx: &mut Cx<'_>, leg: LegId) {
         let longest = self.settings.resend_max;
-        let Some(part) = self.agent.as_deref_mut() else { return };
+        let Some(part) = self.part_mut(leg) else { return };
         let Some((next, interval)) = &mut part.told else { return };
         *next = cx.now.plus(*interval);
         *interval = (*interval * 2).min(longest);
@@ -282,8 +283,8 @@ impl Call {
     }
 
     /// The page takes longer: the caller hears music until it is there.
-    pub(crate) fn comfort_due(&mut self, cx: &mut Cx<'_>) {
-        let Some(part) = self.agent.as_deref_mut() else { return };
+    pub(crate) fn comfort_due(&mut self, cx: &mut Cx<'_>, leg: LegId) {
+        let Some(part) = self.part_mut(leg) else { return };
         part.comfort_at = None;
         if let Audio::Down { until, .. } = part.audio {
             part.audio = Audio::Down { until, comfort: true };
@@ -366,18 +367,16 @@ impl Call {
     }
 
     /// The agent's audio has a connection to the new node.
-    pub(crate) fn agent_landed(&mut self, cx: &mut Cx<'_>, codec: Option<Codec>) {
-        let Some(part) = self.agent.as_deref_mut().filter(|part| part.adrift) else { return };
+    pub(crate) fn agent_landed(&mut self, cx: &mut Cx<'_>, leg: LegId, codec: Option<Codec>) {
+        let Some(part) = self.part_mut(leg).filter(|part| part.adrift) else { return };
         part.told = None;
-        let leg = part.leg;
         self.emit(cx, EventBody::LegMoved { leg, codec });
         self.moved_through(cx);
     }
 
-    /// Both legs are there: nothing holds the former node any more.
+    /// All legs are there: nothing holds the former node any more.
     pub(crate) fn moved_through(&mut self, cx: &mut Cx<'_>) {
-        let agent = self.agent.as_deref().is_some_and(|part| part.adrift);
-        if self.adrift() || agent {
+        if self.adrift() || self.parts().any(|part| part.adrift) {
             return;
         }
         self.moving.shunned.clear();
@@ -389,7 +388,7 @@ impl Call {
         let Some(left) = self.left_node.clone().filter(|left| self.media.node.as_ref() != Some(left)) else {
             return;
         };
-        let agent = self.agent.as_deref().is_some_and(|part| part.adrift);
+        let agent = self.parts().any(|part| part.adrift);
         self.moving.former = Some((left, cx.now.plus(self.settings.media_search)));
         if self.ended.is_some() || !(self.adrift() || agent) {
             self.close_planned(cx);

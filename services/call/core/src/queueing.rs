@@ -91,7 +91,12 @@ impl Call {
     /// Asks for the place (again), or whether it is still there.
     pub(crate) fn enqueue_timer(&mut self, cx: &mut Cx<'_>) {
         let settings = self.settings.clone();
-        let card = self.card();
+        let mut card = self.card();
+        if let Some(agent) =
+            self.agent.as_deref().filter(|_| self.consulting() && self.transferring.is_none())
+        {
+            card.consulted_by.clone_from(&agent.name);
+        }
         let Some(stay) = &mut self.stay else { return };
         let asked = *stay.asked.get_or_insert(cx.now);
         let patience = if stay.confirmed { settings.debt_deadline } else { settings.enqueue_deadline };
@@ -112,6 +117,9 @@ impl Call {
 
     /// The queue does not answer.
     fn place_lost(&mut self, cx: &mut Cx<'_>) {
+        if self.consultation_failed(cx, QueueOutcome::Lost, RefusedReason::Closed) {
+            return;
+        }
         let Some(stay) = &self.stay else { return };
         let (queue, entry) = (stay.queue.clone(), stay.entry);
         self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::Lost });
@@ -125,16 +133,21 @@ impl Call {
     pub(crate) fn on_queue(&mut self, cx: &mut Cx<'_>, queue: &QueueId, entry: u32, signal: QueueSignal) {
         let here = self.stay.as_ref().is_some_and(|stay| stay.queue == *queue && stay.entry == entry);
         match signal {
-            QueueSignal::Queued { .. } if here => self.queued(cx.now),
-            QueueSignal::Refused(reason) if here && self.agent.is_none() => self.queue_refused(cx, reason),
-            QueueSignal::TimedOut if here && self.agent.is_none() => self.queue_timed_out(cx),
+            QueueSignal::Queued { .. } if here => {
+                self.queued(cx.now);
+                self.place_for_transfer(cx);
+            }
+            QueueSignal::Refused(reason) if here && self.connecting().is_none() => {
+                self.queue_refused(cx, reason)
+            }
+            QueueSignal::TimedOut if here && self.connecting().is_none() => self.queue_timed_out(cx),
             // Our word got lost; the queue asks until it has one.
             QueueSignal::TimedOut if !here && entry < self.next_entry => {
                 let cause = LeaveCause::TimedOut;
                 let word = self.last_word(queue, entry).unwrap_or(QueueRequest::Leave { entry, cause });
                 self.tell_queue(cx, queue, word);
             }
-            QueueSignal::Left if here && self.agent.is_none() => self.enter_again(cx),
+            QueueSignal::Left if here && self.connecting().is_none() => self.enter_again(cx),
             QueueSignal::Left => {
                 self.settle(|debt| {
                     matches!(debt, crate::debt::DebtKind::Leave { queue: q, entry: e, .. } if q == queue && *e == entry)
@@ -180,6 +193,9 @@ impl Call {
     }
 
     fn queue_refused(&mut self, cx: &mut Cx<'_>, reason: RefusedReason) {
+        if self.consultation_failed(cx, QueueOutcome::Refused, reason) {
+            return;
+        }
         let Some(stay) = &self.stay else { return };
         let (queue, entry) = (stay.queue.clone(), stay.entry);
         self.emit(cx, EventBody::QueueExited { queue: queue.clone(), entry, outcome: QueueOutcome::Refused });
@@ -190,6 +206,9 @@ impl Call {
     }
 
     fn queue_timed_out(&mut self, cx: &mut Cx<'_>) {
+        if self.consultation_failed(cx, QueueOutcome::TimedOut, RefusedReason::QueueFull) {
+            return;
+        }
         let Some(stay) = &self.stay else { return };
         let (queue, entry) = (stay.queue.clone(), stay.entry);
         self.emit(

@@ -1,6 +1,6 @@
 //! A call after a replay: asks the media node what is left, then ends or goes on.
 
-use trunkline_types::{RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{LegId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::Audio,
@@ -115,8 +115,8 @@ impl Call {
     /// Nothing of the audio is left: on another node, or on this one anew.
     pub(crate) fn resume_without_session(&mut self, cx: &mut Cx<'_>, shun: bool) {
         let answered = self.caller.as_deref().is_some_and(|caller| caller.answered);
-        if answered && self.agent.as_deref().is_some_and(|part| part.bridged.is_none()) {
-            self.agent_failed(cx, ReleaseCause::NodeLost);
+        if let Some(leg) = self.connecting().map(|part| part.leg).filter(|_| answered) {
+            self.agent_failed(cx, leg, ReleaseCause::NodeLost);
         }
         self.media_lost(cx, shun);
         if answered && self.agent.is_none() && self.stay.is_none() && self.ended.is_none() {
@@ -154,27 +154,24 @@ impl Call {
         }
         self.tidy(cx, &session);
         self.resume_move(cx);
-        let agent = self.agent.as_deref().map(|part| (part.leg, part.bridged.is_some()));
-        match agent {
-            Some((leg, true)) => {
-                let endpoint = find(leg).cloned();
-                self.resume_conversation(cx, endpoint.as_ref(), &session);
-            }
-            Some((_, false)) => {
-                self.agent_failed(cx, ReleaseCause::NodeLost);
-                self.programs(cx);
-            }
-            None if self.stay.is_some() => self.programs(cx),
-            None => self.resume_flow(cx),
+        if let Some(leg) = self.connecting().map(|part| part.leg) {
+            self.agent_failed(cx, leg, ReleaseCause::NodeLost);
+        }
+        for leg in self.agent_legs() {
+            self.resume_agent(cx, leg, find(leg));
+        }
+        match (&self.agent, &self.stay) {
+            (Some(_), _) => self.resume_conversation(cx, &session),
+            (None, Some(_)) => self.programs(cx),
+            (None, None) => self.resume_flow(cx),
         }
     }
 
     /// What had been ended, but not on the node: the leg of an agent who is gone, a recording that was to stop.
     fn tidy(&mut self, cx: &mut Cx<'_>, session: &SessionInfo) {
-        let agent = self.agent.as_deref().map(|part| part.leg);
-        let known = [Some(self.caller_leg()), agent];
+        let agents = self.agent_legs();
         for leg in session.endpoints.iter().map(|endpoint| endpoint.leg) {
-            if !known.contains(&Some(leg)) {
+            if leg != self.caller_leg() && !agents.contains(&leg) {
                 self.media(cx, MediaBody::CloseEndpoint { leg }, Then::Optional);
             }
         }
@@ -203,15 +200,12 @@ impl Call {
         }
     }
 
-    fn resume_conversation(
-        &mut self,
-        cx: &mut Cx<'_>,
-        endpoint: Option<&EndpointInfo>,
-        session: &SessionInfo,
-    ) {
+    /// An agent's audio as it was found.
+    fn resume_agent(&mut self, cx: &mut Cx<'_>, leg: LegId, endpoint: Option<&EndpointInfo>) {
         let until = cx.now.plus(self.settings.agent_reconnect);
-        let Some(part) = self.agent.as_deref_mut() else { return };
-        let (leg, muted) = (part.leg, part.muted);
+        let told = (cx.now, self.settings.resend_first);
+        let Some(part) = self.part_mut(leg) else { return };
+        let muted = part.muted;
         part.answer = endpoint
             .filter(|endpoint| !endpoint.local_sdp.is_empty())
             .map(|endpoint| String::from_utf8_lossy(&endpoint.local_sdp).into_owned());
@@ -219,15 +213,17 @@ impl Call {
             Some(endpoint) if endpoint.connected => Audio::Up,
             _ => Audio::Down { until, comfort: true },
         };
-        let told = (cx.now, self.settings.resend_first);
         if let Some(endpoint) = endpoint {
             self.unmeasured.push(leg);
             self.media(cx, MediaBody::SetMuted { leg, muted }, Then::Needed);
-            self.agent_landed(cx, endpoint.codec);
-        } else if let Some(part) = self.agent.as_deref_mut() {
+            self.agent_landed(cx, leg, endpoint.codec);
+        } else if let Some(part) = self.part_mut(leg) {
             // A page that does not know of the loss keeps its connection to nobody.
             part.told = Some(told);
         }
+    }
+
+    fn resume_conversation(&mut self, cx: &mut Cx<'_>, session: &SessionInfo) {
         self.programs(cx);
         // The crash may have come between the decision to record and the command.
         let queue = self.agent.as_deref().map(|part| part.queue.clone());

@@ -1,7 +1,7 @@
 //! The end of a call: both parties, the queue, the agent and the media hear of it, whatever was under way.
 
 use trunkline_sip::{HeaderName, Response};
-use trunkline_types::ReleaseCause;
+use trunkline_types::{LegId, ReleaseCause};
 
 use crate::{
     call::{Call, Cx},
@@ -22,14 +22,19 @@ impl Call {
         if let Some(stay) = &self.stay {
             let (queue, entry) = (stay.queue.clone(), stay.entry);
             let outcome = match cause {
+                // Nobody waited there but an agent.
+                _ if self.consulting() => QueueOutcome::Flow,
                 ReleaseCause::CallerHangup | ReleaseCause::CallerCancel => QueueOutcome::Abandoned,
                 _ => QueueOutcome::Lost,
             };
             self.emit(cx, EventBody::QueueExited { queue, entry, outcome });
         }
-        let unconnected = self.release_agent_part(cx, cause);
+        // Who is consulted goes first: nobody is left to get the caller.
+        let legs = self.agent_legs().into_iter().rev();
+        let unconnected: Vec<_> = legs.filter_map(|leg| self.release_agent_part(cx, leg, cause)).collect();
         self.emit(cx, EventBody::Ended { cause, by });
-        if let Some((agent, offer, _)) = unconnected {
+        self.transferring = None;
+        for (agent, offer, _) in unconnected {
             // Not after a recovery: then the agent asks again and hears the same.
             self.owe(cx.now, DebtKind::AgentEnded { agent, offer, cause, at: cx.now, connected: None });
         }
@@ -39,14 +44,15 @@ impl Call {
         self.pay_due(cx);
     }
 
-    /// The agent's leg and part are over. Returns whom to tell when they had not begun.
+    /// An agent's leg and part are over. Returns whom to tell when they had not begun.
     pub(crate) fn release_agent_part(
         &mut self,
         cx: &mut Cx<'_>,
+        leg: LegId,
         cause: ReleaseCause,
     ) -> Option<(trunkline_types::AgentId, trunkline_types::OfferId, String)> {
-        let part = self.agent.as_deref()?;
-        let (offer, agent, leg) = (part.offer.clone(), part.agent.clone(), part.leg);
+        let part = self.part(leg)?;
+        let (offer, agent) = (part.offer.clone(), part.agent.clone());
         let unconnected =
             part.bridged.is_none().then(|| (agent.clone(), offer.clone(), part.session.clone()));
         self.emit(cx, EventBody::LegReleased { leg, cause });

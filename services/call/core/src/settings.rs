@@ -100,6 +100,10 @@ pub trait Library: Send + Sync {
     fn flow_version(&self, tenant: &TenantId, id: &FlowId, version: u64) -> Option<Arc<Flow>>;
     /// How a queue treats its callers; the default for an unknown one.
     fn treatment(&self, tenant: &TenantId, id: &QueueId) -> Arc<Treatment>;
+    /// Whether there is such a queue.
+    fn has_queue(&self, _tenant: &TenantId, _id: &QueueId) -> bool {
+        true
+    }
     /// The media node to which a call goes whose own is lost, drains or has no room: near the edge of its caller, and
     /// none of `avoid`. `None` = there is none; a library that knows no nodes never has one.
     fn media_node(&self, _call: CallId, _near: &NodeId, _avoid: &[NodeId]) -> Option<NodeId> {

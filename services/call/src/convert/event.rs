@@ -221,13 +221,15 @@ fn recording(event: &EventBody) -> call_event::Event {
 fn conversation(event: &EventBody) -> call_event::Event {
     use call_event::Event as Pb;
     match event {
-        EventBody::AgentConnecting { offer, agent, leg, name, queue } => {
+        EventBody::AgentConnecting { offer, agent, leg, name, queue, recording, recording_required } => {
             Pb::AgentConnecting(pb::AgentConnecting {
                 offer_id: offer.to_string(),
                 agent_id: agent.to_string(),
                 leg_id: leg.to_string(),
                 agent_name: name.clone(),
                 queue: queue.to_string(),
+                recording: *recording,
+                recording_required: *recording_required,
             })
         }
         EventBody::AgentBridged { offer, agent, leg } => Pb::AgentBridged(pb::AgentBridged {
@@ -244,7 +246,10 @@ fn conversation(event: &EventBody) -> call_event::Event {
         EventBody::HoldChanged { by, on_hold } => {
             Pb::Hold(pb::HoldChanged { by: hold_by(*by).to_owned(), on_hold: *on_hold })
         }
-        EventBody::MuteChanged { muted } => Pb::Mute(pb::MuteChanged { muted: *muted }),
+        EventBody::MuteChanged { leg, muted } => Pb::Mute(pb::MuteChanged {
+            muted: *muted,
+            leg_id: leg.map(|leg| leg.to_string()).unwrap_or_default(),
+        }),
         EventBody::RecordingStarted { .. }
         | EventBody::RecordingTrouble { .. }
         | EventBody::RecordingPaused { .. }

@@ -92,6 +92,8 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
             leg: parse("agent_connecting.leg_id", &e.leg_id)?,
             name: e.agent_name,
             queue: parse("agent_connecting.queue", &e.queue)?,
+            recording: e.recording,
+            recording_required: e.recording_required,
         },
         Pb::AgentBridged(e) => EventBody::AgentBridged {
             offer: parse("agent_bridged.offer_id", &e.offer_id)?,
@@ -108,7 +110,10 @@ fn conversation(event: Pb) -> Parsed<EventBody> {
             cause: cause("agent_released.cause", &e.cause)?,
         },
         Pb::Hold(e) => EventBody::HoldChanged { by: hold_by_from(&e.by)?, on_hold: e.on_hold },
-        Pb::Mute(e) => EventBody::MuteChanged { muted: e.muted },
+        Pb::Mute(e) => {
+            let leg = (!e.leg_id.is_empty()).then(|| parse("mute.leg_id", &e.leg_id)).transpose()?;
+            EventBody::MuteChanged { leg, muted: e.muted }
+        }
         Pb::RecordingStarted(e) => EventBody::RecordingStarted {
             recording: parse("recording_started.recording_id", &e.recording_id)?,
             agent: parse("recording_started.agent_id", &e.agent_id)?,

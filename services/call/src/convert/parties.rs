@@ -1,8 +1,8 @@
 //! Queues and agents.
 
 use trunkline_call_core::{
-    AgentNotice, AgentRequest, Card, Control, ConversationState, Input, LeaveCause, QueueRequest,
-    QueueSignal, RefusedReason, Speaker,
+    AgentNotice, AgentRequest, Card, Consultation, Control, ConversationState, Input, LeaveCause,
+    QueueRequest, QueueSignal, RefusedReason, Speaker,
 };
 use trunkline_proto::{
     acd::v1::{self as acd, call_to_agent, queue_message},
@@ -57,6 +57,10 @@ pub(crate) fn from_agent(message: pb::AgentToCall) -> Parsed<Input> {
                 control::Control::Digits(digits) => Control::Digits(digits),
                 control::Control::HangUp(_) => Control::HangUp,
                 control::Control::PauseRecording(paused) => Control::PauseRecording(paused),
+                control::Control::Transfer(queue) => Control::Transfer(parse("control.transfer", &queue)?),
+                control::Control::Consult(queue) => Control::Consult(parse("control.consult", &queue)?),
+                control::Control::CompleteTransfer(_) => Control::CompleteTransfer,
+                control::Control::CancelConsult(_) => Control::CancelConsult,
             },
         },
         agent_to_call::Event::AskAlive(_) => AgentRequest::AskAlive,
@@ -102,6 +106,7 @@ fn card(card: Card) -> acd::CallCard {
         caller_name: card.caller_name,
         dialled: card.dialled,
         attributes: card.attributes.into_iter().collect(),
+        consulted_by: card.consulted_by,
     }
 }
 
@@ -118,8 +123,9 @@ const fn leave_cause(cause: LeaveCause) -> acd::LeaveCause {
 pub(crate) fn to_agent(call: CallId, offer: &OfferId, notice: AgentNotice) -> acd::AgentMessage {
     use call_to_agent::Event;
     let event = match notice {
-        AgentNotice::Connected { session, sdp_answer, at } => {
-            Event::Connected(acd::AgentConnected { session, sdp_answer, at_us: at.as_micros() })
+        AgentNotice::Connected { session, sdp_answer, at, consultation: of } => {
+            let (at_us, consultation) = (at.as_micros(), consultation(of, ""));
+            Event::Connected(acd::AgentConnected { session, sdp_answer, at_us, consultation })
         }
         AgentNotice::ConnectFailed { session, reason } => {
             Event::ConnectFailed(acd::AgentConnectFailed { session, reason })
@@ -163,5 +169,18 @@ fn conversation(state: ConversationState) -> acd::AgentCallState {
         at_us: state.at.as_micros(),
         media_generation: state.moves,
         recording_paused: state.recording_paused,
+        consultation: consultation(state.consultation, state.consult_error),
     }
+}
+
+fn consultation(of: Consultation, error: &str) -> Option<acd::Consultation> {
+    use acd::consultation::State;
+    let state = match of {
+        Consultation::Waiting(queue) => State::WaitingQueueId(queue.to_string()),
+        Consultation::With(name) => State::With(name),
+        Consultation::By(name) => State::By(name),
+        Consultation::None if error.is_empty() => return None,
+        Consultation::None => State::Failed(error.to_owned()),
+    };
+    Some(acd::Consultation { state: Some(state) })
 }

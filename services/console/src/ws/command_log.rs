@@ -4,13 +4,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use trunkline_proto::acd::v1::agent_command::Command;
+
+use super::commands::wants_sdp;
+
 /// Commands without a result at once.
 pub(super) const MAX_PENDING: usize = 32;
 /// Command ids remembered with their results.
 const MAX_REMEMBERED: usize = 256;
 
 /// A session's commands by the client's id: each is done once and answered by one result, which is given again when the
-/// id comes again.
+/// id comes again. A command that the agent's actor does not answer is kept to be sent again: it, or its node, may be gone,
+/// and its successor knows by the id what has been done.
 #[derive(Debug, Default)]
 pub(super) struct CommandLog {
     entries: HashMap<Arc<str>, Entry>,
@@ -24,6 +29,8 @@ struct Entry {
     wants_sdp: bool,
     begun: Instant,
     result: Option<Arc<str>>,
+    /// What was asked for, and when last; while it is under way.
+    asked: Option<(Box<Command>, Instant)>,
 }
 
 /// What to do about a command that came.
@@ -49,7 +56,7 @@ pub(super) struct Finished {
 
 impl CommandLog {
     /// A command came.
-    pub(super) fn begin(&mut self, id: &str, kind: &'static str, wants_sdp: bool, now: Instant) -> Begin {
+    pub(super) fn begin(&mut self, id: &str, kind: &'static str, command: &Command, now: Instant) -> Begin {
         if let Some(entry) = self.entries.get(id) {
             return entry.result.as_ref().map_or(Begin::UnderWay, |result| Begin::Done(Arc::clone(result)));
         }
@@ -57,7 +64,9 @@ impl CommandLog {
             return Begin::Full;
         }
         let id: Arc<str> = id.into();
-        self.entries.insert(Arc::clone(&id), Entry { kind, wants_sdp, begun: now, result: None });
+        let (wants_sdp, asked) = (wants_sdp(command), Some((Box::new(command.clone()), now)));
+        let entry = Entry { kind, wants_sdp, begun: now, result: None, asked };
+        self.entries.insert(Arc::clone(&id), entry);
         self.order.push_back(id);
         self.pending += 1;
         self.forget();
@@ -86,8 +95,28 @@ impl CommandLog {
         let key = Arc::clone(key);
         let entry = self.entries.get_mut(id).filter(|entry| entry.result.is_none())?;
         entry.result = Some(Arc::clone(result));
+        entry.asked = None;
         self.pending -= 1;
         Some(Finished { id: key, kind: entry.kind, took: now.saturating_duration_since(entry.begun) })
+    }
+
+    /// Commands that have been without an answer for `pause` since they were last sent: they are to be sent again, in this
+    /// order. One is not when a later one has its result: the state has gone on from it.
+    pub(super) fn unanswered(&mut self, now: Instant, pause: Duration) -> Vec<(Arc<str>, Command)> {
+        if self.pending == 0 {
+            return Vec::new();
+        }
+        let mut again = Vec::new();
+        for id in self.order.iter().rev() {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            let Some((command, sent)) = &mut entry.asked else { break };
+            if now.saturating_duration_since(*sent) >= pause {
+                *sent = now;
+                again.push((Arc::clone(id), (**command).clone()));
+            }
+        }
+        again.reverse();
+        again
     }
 
     /// Ids of commands that have been under way for `limit` or longer.
@@ -106,36 +135,66 @@ impl CommandLog {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_proto::acd::v1::SignOut;
+
     use super::*;
+
+    fn hold() -> Command {
+        Command::SignOut(SignOut {})
+    }
 
     #[test]
     fn a_command_is_done_once_and_its_result_stays() {
         let (mut log, now) = (CommandLog::default(), Instant::now());
-        assert_eq!(log.begin("a", "hold", false, now), Begin::New);
-        assert_eq!(log.begin("a", "hold", false, now), Begin::UnderWay);
+        assert_eq!(log.begin("a", "hold", &hold(), now), Begin::New);
+        assert_eq!(log.begin("a", "hold", &hold(), now), Begin::UnderWay);
         let result: Arc<str> = "{}".into();
         assert!(log.finish("a", &result, now).is_some());
         assert!(log.finish("a", &result, now).is_none(), "one result only");
-        assert_eq!(log.begin("a", "hold", false, now), Begin::Done(result));
+        assert_eq!(log.begin("a", "hold", &hold(), now), Begin::Done(result));
     }
 
     #[test]
     fn memory_and_work_are_bounded() {
         let (mut log, now) = (CommandLog::default(), Instant::now());
         for n in 0..MAX_PENDING {
-            assert_eq!(log.begin(&n.to_string(), "hold", false, now), Begin::New);
+            assert_eq!(log.begin(&n.to_string(), "hold", &hold(), now), Begin::New);
         }
-        assert_eq!(log.begin("more", "hold", false, now), Begin::Full);
+        assert_eq!(log.begin("more", "hold", &hold(), now), Begin::Full);
         for n in 1..MAX_PENDING {
             log.finish(&n.to_string(), &"{}".into(), now);
         }
         for n in 0..10_000 {
             let id = format!("x{n}");
-            assert_eq!(log.begin(&id, "hold", false, now), Begin::New);
+            assert_eq!(log.begin(&id, "hold", &hold(), now), Begin::New);
             log.finish(&id, &"{}".into(), now);
         }
         assert!(log.entries.len() <= MAX_REMEMBERED && log.order.len() == log.entries.len());
-        assert_eq!(log.begin("0", "hold", false, now), Begin::UnderWay, "what is under way is not forgotten");
+        assert_eq!(
+            log.begin("0", "hold", &hold(), now),
+            Begin::UnderWay,
+            "what is under way is not forgotten"
+        );
         assert_eq!(log.overdue(now + Duration::from_secs(10), Duration::from_secs(10)), ["0".into()]);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_sent_again_unless_a_later_one_is() {
+        let (mut log, now, second) = (CommandLog::default(), Instant::now(), Duration::from_secs(1));
+        let ids = |again: Vec<(Arc<str>, Command)>| again.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        for id in ["a", "b", "c"] {
+            log.begin(id, "hold", &hold(), now);
+        }
+        assert!(log.unanswered(now + second / 2, second).is_empty(), "not yet");
+        assert_eq!(ids(log.unanswered(now + second, second)), ["a".into(), "b".into(), "c".into()]);
+        assert!(log.unanswered(now + second, second).is_empty(), "only just sent");
+        log.finish("b", &"{}".into(), now);
+        assert_eq!(
+            ids(log.unanswered(now + second * 2, second)),
+            ["c".into()],
+            "the state has gone on from a"
+        );
+        log.finish("c", &"{}".into(), now);
+        assert!(log.unanswered(now + second * 3, second).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Checks what a client wants and turns it into the agent's words.
 
 use trunkline_proto::acd::v1::{self as acd, agent_command::Command, call_control::Control};
-use trunkline_types::{CallId, OfferId};
+use trunkline_types::{CallId, OfferId, QueueId};
 
 use super::protocol::{ClientMessage, DataError};
 
@@ -30,6 +30,10 @@ pub(crate) fn command(message: ClientMessage, saved_notes: &str) -> Result<Optio
         M::Hold(d) => control(Control::Hold(d.on)),
         M::Mute(d) => control(Control::Mute(d.on)),
         M::Digits(d) => control(Control::Digits(digits(d.digits)?)),
+        M::Transfer(d) => control(Control::Transfer(queue(d.queue_id)?)),
+        M::Consult(d) => control(Control::Consult(queue(d.queue_id)?)),
+        M::TransferComplete(_) => control(Control::CompleteTransfer(true)),
+        M::ConsultCancel(_) => control(Control::CancelConsult(true)),
         M::HangUp(_) => control(Control::HangUp(true)),
         M::PauseRecording(d) => control(Control::PauseRecording(d.on)),
         M::Notes(d) => {
@@ -121,6 +125,13 @@ fn offer(id: String) -> Result<String, DataError> {
     }
 }
 
+fn queue(id: String) -> Result<String, DataError> {
+    match id.parse::<QueueId>() {
+        Ok(_) => Ok(id),
+        Err(_) => Err(DataError::new("queue_id", "is not a queue's id: take it from `transfer_queues`")),
+    }
+}
+
 fn call(id: String) -> Result<String, DataError> {
     match id.parse::<CallId>() {
         Ok(_) => Ok(id),
@@ -160,6 +171,8 @@ mod tests {
                 json!({"offer_id": "support:1:1", "sdp": format!("v=0{}", "x".repeat(65_536))}),
                 "sdp",
             ),
+            ("transfer", json!({}), "queue_id"),
+            ("consult", json!({"queue_id": "no such/name"}), "queue_id"),
             ("notes", json!({"call_id": "?", "notes": ""}), "call_id"),
             ("notes", json!({"call_id": "0".repeat(25), "notes": "x".repeat(16_385)}), "notes"),
             ("wrap_up_finish", json!({"tags": vec!["t"; 17]}), "tags"),

@@ -109,6 +109,14 @@ pub(crate) struct Digits {
     pub(crate) digits: String,
 }
 
+/// Data of `transfer` and `consult`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ToQueue {
+    /// One of `transfer_queues`.
+    #[schemars(length(min = 1, max = 64))]
+    pub(crate) queue_id: String,
+}
+
 /// Data of `notes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Notes {
@@ -161,6 +169,8 @@ pub(crate) struct Welcome {
     pub(crate) user: User,
     /// Reasons to offer with `not_ready`.
     pub(crate) not_ready_reasons: Vec<String>,
+    /// Queues to which a caller can be passed on.
+    pub(crate) transfer_queues: Vec<TransferQueue>,
     /// Send `ping` this often, seconds.
     pub(crate) keepalive_s: u32,
     /// Origins of other consoles, to connect to when this one is gone. Absent where a load balancer stands in front.
@@ -169,6 +179,15 @@ pub(crate) struct Welcome {
     /// For `hello` at an alternate: opens this WebSocket there and nothing else, until the sign-in ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ticket: Option<String>,
+}
+
+/// A queue to which a caller can be passed on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct TransferQueue {
+    /// For `transfer` and `consult`.
+    pub(crate) id: String,
+    /// As people read it.
+    pub(crate) name: String,
 }
 
 /// Who is signed in.
@@ -261,9 +280,36 @@ pub(crate) struct CallView {
     pub(crate) disposition_required: bool,
     /// To choose from.
     pub(crate) dispositions: Vec<String>,
+    /// Display name of the agent who has the caller and asks for this one; null = the caller waits alone.
+    pub(crate) consulted_by: Option<String>,
+    /// The consultation of another agent; null = there is none.
+    pub(crate) consultation: Option<ConsultationView>,
     /// How often the call's media has moved to another node: an audio connection made before the last move is dead, or about
     /// to be.
     pub(crate) media_generation: u32,
+}
+
+/// A consultation of another agent, or by one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ConsultationView {
+    /// How far it is.
+    pub(crate) state: ConsultationState,
+    /// `waiting`: id of the queue; `with`, `by`: display name of the other agent; `failed`: why, a word.
+    pub(crate) party: String,
+}
+
+/// How far a consultation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ConsultationState {
+    /// For an agent of a queue is waited.
+    Waiting,
+    /// This agent has the caller and talks to the other one.
+    With,
+    /// The other agent has the caller.
+    By,
+    /// It came to nothing.
+    Failed,
 }
 
 /// Whether a call is recorded.

@@ -148,7 +148,15 @@ client_messages! {
     "mute" => Mute(Switch),
     /// Send DTMF digits.
     "digits" => Digits(Digits),
-    /// End the conversation.
+    /// Pass the caller on to a queue. Done when it has given a place; refused with the agent still in the call when not.
+    "transfer" => Transfer(ToQueue),
+    /// Ask a queue for an agent to talk to, while the caller hears music. `call.consultation` tells how it goes on.
+    "consult" => Consult(ToQueue),
+    /// Leave the caller to the agent who is being consulted, or to the place in the queue.
+    "transfer_complete" => TransferComplete(Empty),
+    /// End the consultation and go back to the caller.
+    "consult_cancel" => ConsultCancel(Empty),
+    /// End the conversation; amid a consultation: `transfer_complete`.
     "hang_up" => HangUp(Empty),
     /// Pause or resume the recording.
     "pause_recording" => PauseRecording(Switch),

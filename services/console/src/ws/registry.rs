@@ -15,7 +15,7 @@ use trunkline_types::NodeId;
 
 use super::{
     outbox::Frame,
-    protocol::{CloseCode, Hello, Snapshot, VERSION, Welcome, kind},
+    protocol::{CloseCode, Hello, Snapshot, TransferQueue, VERSION, Welcome, kind},
     session::{Close, Due, Link, Session, json},
 };
 use crate::{
@@ -185,6 +185,11 @@ impl Registry {
         tracing::debug!(node, "agent session moved away");
     }
 
+    fn transfer_queues(&self, caller: &Caller) -> Vec<TransferQueue> {
+        let queues = self.directory.queues(&caller.tenant).into_iter();
+        queues.map(|queue| TransferQueue { id: queue.id.to_string(), name: queue.name }).collect()
+    }
+
     fn welcome(&self, session: &str, caller: &Caller, resumed: bool, re: Option<Arc<str>>) -> Frame {
         let welcome = Welcome {
             session: session.to_owned(),
@@ -193,6 +198,7 @@ impl Registry {
             protocol: VERSION,
             user: user(caller),
             not_ready_reasons: self.directory.not_ready_reasons(&caller.tenant),
+            transfer_queues: self.transfer_queues(caller),
             keepalive_s: KEEPALIVE_S,
             alternates: self.alternates.clone(),
             ticket: (!self.alternates.is_empty()).then(|| self.auth.ticket(caller)),
@@ -322,7 +328,8 @@ impl Registry {
                 state.close(Close::new(CloseCode::NotSignedIn, "the sign-in ended"));
             }
             let due = state.sweep(now, &self.timings);
-            if due == Due::Nothing {
+            let again = state.unanswered(now, &self.timings);
+            if due == Due::Nothing && again.is_empty() {
                 continue;
             }
             let (caller, connection) = (state.caller.clone(), state.connection());
@@ -344,8 +351,9 @@ impl Registry {
                 Due::Attach => self.send(&caller, &session.id, "", attach(connection)),
                 Due::Keepalive => self.send(&caller, &session.id, "", Command::Keepalive(acd::Keepalive {})),
             };
-            if let Err(refused) = sent {
-                tracing::debug!(%refused, "a session could not be renewed");
+            let again = again.into_iter().map(|(id, command)| self.send(&caller, &session.id, &id, command));
+            for refused in std::iter::once(sent).chain(again).filter_map(Result::err) {
+                tracing::debug!(%refused, "a session could not be renewed, or a command sent again");
             }
         }
         self.count();

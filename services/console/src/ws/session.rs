@@ -4,7 +4,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
-use trunkline_proto::console::v1 as proto;
+use trunkline_proto::{acd::v1::agent_command::Command, console::v1 as proto};
 
 use super::{
     command_log::{Begin, CommandLog, Finished},
@@ -206,8 +206,8 @@ impl State {
     }
 
     /// A command came: [`Begin::New`] has to be sent on; everything else is dealt with here.
-    pub(super) fn begin(&mut self, id: &str, kind: &'static str, wants_sdp: bool, now: Instant) -> Begin {
-        let begin = self.commands.begin(id, kind, wants_sdp, now);
+    pub(super) fn begin(&mut self, id: &str, kind: &'static str, command: &Command, now: Instant) -> Begin {
+        let begin = self.commands.begin(id, kind, command, now);
         match &begin {
             Begin::New | Begin::UnderWay => {}
             Begin::Done(result) => {
@@ -346,6 +346,11 @@ impl State {
     pub(super) fn attach_again(&mut self, now: Instant, timings: &Timings) {
         self.waits_for_state = true;
         self.attached_at = now.checked_sub(timings.attach).unwrap_or(now);
+    }
+
+    /// Commands that are to be sent again.
+    pub(super) fn unanswered(&mut self, now: Instant, timings: &Timings) -> Vec<(Arc<str>, Command)> {
+        self.commands.unanswered(now, timings.command_again)
     }
 
     /// What time asks for. Commands that nobody answered fail here.

@@ -1,8 +1,13 @@
 //! From the agent's actor to the client's words.
 
-use trunkline_proto::console::v1 as proto;
+use trunkline_proto::{
+    acd::v1::{Consultation, consultation::State},
+    console::v1 as proto,
+};
 
-use super::protocol::{AgentState, CallView, NextView, RecordingState, Snapshot, Transcript};
+use super::protocol::{
+    AgentState, CallView, ConsultationState, ConsultationView, NextView, RecordingState, Snapshot, Transcript,
+};
 use crate::clock::{ms, ms_or_none};
 
 fn text_or_none(text: String) -> Option<String> {
@@ -67,9 +72,21 @@ impl From<proto::AgentCallView> for CallView {
             notes: from.notes,
             disposition_required: from.disposition_required,
             dispositions: from.dispositions,
+            consulted_by: text_or_none(card.consulted_by),
+            consultation: from.consultation.and_then(consultation),
             media_generation: from.media_generation,
         }
     }
+}
+
+fn consultation(from: Consultation) -> Option<ConsultationView> {
+    let (state, party) = match from.state? {
+        State::WaitingQueueId(queue) => (ConsultationState::Waiting, queue),
+        State::With(name) => (ConsultationState::With, name),
+        State::By(name) => (ConsultationState::By, name),
+        State::Failed(reason) => (ConsultationState::Failed, reason),
+    };
+    Some(ConsultationView { state, party })
 }
 
 impl From<proto::TranscriptLine> for Transcript {

@@ -193,7 +193,7 @@ impl Socket {
             Ok(None) => return,
             Err(error) => return session.lock().refuse(id, "invalid", &error.to_string(), Some(error.field)),
         };
-        let begin = session.lock().begin(id, name, commands::wants_sdp(&command), now);
+        let begin = session.lock().begin(id, name, &command, now);
         if begin != Begin::New {
             return;
         }

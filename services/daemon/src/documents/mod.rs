@@ -161,6 +161,7 @@ impl Documents {
             for flow in documents.flows.values() {
                 self.flows.publish(tenant, Flow::clone(flow));
             }
+            self.flows.queues(tenant, documents.queues.keys().cloned().collect());
         }
         for (tenant, documents) in &before.tenants {
             let kept = now.tenants.get(tenant);

@@ -18,7 +18,8 @@ use trunkline_proto::{
 use trunkline_rpc::ErrorKind;
 use trunkline_types::{Feature, NodeId, ShardGroup, ShardId};
 
-use super::{health::Health, telephones::Telephones};
+use super::{ground::Ground, health::Health, telephones::Telephones};
+use crate::config::NodeConfig;
 
 /// Answers for one node.
 #[derive(Clone)]
@@ -34,6 +35,19 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
+    /// For the node that stands on `ground`.
+    pub(super) fn new(ground: &Ground, config: &NodeConfig, health: &Health, started_us: i64) -> Self {
+        Self {
+            placement: ground.placement.clone(),
+            etcd: ground.seat.member().cloned(),
+            health: health.clone(),
+            journal: config.journal_kind(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_us,
+            telephones: Telephones::new(ground),
+        }
+    }
+
     /// The cluster as this node sees it.
     pub fn overview(&self) -> Overview {
         let mut overview = match &self.etcd {

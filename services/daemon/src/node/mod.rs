@@ -35,7 +35,7 @@ use trunkline_types::{EntityKind, NodeId, ReleaseCause, ShardId};
 
 pub(crate) use self::admin::{Operator, to_proto};
 pub use self::ground::journal;
-use self::{ground::Ground, health::Health, server::Server, shards::Rooms, telephones::Telephones};
+use self::{ground::Ground, health::Health, server::Server, shards::Rooms};
 use crate::{config::NodeConfig, documents::Documents, metrics_server};
 
 /// What is under way may be committed within this at the end.
@@ -88,15 +88,7 @@ impl Node {
         let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
         let placement = ground.placement.clone();
         metrics::register(&ground.metrics, health.clone(), placement, roles.join(","), started_us);
-        let operator = Operator {
-            placement: ground.placement.clone(),
-            etcd: ground.seat.member().cloned(),
-            health: health.clone(),
-            journal: config.journal_kind(),
-            version: env!("CARGO_PKG_VERSION"),
-            started_us,
-            telephones: Telephones::new(&ground),
-        };
+        let operator = Operator::new(&ground, &config, &health, started_us);
         let mut records = None;
         if config.has(Role::Records) {
             records = Some(roles::records(&ground, &config, dir).await?);

@@ -3,7 +3,7 @@
 use trunkline_proto::{
     acd::v1::{AgentEvent, LeaveCause, OfferOutcome, QueueEvent, agent_event, queue_event},
     call::v1::{CallEvent, call_event::Event},
-    records::v1::{Contact, Decision, Recording, TimelineEntry},
+    records::v1::{Contact, Decision, PresentAgent, Recording, TimelineEntry},
 };
 
 use super::{counters::positive, timeline};
@@ -17,6 +17,9 @@ const DECISIONS_MOST: usize = 500;
 pub fn call(contact: &mut Contact, event: &CallEvent) {
     let at = event.at_us;
     let Some(body) = &event.event else { return };
+    // The agent who has the caller is there when another one is asked for, and two are when they talk.
+    let alone = usize::from(matches!(body, Event::AgentBridged(_)));
+    let consulting = contact.present.len() > alone;
     match body {
         Event::Started(e) => {
             contact.started_us = at;
@@ -28,11 +31,15 @@ pub fn call(contact: &mut Contact, event: &CallEvent) {
             contact.outcome = "in_progress".to_owned();
         }
         Event::LegAnswered(_) if contact.answered_us == 0 => contact.answered_us = at,
-        Event::QueueEntered(e) => contact.queue_id.clone_from(&e.queue),
+        Event::QueueEntered(e) if contact.present.is_empty() => contact.queue_id.clone_from(&e.queue),
+        Event::QueueEntered(e) => contact.consult_queue_id.clone_from(&e.queue),
+        Event::QueueExited(_) => contact.consult_queue_id.clear(),
         Event::AgentConnecting(e) => {
-            contact.agent_id.clone_from(&e.agent_id);
-            contact.agent_name.clone_from(&e.agent_name);
+            let (agent_id, agent_name) = (e.agent_id.clone(), e.agent_name.clone());
+            contact.present.push(PresentAgent { agent_id, agent_name, queue_id: e.queue.clone() });
+            has_caller(contact);
         }
+        Event::AgentReleased(e) => released(contact, &e.agent_id, &e.cause),
         Event::RecordingStarted(e) => contact.recordings.push(Recording {
             recording_id: e.recording_id.clone(),
             state: "recording".to_owned(),
@@ -63,7 +70,28 @@ pub fn call(contact: &mut Contact, event: &CallEvent) {
         }
         _ => {}
     }
-    note(contact, at, timeline::call(body));
+    note(contact, at, timeline::call(body, consulting));
+}
+
+/// The first of the agents who are there is the one of the record.
+fn has_caller(contact: &mut Contact) {
+    if let Some(first) = contact.present.first() {
+        contact.agent_id.clone_from(&first.agent_id);
+        contact.agent_name.clone_from(&first.agent_name);
+        contact.queue_id.clone_from(&first.queue_id);
+    }
+}
+
+/// Who is left has the caller; with nobody left the caller waits where the agent had asked for somebody.
+fn released(contact: &mut Contact, agent: &str, cause: &str) {
+    let Some(at) = contact.present.iter().position(|p| p.agent_id == agent) else { return };
+    contact.present.remove(at);
+    contact.transfers += u32::from(cause == "transferred");
+    has_caller(contact);
+    if contact.present.is_empty() && !contact.consult_queue_id.is_empty() {
+        contact.queue_id = std::mem::take(&mut contact.consult_queue_id);
+        contact.outcome = "in_progress".to_owned();
+    }
 }
 
 fn recording(contact: &mut Contact, event: &Event) {
@@ -97,8 +125,17 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
     use queue_event::Event;
     let at = event.at_us;
     let Some(body) = &event.event else { return };
-    contact.queue_id = queue.to_owned();
+    // While an agent has the caller, what happens in another queue is that agent's business and not the caller's.
+    let consulting = match body {
+        Event::Answered(e) => contact.present.first().is_some_and(|first| first.agent_id != e.agent_id),
+        Event::Left(e) if e.cause() == LeaveCause::Flow => contact.outcome == "answered",
+        _ => !contact.present.is_empty(),
+    };
+    if !consulting {
+        contact.queue_id = queue.to_owned();
+    }
     match body {
+        Event::Enqueued(_) | Event::Refused(_) | Event::Left(_) if consulting => {}
         Event::Enqueued(_) => contact.outcome = "in_progress".to_owned(),
         Event::Refused(_) => contact.outcome = "refused".to_owned(),
         Event::NeverQueued(_) => {}
@@ -113,6 +150,7 @@ pub fn queue(contact: &mut Contact, queue: &str, event: &QueueEvent) {
         }),
         Event::Committed(_) => {}
         Event::OfferEnded(e) => decided(contact, &e.offer_id, outcome_name(e.outcome())),
+        Event::Answered(e) if consulting => decided(contact, &e.offer_id, "answered"),
         Event::Answered(e) => {
             contact.outcome = "answered".to_owned();
             contact.agent_id.clone_from(&e.agent_id);

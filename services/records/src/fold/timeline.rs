@@ -23,7 +23,8 @@ fn named(name: &str, id: &str) -> String {
     if name.is_empty() { id.to_owned() } else { name.to_owned() }
 }
 
-pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
+/// `consulting`: an agent has the caller already.
+pub(super) fn call(event: &Call, consulting: bool) -> Option<TimelineEntry> {
     match event {
         Call::Started(e) => {
             let caller = if e.caller_number.is_empty() { "An anonymous caller" } else { &e.caller_number };
@@ -46,6 +47,11 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
             };
             entry("call.flow_step", text, &[("node", &e.node), ("outcome", &e.outcome)])
         }
+        Call::QueueEntered(e) if consulting => entry(
+            "call.queue_entered",
+            format!("The agent asks queue {} for another one", e.queue),
+            &[("queue", &e.queue)],
+        ),
         Call::QueueEntered(e) => {
             entry("call.queue_entered", format!("Waits in queue {}", e.queue), &[("queue", &e.queue)])
         }
@@ -53,9 +59,19 @@ pub(super) fn call(event: &Call) -> Option<TimelineEntry> {
             let agent = named(&e.agent_name, &e.agent_id);
             entry("call.agent_connecting", format!("{agent} picked up"), &[("agent", &e.agent_id)])
         }
+        Call::AgentBridged(e) if consulting => entry(
+            "call.agent_bridged",
+            format!("{} is being consulted", e.agent_id),
+            &[("agent", &e.agent_id)],
+        ),
         Call::AgentBridged(e) => {
             entry("call.agent_bridged", format!("Caller and {} talk", e.agent_id), &[("agent", &e.agent_id)])
         }
+        Call::AgentReleased(e) if e.cause == "transferred" => entry(
+            "call.agent_released",
+            format!("{} passed the caller on", e.agent_id),
+            &[("agent", &e.agent_id), ("cause", &e.cause)],
+        ),
         Call::AgentReleased(e) => entry(
             "call.agent_released",
             format!("{} left the call ({})", e.agent_id, e.cause),

@@ -1,7 +1,7 @@
 //! The contacts in hand: those of calls that are up and those that were touched of late.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -14,6 +14,11 @@ use crate::store::ContactRow;
 const HELD: usize = 8_192;
 /// How many more it may be until then.
 const SLACK: usize = 1_024;
+/// Of those, contacts whose call is over: a recording, a transcript and a wrap-up still come in. (A contact takes some
+/// 20 kB here; one that is touched after it was let go is read again.)
+const ENDED: usize = 2_048;
+/// They are let go this long after the last event: most wrap-ups are over by then.
+const SETTLES: Duration = Duration::from_secs(60);
 
 struct Held {
     contact: Contact,
@@ -31,13 +36,16 @@ pub(crate) struct Contacts {
     held: HashMap<String, Held>,
     /// Those whose rows lack something, by the first event that they lack.
     dirty: BTreeSet<(u64, String)>,
+    /// Those whose call is over, as they were written: how far they were touched by then, and when.
+    ended: VecDeque<(u64, Instant, String)>,
     defer: Duration,
     touches: u64,
 }
 
 impl Contacts {
     pub fn new(defer: Duration) -> Self {
-        Self { held: HashMap::new(), dirty: BTreeSet::new(), defer, touches: 0 }
+        let (held, dirty, ended) = (HashMap::new(), BTreeSet::new(), VecDeque::new());
+        Self { held, dirty, ended, defer, touches: 0 }
     }
 
     pub fn get(&self, tenant: &str, call: &str) -> Option<&Contact> {
@@ -92,6 +100,9 @@ impl Contacts {
         for key in due {
             if let Some(held) = self.held.get_mut(&key.1) {
                 held.due = None;
+                if held.contact.ended_us != 0 {
+                    self.ended.push_back((held.touched, now, key.1.clone()));
+                }
                 rows.push(ContactRow::new(&mut held.contact, held.position));
             }
             self.dirty.remove(&key);
@@ -106,6 +117,17 @@ impl Contacts {
 
     /// Lets go of what was not touched for longest. Only after what was taken is on the disk.
     pub fn trim(&mut self) {
+        let now = Instant::now();
+        while let Some((touched, at, call)) = self.ended.front() {
+            if self.ended.len() <= ENDED && now.duration_since(*at) < SETTLES {
+                break;
+            }
+            // One that was touched since comes again when it is written.
+            if self.held.get(call).is_some_and(|held| held.touched == *touched && held.due.is_none()) {
+                self.held.remove(call);
+            }
+            self.ended.pop_front();
+        }
         if self.held.len() <= HELD + SLACK {
             return;
         }
@@ -179,6 +201,37 @@ mod tests {
         assert_eq!(contacts.take_due(10).0.len(), 1, "ended");
         contacts.fold("t", "a", 10, |_| panic!("it has this event"));
         contacts.fold("t", "a", 7, |_| panic!("it has this event"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_contact_is_let_go_a_while_after_its_last_event() {
+        let mut contacts = Contacts::new(Duration::from_secs(3));
+        let end = |contact: &mut Contact| {
+            contact.ended_us = 1;
+            true
+        };
+        contacts.fold("t", "a", 1, end);
+        contacts.fold("t", "b", 2, end);
+        contacts.fold("t", "up", 3, |_| true);
+        contacts.take_due(3);
+        tokio::time::advance(SETTLES / 2).await;
+        contacts.fold("t", "b", 4, |_| true);
+        contacts.trim();
+        assert_eq!(contacts.len(), 3);
+        tokio::time::advance(SETTLES / 2).await;
+        contacts.trim();
+        assert!(!contacts.holds("a") && contacts.holds("up"));
+        assert!(contacts.holds("b"), "its last event is younger, and not on the disk");
+        contacts.take_due(4);
+        tokio::time::advance(SETTLES).await;
+        contacts.trim();
+        assert!(!contacts.holds("b") && contacts.holds("up"));
+        for n in 0..ENDED as u64 + 10 {
+            contacts.fold("t", &n.to_string(), n + 5, end);
+        }
+        contacts.take_due(u64::MAX);
+        contacts.trim();
+        assert!(contacts.len() <= ENDED + 1);
     }
 
     #[tokio::test]

@@ -37,7 +37,7 @@ export const LIMITS = {
 } as const;
 
 /** Not repeated in a new session: doing them twice, or late, would be heard by the caller. */
-const NOT_REPEATABLE = new Set<string>(['digits', 'accept', 'decline', 'media_resume', 'hang_up']);
+const NOT_REPEATABLE = new Set<string>(['digits', 'accept', 'decline', 'media_resume', 'hang_up', 'transfer', 'consult', 'transfer_complete', 'consult_cancel']);
 
 interface Pending {
   frame: string;

@@ -28,6 +28,8 @@ export function readSnapshot(state: unknown): Snapshot {
       notes: call.notes ?? '',
       disposition_required: call.disposition_required ?? false,
       dispositions: call.dispositions ?? [],
+      consulted_by: call.consulted_by ?? null,
+      consultation: call.consultation ?? null,
       media_generation: call.media_generation ?? 0,
     },
     next: raw.next ?? null,

@@ -33,8 +33,18 @@ export interface CallView {
   notes: string;
   disposition_required: boolean;
   dispositions: string[];
+  /** The agent who has the caller and asks for this one; null = the caller waits alone. */
+  consulted_by: string | null;
+  consultation: ConsultationView | null;
   /** Moves of the call's audio to another media node so far. */
   media_generation: number;
+}
+
+/** A consultation of another agent, or by one. */
+export interface ConsultationView {
+  state: 'waiting' | 'with' | 'by' | 'failed';
+  /** `waiting`: id of the queue; `with`, `by`: the other agent's name; `failed`: why, a word. */
+  party: string;
 }
 
 export interface Snapshot {
@@ -57,6 +67,8 @@ export interface Welcome {
   protocol: number;
   user: { name: string; display_name: string; agent_id: string | null; tenant: string; roles: string[] };
   not_ready_reasons: string[];
+  /** Queues to which a caller can be passed on. */
+  transfer_queues?: { id: string; name: string }[];
   keepalive_s: number;
   /** Origins of other consoles. */
   alternates?: string[];
@@ -95,6 +107,10 @@ export interface Commands {
   hold: { on: boolean };
   mute: { on: boolean };
   digits: { digits: string };
+  transfer: { queue_id: string };
+  consult: { queue_id: string };
+  transfer_complete: Record<string, never>;
+  consult_cancel: Record<string, never>;
   hang_up: Record<string, never>;
   pause_recording: { on: boolean };
   notes: { call_id: string; notes: string };
@@ -204,6 +220,8 @@ export interface Contact extends ContactSummary {
   timeline: { at_ms: number; kind: string; text: string; attributes: Record<string, unknown> | null }[];
   transcript: TranscriptSegment[];
   transcript_status: string;
+  /** How often an agent has passed the caller on. */
+  transfers: number | null;
   transcript_detail: string | null;
   decisions: Decision[];
   quality: LegQuality[];

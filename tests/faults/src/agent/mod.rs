@@ -3,7 +3,7 @@
 mod page;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,6 +28,12 @@ pub struct Orders {
     pub talk: Option<Duration>,
     /// Whoever talks hangs up when this rises.
     pub hang_up: u64,
+    /// Whoever talks passes the caller on when this rises, each in the way of their number ([`Passing`]).
+    pub pass_on: u64,
+    /// When it rose: they begin one after the other.
+    pub pass_on_at: Option<std::time::Instant>,
+    /// Agents with a lower number pass on.
+    pub passing: usize,
     /// Go home.
     pub leave: bool,
 }
@@ -35,7 +41,34 @@ pub struct Orders {
 impl Orders {
     /// Signed in, not ready.
     pub fn idle() -> Self {
-        Self { open: 0, answer_after: Some(Duration::from_millis(200)), talk: None, hang_up: 0, leave: false }
+        Self {
+            open: 0,
+            answer_after: Some(Duration::from_millis(200)),
+            talk: None,
+            hang_up: 0,
+            pass_on: 0,
+            pass_on_at: None,
+            passing: 0,
+            leave: false,
+        }
+    }
+}
+
+/// How an agent passes a caller on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// Without asking.
+    Blind,
+    /// After talking to another agent.
+    Attended,
+    /// Not at all: talks to another agent and goes back to the caller.
+    TakenBack,
+}
+
+impl Passing {
+    /// The way of an agent, by number from 0.
+    pub fn of(number: usize) -> Self {
+        [Self::Blind, Self::Attended, Self::TakenBack][number % 3]
     }
 }
 
@@ -44,12 +77,16 @@ impl Orders {
 pub struct Desk {
     orders: watch::Sender<Orders>,
     states: States,
+    consulting: Consulting,
     ears: Vec<Ear>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 /// What each agent's page shows; None = not connected.
 type States = Arc<Mutex<BTreeMap<String, Option<String>>>>;
+
+/// Agents whose pages show a consultation.
+type Consulting = Arc<Mutex<BTreeSet<String>>>;
 
 /// How agents come to work.
 #[derive(Debug, Clone)]
@@ -68,14 +105,14 @@ impl Desk {
     /// Starts the agents; they sign in by themselves.
     pub fn start(shift: &Shift, history: &Arc<History>) -> Self {
         let (orders, _) = watch::channel(Orders::idle());
-        let states = States::default();
+        let (states, consulting) = (States::default(), Consulting::default());
         let ears: Vec<Ear> = (0..shift.agents).map(|_| Ear::default()).collect();
         let tasks = ears.iter().enumerate().map(|(number, ear)| {
-            let page = page::Page::new(number, shift, ear, history, &states);
+            let page = page::Page::new(number, shift, ear, history, (&states, &consulting));
             tokio::spawn(page.run(orders.subscribe()))
         });
         let tasks = tasks.collect();
-        Self { orders, states, ears, tasks }
+        Self { orders, states, consulting, ears, tasks }
     }
 
     /// Changes what they do.
@@ -86,6 +123,11 @@ impl Desk {
     /// What each agent's page shows.
     pub fn states(&self) -> BTreeMap<String, Option<String>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many pages show a call with a consultation under way.
+    pub fn consulting(&self) -> usize {
+        self.consulting.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// How many pages show one of these states.

@@ -19,9 +19,14 @@ use trunkline_loadtest::{
     phone::Ear,
 };
 
-use super::{Orders, Shift, States, name_of};
+use super::{Consulting, Orders, Passing, Shift, States, name_of};
 use crate::history::{Call, History, What};
 
+/// A queue of the sample data to which callers are passed on.
+const TRANSFER_TO: &str = "sales";
+/// Pause between the agents who pass on, and how long they talk to each other before.
+const PASS_EACH: Duration = Duration::from_millis(120);
+const CONSULTS_FOR: Duration = Duration::from_millis(400);
 const BEAT: Duration = Duration::from_millis(200);
 /// A console that is there answers soon; one that hangs is given up, long before a browser would.
 const PATIENCE: Patience = Patience {
@@ -40,6 +45,7 @@ pub(super) struct Page {
     ear: Ear,
     history: Arc<History>,
     states: States,
+    consulting: Consulting,
     told: Option<(String, Option<Call>)>,
     confirm_at: Option<Instant>,
     rang: String,
@@ -47,10 +53,21 @@ pub(super) struct Page {
     audio: Audio,
     state_since: Instant,
     hung_up: u64,
+    passed_on: u64,
+    /// Has to end the consultation in the way of the agent's number.
+    asks: bool,
+    /// Talks to the other agent since.
+    with_since: Option<Instant>,
 }
 
 impl Page {
-    pub fn new(number: usize, shift: &Shift, ear: &Ear, history: &Arc<History>, states: &States) -> Self {
+    pub fn new(
+        number: usize,
+        shift: &Shift,
+        ear: &Ear,
+        history: &Arc<History>,
+        (states, consulting): (&States, &Consulting),
+    ) -> Self {
         Self {
             number,
             client: Client::new(name_of(number), "trunkline-faults", PATIENCE),
@@ -58,6 +75,7 @@ impl Page {
             ear: Arc::clone(ear),
             history: Arc::clone(history),
             states: Arc::clone(states),
+            consulting: Arc::clone(consulting),
             told: None,
             confirm_at: None,
             rang: String::new(),
@@ -65,6 +83,9 @@ impl Page {
             audio: Audio::default(),
             state_since: Instant::now(),
             hung_up: 0,
+            passed_on: 0,
+            asks: false,
+            with_since: None,
         }
     }
 
@@ -141,8 +162,11 @@ impl Page {
                 }
             }
             Told::Done { command, result: Err(error) } => {
-                if command == "media_resume" {
-                    self.audio.refused();
+                match command.as_str() {
+                    "media_resume" => self.audio.refused(),
+                    "transfer" | "consult" => (self.passed_on, self.asks) = (0, false),
+                    "transfer_complete" | "consult_cancel" => self.asks = true,
+                    _ => {}
                 }
                 self.history.add(What::CommandRefused { agent: self.name(), command, error });
             }
@@ -161,6 +185,7 @@ impl Page {
         if self.told.as_ref() == Some(&(state.clone(), call.clone())) {
             return;
         }
+        self.show_consulting();
         let changed = self.told.as_ref().is_none_or(|(old, _)| *old != state);
         if changed {
             self.client.anew();
@@ -189,7 +214,24 @@ impl Page {
             offer_id: text("offer_id")?,
             caller: index_of(call["caller_number"].as_str().unwrap_or_default()),
             entered_ms: call["entered_ms"].as_i64().unwrap_or_default(),
+            asked: match self.client.state()["state"].as_str() {
+                Some("talking") => self.consultation() == "by",
+                _ => call["consulted_by"].is_string(),
+            },
         })
+    }
+
+    /// How far a consultation is; empty = there is none.
+    fn consultation(&self) -> &str {
+        self.client.state()["call"]["consultation"]["state"].as_str().unwrap_or_default()
+    }
+
+    fn show_consulting(&self) {
+        let mut all = self.consulting.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.consultation() {
+            "waiting" | "with" | "by" => all.insert(self.name()),
+            _ => all.remove(&self.name()),
+        };
     }
 
     fn show(&self, state: Option<String>) {
@@ -224,6 +266,42 @@ impl Page {
         self.number < orders.open
     }
 
+    /// Begins to pass the caller on.
+    async fn pass_on(&mut self, socket: &mut Socket, orders: &Orders, call: &Call) -> Result<()> {
+        let kind = match Passing::of(self.number) {
+            Passing::Blind => "transfer",
+            Passing::Attended | Passing::TakenBack => "consult",
+        };
+        if !self.client.may_ask(kind) {
+            return Ok(());
+        }
+        self.passed_on = orders.pass_on;
+        self.asks = kind == "consult";
+        let (agent, call_id) = (self.name(), call.call_id.clone());
+        self.history.add(if self.asks {
+            What::Consults { agent, call_id }
+        } else {
+            What::PassesOn { agent, call_id }
+        });
+        self.client.command(socket, kind, json!({ "queue_id": TRANSFER_TO })).await
+    }
+
+    async fn end_consultation(&mut self, socket: &mut Socket, call: &Call) -> Result<()> {
+        let attended = Passing::of(self.number) == Passing::Attended;
+        let kind = if attended { "transfer_complete" } else { "consult_cancel" };
+        if !self.client.may_ask(kind) {
+            return Ok(());
+        }
+        self.asks = false;
+        let (agent, call_id) = (self.name(), call.call_id.clone());
+        self.history.add(if attended {
+            What::PassesOn { agent, call_id }
+        } else {
+            What::TakesBack { agent, call_id }
+        });
+        self.client.command(socket, kind, json!({})).await
+    }
+
     async fn pick_up(&mut self, socket: &mut Socket, orders: &Orders, call: &Call) -> Result<()> {
         let due = orders.answer_after.is_some_and(|after| self.state_since.elapsed() >= after);
         if !due || !self.client.may_ask("accept") {
@@ -241,6 +319,18 @@ impl Page {
             let (agent, call_id) = (self.name(), call.call_id.clone());
             self.history.add(What::AgentHangsUp { agent, call_id });
             return self.client.command(socket, "hang_up", json!({})).await;
+        }
+        // One after the other, so that a fault meets them at every step.
+        let turn = PASS_EACH * u32::try_from(self.number % 8).unwrap_or(0);
+        let wished = orders.pass_on > self.passed_on && self.number < orders.passing && !call.asked;
+        if wished && orders.pass_on_at.is_some_and(|at| at.elapsed() >= turn) {
+            return self.pass_on(socket, orders, call).await;
+        }
+        let with = self.asks && self.consultation() == "with";
+        if !with {
+            self.with_since = None;
+        } else if self.with_since.get_or_insert_with(Instant::now).elapsed() >= CONSULTS_FOR {
+            return self.end_consultation(socket, call).await;
         }
         // The notice may have been lost with a connection; the state says so too.
         let generation = self.client.state()["call"]["media_generation"].as_u64().unwrap_or(0);

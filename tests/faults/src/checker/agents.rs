@@ -19,10 +19,13 @@ pub(super) struct Held {
 pub(super) enum State {
     Ringing,
     Talking,
+    /// In front of an agent whom another one asks, who has the caller.
+    Asked,
 }
 
-fn state(name: &str) -> Option<State> {
+fn state(name: &str, asked: bool) -> Option<State> {
     match name {
+        "ringing" | "connecting" | "talking" if asked => Some(State::Asked),
         "ringing" => Some(State::Ringing),
         "connecting" | "talking" => Some(State::Talking),
         _ => None,
@@ -34,7 +37,8 @@ pub(super) fn check(history: &[Entry], rules: &Rules, found: &mut Vec<Violation>
     for (n, one) in held.iter().enumerate() {
         for other in held.iter().skip(n + 1).filter(|other| other.call_id == one.call_id) {
             let both = one.to_ms.min(other.to_ms).saturating_sub(one.from_ms.max(other.from_ms));
-            if other.agent != one.agent && Duration::from_millis(both) > rules.told_within {
+            let passed_on = on_purpose(history, one, other) || on_purpose(history, other, one);
+            if other.agent != one.agent && !passed_on && Duration::from_millis(both) > rules.told_within {
                 let text = format!(
                     "call {} is {:?} at {} ({} to {} ms) and {:?} at {} ({} to {} ms)",
                     one.call_id,
@@ -55,6 +59,20 @@ pub(super) fn check(history: &[Entry], rules: &Rules, found: &mut Vec<Violation>
     one_offer_one_agent(history, found);
 }
 
+/// The second one came because the first one wished so: asked for while the first one has the caller, or with the caller
+/// from when the first one had decided to leave. (Nobody has the caller beside another one who wishes to keep it.)
+fn on_purpose(history: &[Entry], first: &Held, second: &Held) -> bool {
+    let wished = history.iter().filter(|entry| entry.at_ms <= second.from_ms);
+    let decided = |what: &What| match what {
+        What::Consults { agent, call_id } => {
+            second.state == State::Asked && *agent == first.agent && *call_id == first.call_id
+        }
+        What::PassesOn { agent, call_id } => *agent == first.agent && *call_id == first.call_id,
+        _ => false,
+    };
+    wished.map(|entry| &entry.what).any(decided)
+}
+
 /// When which call was in front of whom. A page that is offline shows nothing: its time ends with the connection unless
 /// the page shows the same call in the same state when it is back.
 pub(super) fn held(history: &[Entry]) -> Vec<Held> {
@@ -63,7 +81,8 @@ pub(super) fn held(history: &[Entry]) -> Vec<Held> {
     for entry in history {
         match &entry.what {
             What::State { agent, state: name, call } => {
-                let now = state(name).zip(call.as_ref().map(|call| call.call_id.as_str()));
+                let asked = call.as_ref().is_some_and(|call| call.asked);
+                let now = state(name, asked).zip(call.as_ref().map(|call| call.call_id.as_str()));
                 let goes_on =
                     open.get(agent.as_str()).is_some_and(|(h, _)| now == Some((h.state, h.call_id.as_str())));
                 if goes_on {
@@ -107,7 +126,7 @@ fn picked_up_twice(history: &[Entry], found: &mut Vec<Violation>) {
     for entry in history {
         match &entry.what {
             What::State { agent, state: name, call } => {
-                match call.as_ref().filter(|_| state(name) == Some(State::Talking)) {
+                match call.as_ref().filter(|call| matches!(state(name, call.asked), Some(State::Talking))) {
                     Some(call) => talking.insert(agent, &call.call_id),
                     None => talking.remove(agent.as_str()),
                 };

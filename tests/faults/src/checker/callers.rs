@@ -70,7 +70,8 @@ fn callers(history: &[Entry], rules: &Rules) -> BTreeMap<usize, Caller> {
                 }
             }
             What::Rings { call, .. } => {
-                let Some(caller) = call.caller else { continue };
+                // Whoever is asked by an agent sees since when that one waits.
+                let Some(caller) = call.caller.filter(|_| !call.asked) else { continue };
                 who.insert(&call.call_id, caller);
                 let seen = callers.entry(caller).or_default();
                 seen.rang.get_or_insert(at);

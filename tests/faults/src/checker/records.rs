@@ -1,6 +1,6 @@
 //! No record lost or doubled, and each tells what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Promise, Rules, Violation, violation};
 use crate::history::{Entry, What};
@@ -32,7 +32,7 @@ pub(super) fn check(history: &[Entry], rules: &Rules, found: &mut Vec<Violation>
     }
     once(history, &records, rules, found);
     agents(history, &records, found);
-    overlaps(&records, found);
+    overlaps(history, &records, found);
 }
 
 fn once(history: &[Entry], records: &[Record<'_>], rules: &Rules, found: &mut Vec<Violation>) {
@@ -64,10 +64,20 @@ fn once(history: &[Entry], records: &[Record<'_>], rules: &Rules, found: &mut Ve
 
 /// A call that somebody took says who did.
 fn agents(history: &[Entry], records: &[Record<'_>], found: &mut Vec<Violation>) {
-    let mut took: BTreeMap<&str, &str> = BTreeMap::new();
+    let (mut took, mut asked) = (BTreeMap::<&str, &str>::new(), BTreeMap::<&str, &str>::new());
+    let mut left: BTreeSet<&str> = BTreeSet::new();
     for entry in history {
-        if let What::Answers { agent, call } = &entry.what {
-            took.insert(&call.call_id, agent);
+        match &entry.what {
+            // Whoever is asked gets the caller when the other one leaves.
+            What::Answers { agent, call } if call.asked && !left.contains(call.call_id.as_str()) => {
+                asked.insert(&call.call_id, agent);
+            }
+            What::Answers { agent, call } => _ = took.insert(&call.call_id, agent),
+            What::PassesOn { call_id, .. } => {
+                left.insert(call_id);
+                took.extend(asked.remove(call_id.as_str()).map(|agent| (call_id.as_str(), agent)));
+            }
+            _ => {}
         }
     }
     for record in records {
@@ -80,9 +90,17 @@ fn agents(history: &[Entry], records: &[Record<'_>], found: &mut Vec<Violation>)
 }
 
 /// An agent's conversations do not overlap. The end is known and the length; what lies between is hold and talk.
-fn overlaps(records: &[Record<'_>], found: &mut Vec<Violation>) {
+fn overlaps(history: &[Entry], records: &[Record<'_>], found: &mut Vec<Violation>) {
+    // The length is of all conversations of a call, of which the last agent had only one.
+    let passed_on = |call: &str| {
+        history.iter().any(|entry| match &entry.what {
+            What::Consults { call_id, .. } | What::PassesOn { call_id, .. } => call_id == call,
+            _ => false,
+        })
+    };
     let mut by_agent: BTreeMap<&str, Vec<(i64, i64, &str)>> = BTreeMap::new();
-    for record in records.iter().filter(|record| !record.agent.is_empty() && record.talk_ms > 0) {
+    let of_one = records.iter().filter(|record| !record.agent.is_empty() && record.talk_ms > 0);
+    for record in of_one.filter(|record| !passed_on(record.call_id)) {
         let Some(ended) = record.ended_ms else { continue };
         by_agent.entry(record.agent).or_default().push((ended - record.talk_ms, ended, record.call_id));
     }

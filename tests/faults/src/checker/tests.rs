@@ -33,6 +33,7 @@ impl Story {
             offer_id: format!("call-{caller}/{offer}"),
             caller: Some(caller),
             entered_ms: BEGUN + connected as i64,
+            asked: false,
         }
     }
 
@@ -261,4 +262,29 @@ fn ghosts_and_stuck_agents_are_found() {
     let mut story = good();
     story.add(What::Settled { agent: "bob".into(), state: "connecting".into() });
     assert_eq!(story.violations(), [Promise::NobodyStuck]);
+}
+
+/// `ann` has caller 9; `bob` is asked and gets the caller while her page still shows the call.
+fn passed_on(decisions: &[fn(String, String) -> What], asked: bool) -> Vec<Promise> {
+    let mut story = good();
+    story.calls(9).wait(100).rings("ann", 9, 0).wait(200).answers("ann", 9, 0).wait(1_000);
+    for decision in decisions {
+        story.add(decision("ann".into(), "call-9".into()));
+    }
+    let call = Call { asked, ..story.call(9, 1) };
+    story.wait(200).state("bob", "talking", Some(call)).wait(2_000).state("ann", "wrap_up", None);
+    story.violations().into_iter().filter(|promise| *promise == Promise::OneAgentACall).collect()
+}
+
+#[test]
+fn a_second_agent_is_there_only_when_the_first_one_wished_so() {
+    let consults: fn(String, String) -> What = |agent, call_id| What::Consults { agent, call_id };
+    let passes: fn(String, String) -> What = |agent, call_id| What::PassesOn { agent, call_id };
+    let one = [Promise::OneAgentACall];
+    assert_eq!(passed_on(&[], false), one, "nobody wished it");
+    assert_eq!(passed_on(&[], true), one, "asked by nobody");
+    assert_eq!(passed_on(&[consults], true), []);
+    assert_eq!(passed_on(&[consults], false), one, "asked, and has the caller all the same");
+    assert_eq!(passed_on(&[consults, passes], false), []);
+    assert_eq!(passed_on(&[passes], false), []);
 }

@@ -9,6 +9,7 @@ mod network;
 mod rolling;
 mod stage;
 mod traffic;
+mod transfers;
 mod versions;
 
 use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
@@ -114,6 +115,8 @@ scenarios! {
         "0 dropped, order identical, waiting times go on, music gap ≤ 2 s, control back ≤ 5 s", control::queued;
     "kill-control-calls", "kill -9 of a control node while calls ring and talk",
         "audio of established calls unbroken; one agent per call; no orphan leg after 10 s", control::calls;
+    "kill-control-transfers", "kill -9 of a control node while calls are transferred, blind and after a consultation",
+        "audio of established calls unbroken; one agent per call; no orphan leg after 10 s", transfers::killed;
     "kill-media", "kill -9 of a media node with conversations",
         "≥ 99 % have two-way audio again within 4 s; recordings playable, ≤ 2 s missing", media::killed;
     "kill-edge", "kill -9 of an edge",

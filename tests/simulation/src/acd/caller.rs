@@ -111,6 +111,7 @@ impl Caller {
             caller_name: String::new(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            consulted_by: String::new(),
             entered_at: None,
         };
         Says::Queue(self.queue, CallToQueue::Enqueue(Box::new(enqueue)))
@@ -314,6 +315,9 @@ impl Caller {
                 Action::Mute => self.status.muted = true,
                 Action::Unmute => self.status.muted = false,
                 Action::Digits(_) | Action::PauseRecording(_) => {}
+                // The call's business; the cluster's simulation has the real one.
+                Action::Transfer(_) | Action::Consult(_) => {}
+                Action::CompleteTransfer | Action::CancelConsult => {}
             }
             self.status.version += 1;
         }

@@ -31,6 +31,7 @@ pub(super) fn request(request: QueueRequest) -> Option<CallToQueue> {
             caller_name: enqueue.card.caller_name,
             dialled: enqueue.card.dialled,
             attributes: enqueue.card.attributes,
+            consulted_by: enqueue.card.consulted_by,
             entered_at: enqueue.entered.filter(|_| enqueue.entry > 0),
         })),
         QueueRequest::Leave { entry, cause } => CallToQueue::Leave {
@@ -81,6 +82,10 @@ pub(super) fn agent_request(message: AgentToCall) -> (OfferId, AgentRequest) {
                 Action::Digits(digits) => Control::Digits(digits),
                 Action::PauseRecording(pause) => Control::PauseRecording(pause),
                 Action::Hangup => Control::HangUp,
+                Action::Transfer(queue) => Control::Transfer(queue),
+                Action::Consult(queue) => Control::Consult(queue),
+                Action::CompleteTransfer => Control::CompleteTransfer,
+                Action::CancelConsult => Control::CancelConsult,
             };
             let (session, command) = (String::new(), control.to_string());
             (offer, AgentRequest::Control { session, command, control: control_of })

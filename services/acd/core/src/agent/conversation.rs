@@ -4,7 +4,7 @@ use trunkline_types::{CallId, OfferId, ReleaseCause, Timestamp};
 
 use super::{
     Agent, AgentEvent, Answer, CommandError, CommandRef, CommandReply, Key, Outbox, PendingControl,
-    WrapUpEnd, state::Slot,
+    WrapUpEnd, memory::Begun, state::Slot,
 };
 use crate::{
     Action, AgentToCall, CallToAgent, ConversationStatus, Outcome,
@@ -144,8 +144,7 @@ impl Agent {
         self.hanging_up = false;
         for (control, pending) in std::mem::take(&mut self.controls) {
             self.timers.cancel(&Key::Control(control));
-            let hangup = matches!(pending.message, AgentToCall::Control { action: Action::Hangup, .. });
-            let answer = if hangup { Ok(CommandReply::Done) } else { Err(CommandError::CallEnded) };
+            let answer = Begun::at_call_end(&pending.message, cause);
             if let Some(by) = pending.asker {
                 self.answer(by.session, by.id, answer, out);
             }

@@ -6,7 +6,7 @@
 //! moved agent sends the same request again instead of a second one.
 
 use serde::{Deserialize, Serialize};
-use trunkline_types::Timestamp;
+use trunkline_types::{ReleaseCause, Timestamp};
 
 use super::{Agent, AgentEffect, AgentEvent, Answer, CommandError, CommandReply, Outbox, PendingControl};
 use crate::{Action, AgentToCall, SessionId};
@@ -41,9 +41,9 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// What its command is told when the call ends first.
-    pub(crate) fn at_call_end(&self) -> Answer {
-        match &self.request {
-            AgentToCall::Control { action: Action::Hangup, .. } => Ok(CommandReply::Done),
+    pub(crate) fn at_call_end(request: &AgentToCall, cause: ReleaseCause) -> Answer {
+        match request {
+            AgentToCall::Control { action, .. } if action.is_done_by(cause) => Ok(CommandReply::Done),
             _ => Err(CommandError::CallEnded),
         }
     }
@@ -64,9 +64,9 @@ impl super::AgentSnapshot {
     }
 
     /// The call is over: so are the requests to it.
-    pub(super) fn requests_over(&mut self) {
+    pub(super) fn requests_over(&mut self, cause: ReleaseCause) {
         for (_, begun) in std::mem::take(&mut self.begun) {
-            let answer = begun.at_call_end();
+            let answer = Begun::at_call_end(&begun.request, cause);
             self.remember(&begun.by, answer);
         }
     }

@@ -242,9 +242,9 @@ impl AgentSnapshot {
             AgentEvent::WrapUpExtended { by, .. } | AgentEvent::WrapUpEnded { by, .. } => {
                 by.iter().for_each(|by| self.remember(by, Ok(CommandReply::Done)));
             }
-            AgentEvent::CallEnded { .. } => {
+            AgentEvent::CallEnded { cause, .. } => {
                 self.microphone = None;
-                self.requests_over();
+                self.requests_over(*cause);
             }
             _ => {}
         }

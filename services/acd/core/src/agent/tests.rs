@@ -49,6 +49,7 @@ impl Seat {
             caller_name: "Ann".into(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            consulted_by: String::new(),
             enqueued_at: now,
             ring_timeout: secs(20),
             wrap_up: secs(30),

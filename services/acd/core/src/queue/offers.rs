@@ -165,6 +165,7 @@ impl Queue {
                     caller_name: queued.enqueue.caller_name.clone(),
                     dialled: queued.enqueue.dialled.clone(),
                     attributes: queued.enqueue.attributes.clone(),
+                    consulted_by: queued.enqueue.consulted_by.clone(),
                     enqueued_at: queued.enqueued_at,
                     ring_timeout: self.config.ring_timeout,
                     wrap_up: self.config.wrap_up,

@@ -78,6 +78,7 @@ impl Desk {
             caller_name: "Ann".into(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            consulted_by: String::new(),
             entered_at: None,
         };
         self.call(n, CallToQueue::Enqueue(Box::new(enqueue)));
@@ -92,6 +93,7 @@ impl Desk {
             caller_name: "Ann".into(),
             dialled: "support".into(),
             attributes: BTreeMap::new(),
+            consulted_by: String::new(),
             entered_at: Some(entered_at),
         };
         self.call(n, CallToQueue::Enqueue(Box::new(enqueue)));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use trunkline_types::{CallId, NodeId, OfferId, RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{CallId, LegId, NodeId, OfferId, RecordingId, ReleaseCause, Timestamp};
 
 use super::{
     message::{MediaBody, MediaCommand, MediaFailureKind, MediaOk, MediaReply},
@@ -39,7 +39,7 @@ pub(crate) enum Then {
     /// The agent's leg.
     Agent(OfferId),
     /// New audio for the agent's leg.
-    Remade { session: String, request: String },
+    Remade { leg: LegId, session: String, request: String },
     /// Keys towards the caller.
     Digits { session: String, command: String, digits: String },
     /// A prompt whose end somebody waits for.
@@ -210,7 +210,7 @@ impl MediaLink {
     pub fn remakes(&self, session: &str, request: &str) -> bool {
         let open = self.open.iter().map(|open| &open.then);
         open.chain(self.waiting.iter().map(|(_, then)| then)).any(
-            |then| matches!(then, Then::Remade { session: s, request: r } if s == session && r == request),
+            |then| matches!(then, Then::Remade { session: s, request: r, .. } if s == session && r == request),
         )
     }
 

@@ -48,8 +48,8 @@ impl Call {
                 Err(kind) => self.media_failed(cx, kind),
             },
             Then::Agent(offer) => self.agent_media_done(cx, &offer, outcome.into_result()),
-            Then::Remade { session, request } => {
-                self.agent_remade(cx, session, request, outcome.into_result())
+            Then::Remade { leg, session, request } => {
+                self.agent_remade(cx, leg, session, request, outcome.into_result())
             }
             Then::Digits { session, command, digits } => {
                 self.digits_done(cx, session, command, &digits, outcome.into_result());

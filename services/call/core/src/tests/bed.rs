@@ -402,6 +402,36 @@ impl Bed {
         self.step(Input::Queue { queue: queue(), entry, signal });
     }
 
+    /// The queue to which callers are passed on says something.
+    pub fn sales(&mut self, entry: u32, signal: QueueSignal) {
+        self.step(Input::Queue { queue: sales(), entry, signal });
+    }
+
+    /// Bob, an agent of it, says something under his offer.
+    pub fn bob(&mut self, request: AgentRequest) {
+        self.step(Input::Agent { agent: bob(), offer: bobs_offer(), request });
+    }
+
+    pub fn bob_connects(&mut self) {
+        self.bob(AgentRequest::Connect {
+            session: "s9".into(),
+            sdp_offer: "v=0\r\nbob\r\n".into(),
+            agent_name: "Bob".into(),
+            queue: sales(),
+            recording: true,
+            recording_required: false,
+        });
+    }
+
+    /// What this agent was told since the last look.
+    pub fn told(&self, agent: &AgentId) -> Vec<AgentNotice> {
+        let of = |effect: &Effect| match effect {
+            Effect::Agent { agent: to, notice, .. } if to == agent => Some(notice.clone()),
+            _ => None,
+        };
+        self.fresh().iter().filter_map(of).collect()
+    }
+
     pub fn queue_requests(&self) -> Vec<QueueRequest> {
         self.fresh()
             .iter()
@@ -497,6 +527,18 @@ pub(super) fn media_node(name: &str) -> NodeId {
 
 pub(super) fn queue() -> QueueId {
     "support".parse().unwrap()
+}
+
+pub(super) fn sales() -> QueueId {
+    "sales".parse().unwrap()
+}
+
+pub(super) fn bob() -> AgentId {
+    "bob".parse().unwrap()
+}
+
+pub(super) fn bobs_offer() -> OfferId {
+    OfferId { queue: sales(), epoch: trunkline_types::Epoch(1), n: 1 }
 }
 
 pub(super) fn alice() -> AgentId {

@@ -56,7 +56,7 @@ fn an_agent_who_picks_up_is_bridged_recorded_and_told() {
         matches!(&notices[0], AgentNotice::Connected { sdp_answer, .. } if sdp_answer == ANSWER),
         "{notices:?}"
     );
-    assert!(matches!(notices[1], AgentNotice::State(state) if state.recording));
+    assert!(matches!(&notices[1], AgentNotice::State(state) if state.recording));
     assert!(matches!(bed.queue_requests()[..], [QueueRequest::Answered { entry: 0, .. }]));
     // Repeated until the queue has heard it; a repeated Connect is answered again.
     bed.drain();

@@ -9,3 +9,4 @@ mod recorded;
 mod recovery;
 mod simulation;
 mod sip;
+mod transfer;

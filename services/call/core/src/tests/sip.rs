@@ -233,7 +233,7 @@ fn hold_by_the_caller_is_answered_and_noted() {
     assert!(bed.has(|e| matches!(e, EventBody::HoldChanged { by: crate::HoldBy::Caller, on_hold: true })));
     assert!(matches!(bed.command().body, MediaBody::MarkHold { on: true, .. }));
     assert!(
-        matches!(bed.notices()[..], [crate::AgentNotice::State(state)] if state.caller_held && !state.on_hold)
+        matches!(&bed.notices()[..], [crate::AgentNotice::State(state)] if state.caller_held && !state.on_hold)
     );
     bed.settle_media();
     bed.send_as("ACK", 2, "", "");

@@ -73,6 +73,8 @@ pub(in crate::rest) struct Contact {
     summary: ContactSummary,
     /// The agent's notes; any text.
     notes: String,
+    /// How often an agent has passed the caller on.
+    transfers: u32,
     recordings: Vec<Recording>,
     /// What happened, in order.
     timeline: Vec<TimelineEntry>,
@@ -274,6 +276,7 @@ impl Contact {
             },
             summary,
             notes: c.notes,
+            transfers: c.transfers,
             recordings: all(c.recordings),
             timeline: all(c.timeline),
             transcript: all(c.transcript),

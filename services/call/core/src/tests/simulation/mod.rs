@@ -117,6 +117,20 @@ enum AgentIs {
     Over,
 }
 
+/// An agent with an offer.
+#[derive(Clone, Debug)]
+struct AgentPeer {
+    is: AgentIs,
+    /// The stay it was offered for.
+    entry: u32,
+    /// The node of its audio, as far as SDP tells.
+    at: Option<NodeId>,
+    /// The page makes a new offer for this move.
+    remaking: Option<u32>,
+    remade: u32,
+    pending: Option<(String, Control)>,
+}
+
 struct World {
     dice: Dice,
     now: Timestamp,
@@ -132,7 +146,6 @@ struct World {
     event_id: u64,
     /// The caller's audio goes to this node, as far as SDP tells.
     caller_at: Option<NodeId>,
-    agent_at: Option<NodeId>,
     /// The edge that the caller uses.
     edge: u32,
     heard: bool,
@@ -142,14 +155,10 @@ struct World {
     invited: BTreeMap<u32, (u16, bool)>,
     /// The owners that numbered them.
     numbered: BTreeMap<u32, u64>,
-    /// The page makes a new offer for this move.
-    remaking: Option<u32>,
-    remade: u32,
     first: Option<Incoming>,
     queue: QueuePeer,
-    agents: BTreeMap<OfferId, AgentIs>,
+    agents: BTreeMap<OfferId, AgentPeer>,
     controls: u64,
-    pending: Option<(String, Control)>,
     // The caller.
     bed: Bed,
     cseq: u32,
@@ -186,19 +195,15 @@ impl World {
             stored: BTreeSet::new(),
             event_id: 0,
             caller_at: None,
-            agent_at: None,
             edge: 1,
             heard: false,
             inviting: None,
             invited: BTreeMap::new(),
             numbered: BTreeMap::new(),
-            remaking: None,
-            remade: 0,
             first: None,
             queue: QueuePeer::default(),
             agents: BTreeMap::new(),
             controls: 0,
-            pending: None,
             bed,
             cseq: 1,
             finals: BTreeMap::new(),
@@ -396,11 +401,12 @@ impl World {
                 }
             }
             Happening::AgentReloads => {
-                let at = self.agent_at.clone();
-                let leg = at
-                    .as_ref()
-                    .and_then(|at| self.media.get(at)?.endpoints.iter().find(|leg| leg.index > 0).copied());
-                if let (Some(at), Some(leg)) = (at, leg) {
+                let legs =
+                    |at: &NodeId| Some(self.media.get(at)?.endpoints.iter().filter(|leg| leg.index > 0));
+                let nodes = self.agents.values().filter_map(|agent| agent.at.clone());
+                let found: Vec<_> =
+                    nodes.filter_map(|at| Some((at.clone(), legs(&at)?.copied().last()?))).collect();
+                if let Some((at, leg)) = found.last().cloned() {
                     self.event(&at, MediaEvent::Disconnected { leg, reason: Disconnect::Closed });
                 }
             }
@@ -526,6 +532,24 @@ impl World {
 
     // ------------------------------------------------------------------------------------------------ judgement
 
+    /// How often an agent talked to another one. Each second agent came while the first one had the caller.
+    fn two_agents(&self) -> usize {
+        let (mut talking, mut pairs) = (BTreeSet::new(), 0);
+        for event in &self.journal {
+            match &event.body {
+                EventBody::AgentBridged { offer, .. } => {
+                    talking.insert(offer.clone());
+                    pairs += usize::from(talking.len() == 2);
+                }
+                EventBody::AgentReleased { offer, .. } => {
+                    talking.remove(offer);
+                }
+                _ => {}
+            }
+        }
+        pairs
+    }
+
     fn judge(self) -> Tally {
         let state = || format!("{:?} at {:?}; journal {:#?}", self.call.phase(), self.now, self.journal);
         assert!(self.call.finished(), "not finished in time: {:?}, {}", self.call.media, state());
@@ -537,7 +561,7 @@ impl World {
             assert!(media.endpoints.is_empty(), "left on {node}: {:?}; {}", media.endpoints, state());
         }
         assert_eq!(self.queue.waiting, None, "still waits in the queue; {}", state());
-        let talking = self.agents.values().any(|state| *state == AgentIs::Talking);
+        let talking = self.agents.values().any(|agent| agent.is == AgentIs::Talking);
         assert!(!talking, "an agent talks to nobody: {:?}; {}", self.agents, state());
         let mut agents = 0;
         for event in &self.journal {
@@ -546,7 +570,7 @@ impl World {
                 EventBody::AgentReleased { leg: Some(_), .. } => agents -= 1,
                 _ => {}
             }
-            assert!((0..=1).contains(&agents), "{agents} agents at {:?}; {}", event.at, state());
+            assert!((0..=2).contains(&agents), "{agents} agents at {:?}; {}", event.at, state());
         }
         assert_eq!(agents, 0, "an agent who was never released; {}", state());
         let started = self.journal.iter().filter(|e| matches!(e.body, EventBody::Started(_))).count();
@@ -571,6 +595,11 @@ impl World {
             unrecorded: count(|e| {
                 matches!(e, EventBody::MediaMoved { reason: crate::MoveReason::Unrecorded, .. })
             }),
+            consulted: self.two_agents(),
+            transferred: count(|e| {
+                let passed_on = trunkline_types::ReleaseCause::Transferred;
+                matches!(e, EventBody::AgentReleased { cause, .. } if *cause == passed_on)
+            }),
             lost: count(|e| {
                 use trunkline_types::ReleaseCause::{MediaLost, NodeLost};
                 matches!(e, EventBody::Ended { cause: NodeLost | MediaLost, .. })
@@ -589,6 +618,8 @@ struct Tally {
     landed: usize,
     salvaged: usize,
     unrecorded: usize,
+    consulted: usize,
+    transferred: usize,
     lost: usize,
 }
 
@@ -614,9 +645,12 @@ fn a_call_ends_well_whatever_its_peers_do() {
         total.landed += tally.landed;
         total.salvaged += tally.salvaged;
         total.unrecorded += tally.unrecorded;
+        total.consulted += tally.consulted;
+        total.transferred += tally.transferred;
         total.lost += tally.lost;
     }
     println!("{total:?}");
+    assert!(single || (total.consulted > 50 && total.transferred > 100), "{total:?}");
     assert!(single || (total.bridged > 200 && total.flows > 200 && total.reentered > 10));
     assert!(
         single || (total.moved > 300 && total.landed > 300 && total.salvaged > 20 && total.unrecorded > 20)

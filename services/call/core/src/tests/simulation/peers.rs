@@ -337,7 +337,7 @@ impl World {
                     return fail(MediaFailureKind::UnknownSession);
                 }
                 let agents = media.endpoints.iter().filter(|known| known.index > 0 && **known != leg).count();
-                assert_eq!(agents, 0, "a second agent's leg beside {:?}", media.endpoints);
+                assert!(agents <= 1, "a third agent's leg beside {:?}", media.endpoints);
                 media.endpoints.insert(leg);
                 self.event(node, MediaEvent::Connected { leg });
             }
@@ -458,10 +458,12 @@ impl World {
             self.queue_says(entry, QueueSignal::TimedOut);
         }
         let Some(entry) = self.queue.waiting else { return };
-        let busy = self.agents.values().any(|state| *state != AgentIs::Over);
+        let busy = self.agents.values().any(|agent| agent.entry == entry && agent.is != AgentIs::Over);
         if !busy && self.dice.percent(10) {
             self.queue.offers += 1;
-            self.agents.insert(offer(self.queue.offers), AgentIs::Connecting);
+            let (is, at) = (AgentIs::Connecting, None);
+            let agent = AgentPeer { is, entry, at, remaking: None, remade: 0, pending: None };
+            self.agents.insert(offer(self.queue.offers), agent);
         } else if !busy && self.dice.percent(2) {
             self.queue.waiting = None;
             self.queue.timed_out = Some(entry);
@@ -472,47 +474,49 @@ impl World {
 
     // ------------------------------------------------------------------------------------------------ agent
 
-    fn agent_says(&mut self, offer: OfferId, request: AgentRequest) {
-        self.send(Happening::ToCall(Input::Agent { agent: alice(), offer, request }));
+    fn agent_says(&mut self, offer: &OfferId, request: AgentRequest) {
+        let agent = format!("agent-{}", offer.n).parse().unwrap();
+        self.send(Happening::ToCall(Input::Agent { agent, offer: offer.clone(), request }));
     }
 
     pub(super) fn agent_tick(&mut self) {
         self.plan(Duration::from_millis(700), Happening::AgentTick);
-        let Some((offer, state)) =
-            self.agents.iter().find(|(_, state)| **state != AgentIs::Over).map(|(o, s)| (o.clone(), *s))
-        else {
-            return;
-        };
-        let queue = self.call.queue().cloned().unwrap_or_else(queue);
-        if state == AgentIs::Connecting {
+        let there: Vec<OfferId> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| agent.is != AgentIs::Over)
+            .map(|(offer, _)| offer.clone())
+            .collect();
+        for offer in there {
+            self.agent_acts(&offer);
+        }
+    }
+
+    fn agent_acts(&mut self, offer: &OfferId) {
+        let Some(mut agent) = self.agents.get(offer).cloned() else { return };
+        if agent.is == AgentIs::Connecting {
             let connect = AgentRequest::Connect {
                 session: "s".into(),
                 sdp_offer: "v".into(),
                 agent_name: "A".into(),
-                queue,
+                queue: queue(),
                 recording: true,
                 recording_required: self.dice.percent(30),
             };
             let request = if self.dice.percent(5) { AgentRequest::GiveUp } else { connect };
             return self.agent_says(offer, request);
         }
-        if self.pending.is_none() && self.dice.percent(6) {
+        if agent.pending.is_none() && self.dice.percent(8) {
             self.controls += 1;
-            let control = match self.dice.below(12) {
-                0 => Control::HangUp,
-                1..=3 => Control::Hold(self.controls.is_multiple_of(2)),
-                4..=5 => Control::Mute(self.controls.is_multiple_of(2)),
-                6..=7 => Control::Digits("12".into()),
-                _ => Control::PauseRecording(self.controls.is_multiple_of(2)),
-            };
-            self.pending = Some((self.controls.to_string(), control));
+            agent.pending = Some((self.controls.to_string(), self.wish()));
+            self.agents.insert(offer.clone(), agent.clone());
         }
-        if let Some(moved) = self.remaking {
+        if let Some(moved) = agent.remaking {
             let (session, request) = ("s".to_owned(), format!("move-{moved}"));
             let remake = AgentRequest::RemakeMedia { session, request, sdp_offer: "v".into() };
             return self.agent_says(offer, remake);
         }
-        match self.pending.clone() {
+        match agent.pending {
             Some((command, control)) => {
                 self.agent_says(offer, AgentRequest::Control { session: "s".into(), command, control });
             }
@@ -525,41 +529,52 @@ impl World {
         }
     }
 
+    fn wish(&mut self) -> Control {
+        let on = self.controls.is_multiple_of(2);
+        match self.dice.below(18) {
+            0 => Control::HangUp,
+            1..=3 => Control::Hold(on),
+            4..=5 => Control::Mute(on),
+            6..=7 => Control::Digits("12".into()),
+            8..=11 => Control::PauseRecording(on),
+            12 => Control::Transfer(queue()),
+            13..=14 => Control::Consult(queue()),
+            15..=16 => Control::CompleteTransfer,
+            _ => Control::CancelConsult,
+        }
+    }
+
     pub(super) fn agent(&mut self, offer: OfferId, notice: AgentNotice) {
-        let state = self.agents.entry(offer.clone()).or_insert(AgentIs::Over);
+        let Some(agent) = self.agents.get_mut(&offer) else { return };
         match notice {
-            AgentNotice::Connected { sdp_answer, .. } if *state == AgentIs::Connecting => {
-                *state = AgentIs::Talking;
-                self.agent_at = node_of(sdp_answer.as_bytes());
+            AgentNotice::Connected { sdp_answer, .. } if agent.is == AgentIs::Connecting => {
+                agent.is = AgentIs::Talking;
+                agent.at = node_of(sdp_answer.as_bytes());
             }
-            AgentNotice::MediaMoved { moved } if moved > self.remade => self.remaking = Some(moved),
+            AgentNotice::MediaMoved { moved } if moved > agent.remade => agent.remaking = Some(moved),
             AgentNotice::MediaRemade { request, sdp_answer, error, .. } => {
                 let moved = request.strip_prefix("move-").and_then(|moved| moved.parse().ok());
                 if error.is_empty() {
-                    self.agent_at = node_of(sdp_answer.as_bytes());
+                    agent.at = node_of(sdp_answer.as_bytes());
                 }
-                if let Some(moved) = self.remaking.take_if(|moving| Some(*moving) == moved) {
-                    self.remade = moved;
+                if let Some(moved) = agent.remaking.take_if(|moving| Some(*moving) == moved) {
+                    agent.remade = moved;
                 }
             }
             AgentNotice::ConnectFailed { .. } => {
-                assert_ne!(*state, AgentIs::Talking, "connected and failed under one offer");
-                *state = AgentIs::Over;
+                assert_ne!(agent.is, AgentIs::Talking, "connected and failed under one offer");
+                agent.is = AgentIs::Over;
             }
             AgentNotice::Ended { at, .. } => {
-                let late = self.now.since(at) > HEARD_WITHIN;
-                assert!(
-                    *state == AgentIs::Over || !late,
-                    "the agent heard of the end after {:?}",
-                    self.now.since(at)
-                );
-                *state = AgentIs::Over;
-                self.pending = None;
-                self.remaking = None;
-                self.agent_says(offer, AgentRequest::EndedAck);
+                let took = self.now.since(at);
+                let in_time = agent.is == AgentIs::Over || took <= HEARD_WITHIN;
+                assert!(in_time, "the agent heard of the end after {took:?}");
+                (agent.is, agent.at) = (AgentIs::Over, None);
+                (agent.pending, agent.remaking) = (None, None);
+                self.agent_says(&offer, AgentRequest::EndedAck);
             }
             AgentNotice::Result { command, .. } => {
-                self.pending.take_if(|(pending, _)| *pending == command);
+                agent.pending.take_if(|(pending, _)| *pending == command);
             }
             _ => {}
         }
