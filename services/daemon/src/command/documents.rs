@@ -1,4 +1,4 @@
-//! `trunkline documents`: queues, agents, accounts, numbers and flows from files into the journal's database and back.
+//! `trunkline documents`: queues, agents, accounts, telephones, numbers and flows from files into the journal's database and back.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

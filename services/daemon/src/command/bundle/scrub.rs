@@ -305,6 +305,7 @@ mod tests {
         for text in [
             "Authorization: Bearer abcdef0123456789",
             "password=hunter22",
+            "ha1_sha256: hunter22",
             "{\"api_key\":\"hunter22\"}",
             "-----BEGIN PRIVATE KEY-----\nhunter22\n-----END PRIVATE KEY-----",
             "amqp://user:hunter22@host/",
