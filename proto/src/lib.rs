@@ -18,4 +18,4 @@ macro_rules! package {
     };
 }
 
-package!(acd, call, cluster, common, console, edge, media, records, transcription);
+package!(acd, call, cluster, common, console, edge, media, records, registrar, transcription);

@@ -29,7 +29,9 @@ enum Command {
     Call(command::call::CallArgs),
     /// Look at configuration files.
     Config(ConfigArgs),
-    /// Write and read queues, agents, accounts, numbers and flows.
+    /// Show which telephones are registered: where each is, through which edge, until when.
+    Telephones(TelephonesArgs),
+    /// Write and read queues, agents, accounts, telephones, numbers and flows.
     Documents(command::documents::DocumentsArgs),
     /// Look for what is wrong with this machine, its configuration and the cluster, with a remedy for each finding.
     Doctor(DoctorArgs),
@@ -154,6 +156,25 @@ pub struct ClusterArgs {
     pub watch: bool,
 }
 
+/// `trunkline telephones`
+#[derive(Args, Clone, Debug)]
+pub struct TelephonesArgs {
+    #[command(flatten)]
+    pub at: NodeAt,
+
+    /// Only this account
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Only of this tenant
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+
+    /// Show it as JSON, complete, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `trunkline drain` and `trunkline undrain`
 #[derive(Args, Clone, Debug)]
 pub struct DrainArgs {
@@ -257,6 +278,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Undrain(args) => command::drain::run(args, false).await,
         Command::Call(args) => command::call::run(args).await,
         Command::Config(ConfigArgs { command: ConfigCommand::Check(args) }) => command::config::check(&args),
+        Command::Telephones(args) => command::telephones::run(args).await,
         Command::Documents(args) => Box::pin(command::documents::run(args)).await,
         Command::Doctor(args) => Box::pin(command::doctor::run(args)).await,
         Command::SupportBundle(args) => Box::pin(command::bundle::run(args)).await,

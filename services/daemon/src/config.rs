@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use trunkline_cluster::{ClusterConfig, Role, TlsFiles};
 use trunkline_config::Loader;
+use trunkline_edge::DigestAlgorithm;
 use trunkline_journal::JournalConfig;
 use trunkline_rpc::{Tls, TlsConfig, TlsMetrics};
 use trunkline_telemetry::hep::HepConfig;
@@ -52,6 +53,8 @@ pub struct DevSection {
     pub numbers: BTreeMap<String, NumberBody>,
     /// Further agents `agent-001` and on; the flag `--agents`.
     pub agents: u32,
+    /// Further telephones `phone-001` and on, with the password `phone-001-dev` and so on.
+    pub telephones: u32,
 }
 
 /// The node itself.
@@ -158,6 +161,8 @@ impl NodeConfig {
         }
         let mut config = Self::read(&loader, |_| Ok(dir.to_owned()))?;
         config.temporary = flags.data_dir.is_none();
+        // Whatever telephone is at hand is to work with it.
+        config.sip.telephones.algorithms.get_or_insert_with(|| vec![DigestAlgorithm::Md5]);
         config.dev = Some(loader.section("dev")?);
         ensure!(
             config.cluster.is_none(),

@@ -4,7 +4,13 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{cli::DevRun, config::NodeConfig, documents::DEV_ACCOUNTS, node::Node, process};
+use crate::{
+    cli::DevRun,
+    config::NodeConfig,
+    documents::{DEV_ACCOUNTS, DEV_TELEPHONES},
+    node::Node,
+    process,
+};
 
 /// Where the data is: the folder that was named, or one that goes away with the process.
 struct DataDir {
@@ -57,6 +63,8 @@ fn banner(node: &Node, data: &DataDir, recogniser: Option<&str>) {
     );
     println!("  wallboard   http://{}/wallboard   sign in as {}", http, supervisors.join(", "));
     println!("  SIP         {} (UDP and TCP): `support` is a queue, `menu` a flow", sip);
+    let telephones: Vec<&str> = DEV_TELEPHONES.iter().map(|(name, _)| *name).collect();
+    println!("  telephones  register as {} at {sip} (password: the name and -dev)", telephones.join(" or "));
     println!("  metrics     http://{}/metrics", at.metrics);
     println!("  API         http://{}/api/v1/openapi.json", http);
     println!(

@@ -5,9 +5,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use trunkline_sip::digest::Algorithm;
 use trunkline_types::TenantId;
 
-use crate::metrics::NO_TRUNK;
+use crate::metrics::{NO_TRUNK, TELEPHONES};
 
 /// Why a configuration of the edge is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,12 @@ pub enum ConfigError {
         /// The wildcard address.
         listen: SocketAddr,
     },
+    /// Nobody can be asked who they are.
+    #[error("sip.telephones.realm: it is empty: leave it out, or write the realm of the accounts")]
+    Realm,
+    /// Nobody could answer.
+    #[error("sip.telephones.algorithms: it is empty: leave it out, or write sha-256, md5 or both")]
+    Algorithms,
     /// A number outside its bounds.
     #[error("sip.{field}: {value} is outside {bounds}")]
     Bounds {
@@ -65,6 +72,70 @@ pub struct Config {
     pub t2_ms: u64,
     /// Who may send calls. Default: one trunk `local` for the loopback network.
     pub trunks: Vec<TrunkConfig>,
+    /// Telephones with accounts of their own.
+    pub telephones: TelephonesConfig,
+}
+
+/// How telephones register (section `sip.telephones`); their accounts are documents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelephonesConfig {
+    /// The realm in which those are asked who they are that register for a domain which is no account's realm. Default:
+    /// `default`, which is the realm of the tenant of that name.
+    pub realm: String,
+    /// By what telephones may prove who they are, the preferred one first (RFC 8760). Many telephones of before 2020 know
+    /// MD5, and look at the first challenge alone or give up when one is unknown to them: for those, `[md5, sha-256]` or
+    /// `[md5]`. Default `[sha-256, md5]`; `dev` has `[md5]`.
+    pub algorithms: Option<Vec<DigestAlgorithm>>,
+    /// Shorter intervals are refused (423). Default 60 s.
+    pub min_expires_s: u32,
+    /// For telephones that want none. Default 600 s.
+    pub default_expires_s: u32,
+    /// Longer intervals are cut. Default 3,600 s. Between three quarters and all of an interval are granted, so that
+    /// telephones that came together do not stay together.
+    pub max_expires_s: u32,
+}
+
+/// A hash of digest authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    /// RFC 7616.
+    #[serde(rename = "sha-256")]
+    Sha256,
+    /// RFC 2617.
+    #[serde(rename = "md5")]
+    Md5,
+}
+
+impl From<DigestAlgorithm> for Algorithm {
+    fn from(algorithm: DigestAlgorithm) -> Self {
+        match algorithm {
+            DigestAlgorithm::Sha256 => Self::Sha256,
+            DigestAlgorithm::Md5 => Self::Md5,
+        }
+    }
+}
+
+impl TelephonesConfig {
+    /// By what telephones may prove who they are, in the order in which it is offered.
+    pub(crate) fn offered(&self) -> Vec<Algorithm> {
+        match &self.algorithms {
+            Some(algorithms) => algorithms.iter().copied().map(Algorithm::from).collect(),
+            None => vec![Algorithm::Sha256, Algorithm::Md5],
+        }
+    }
+}
+
+impl Default for TelephonesConfig {
+    fn default() -> Self {
+        Self {
+            realm: "default".to_owned(),
+            algorithms: None,
+            min_expires_s: 60,
+            default_expires_s: 600,
+            max_expires_s: 3_600,
+        }
+    }
 }
 
 /// Peers that may send calls.
@@ -89,11 +160,11 @@ pub struct TrunkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registrations {
-    /// 401, whoever asks: there are no accounts for telephones yet, so none gets in.
+    /// 401, and those with an account get in.
     #[default]
     Challenge,
-    /// 200 for peers that will not call before they are registered. Nothing is kept and nothing is called there; a
-    /// request that brings credentials is challenged all the same.
+    /// 200 for peers that will not call before they are registered. Nothing is kept and nothing is called there; who
+    /// brings credentials is a telephone all the same.
     Acknowledge,
 }
 
@@ -116,6 +187,7 @@ impl Default for Config {
                 trust_identity: true,
                 registrations: Registrations::Challenge,
             }],
+            telephones: TelephonesConfig::default(),
         }
     }
 }
@@ -158,6 +230,18 @@ impl Settings {
         bounds("idle_timeout_ms", config.idle_timeout_ms, 1_000, 86_400_000, "1,000 to 86,400,000")?;
         bounds("t1_ms", config.t1_ms, 10, 5_000, "10 to 5,000")?;
         bounds("t2_ms", config.t2_ms, config.t1_ms, 60_000, "t1_ms to 60,000")?;
+        let TelephonesConfig { min_expires_s, default_expires_s, max_expires_s, .. } = config.telephones;
+        bounds("telephones.min_expires_s", min_expires_s.into(), 1, 3_600, "1 to 3,600")?;
+        let (least, most) = (min_expires_s.into(), max_expires_s.into());
+        bounds("telephones.max_expires_s", most, least, 86_400, "min_expires_s to 86,400")?;
+        let default = default_expires_s.into();
+        bounds("telephones.default_expires_s", default, least, most, "min_expires_s to max_expires_s")?;
+        if config.telephones.algorithms.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::Algorithms);
+        }
+        if config.telephones.realm.is_empty() {
+            return Err(ConfigError::Realm);
+        }
         let trunks =
             config.trunks.iter().map(|raw| Trunk::new(raw).map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -190,6 +274,17 @@ fn bounds(
 }
 
 impl Trunk {
+    /// What the calls of a tenant's telephones come over.
+    pub fn of_telephones(tenant: &TenantId) -> Self {
+        Self {
+            name: Arc::new(TELEPHONES.to_owned()),
+            tenant: tenant.clone(),
+            trust_identity: false,
+            registrations: Registrations::Challenge,
+            sources: Vec::new(),
+        }
+    }
+
     fn new(raw: &TrunkConfig) -> Result<Self, ConfigError> {
         let sources = raw
             .sources

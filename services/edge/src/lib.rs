@@ -13,12 +13,16 @@
 //! one of them takes along when it dies are its TCP connections and its transactions: an INVITE whose 100 was sent is not
 //! repeated by its caller, who hears the call's answer through another edge; its CANCEL is answered 481 there.
 //!
-//! Called by the daemon; talks to calls through the bus. Deviations: REGISTER is challenged, or acknowledged where a
-//! trunk says so, and registers nobody, since telephones have no accounts yet; host names in Contacts are not resolved,
+//! Telephones with accounts (RFC 3261 sections 10 and 22, RFC 8760) register through any edge and call through any edge: the
+//! edge checks who they are, the account's actor keeps where they are (`trunkline-registrar`).
+//!
+//! Called by the daemon; talks to calls through the bus. Deviations: an account's realm need not be the domain that its
+//! telephones register at; host names in Contacts are not resolved,
 //! the answer goes to the source (RFC 3263 comes with outbound trunks); `maddr` of a Via is not heeded, since it would
 //! direct answers at third parties; requests of calls go over UDP whatever their size (section 18.1.1 would change to
 //! TCP above 1,300 bytes), since peers of a UDP dialog mostly do not listen on TCP.
 
+mod accounts;
 mod config;
 mod engine;
 mod metrics;
@@ -36,20 +40,25 @@ use std::{
 
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use trunkline_cluster::{EpochGuard, Loads, Placement};
-use trunkline_proto::common::v1::{Envelope, Role, envelope::Payload};
+use trunkline_proto::{
+    common::v1::{Envelope, Role, envelope::Payload},
+    edge::v1::EdgeCommand,
+    registrar::v1::RegistrarAnswer,
+};
 use trunkline_rpc::{Bus, Deliver, Refused};
 use trunkline_telemetry::hep::Hep;
 use trunkline_types::{DialString, EntityAddress, Epoch, FlowId, QueueId, ShardId, TenantId};
 
+pub use crate::{
+    accounts::{Accounts, TelephoneAccount},
+    config::{Config, ConfigError, DigestAlgorithm, Registrations, TelephonesConfig, TrunkConfig},
+    metrics::EdgeMetrics,
+    token::TokenKey,
+};
 use crate::{
     config::Settings,
     engine::{Command, Engine, Inboxes, Parts},
     transport::{tap::Tap, tcp::Connections},
-};
-pub use crate::{
-    config::{Config, ConfigError, Registrations, TrunkConfig},
-    metrics::EdgeMetrics,
-    token::TokenKey,
 };
 
 /// Commands of calls that wait for the engine; more are refused and sent again by the calls.
@@ -102,7 +111,9 @@ pub struct EdgeParts {
     pub loads: Arc<Loads>,
     /// The numbers.
     pub dial_plan: Arc<dyn DialPlan>,
-    /// The cluster's key for Contact tokens.
+    /// Telephones' accounts.
+    pub accounts: Arc<dyn Accounts>,
+    /// The cluster's key for Contact tokens and nonces.
     pub key: TokenKey,
     /// Its counters.
     pub metrics: EdgeMetrics,
@@ -149,6 +160,7 @@ impl Edge {
             placement: parts.placement,
             loads: parts.loads,
             dial_plan: parts.dial_plan,
+            accounts: parts.accounts,
             key: parts.key,
             metrics: parts.metrics,
             udp,
@@ -209,7 +221,15 @@ async fn bind(wanted: SocketAddr) -> Result<(tokio::net::UdpSocket, TcpListener)
     }
 }
 
-/// The bus's end: what calls want done.
+fn call_of(command: &EdgeCommand) -> Option<EntityAddress> {
+    Some(EntityAddress::call(&command.tenant.parse().ok()?, command.call_id.parse().ok()?))
+}
+
+fn account_of(answer: &RegistrarAnswer) -> Option<EntityAddress> {
+    Some(EntityAddress::telephone(&answer.tenant.parse().ok()?, &answer.telephone.parse().ok()?))
+}
+
+/// The bus's end: what calls want done, and what accounts answer.
 struct CommandPort {
     commands: mpsc::Sender<Command>,
     /// A former owner of a call, back from a pause, must not speak for it any more.
@@ -219,23 +239,26 @@ struct CommandPort {
 
 impl Deliver for CommandPort {
     fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
-        let Some(Payload::Edge(command)) = envelope.payload else {
-            return Err(Refused::Unroutable);
+        let (from, command) = match envelope.payload {
+            Some(Payload::Edge(command)) => {
+                let call = call_of(&command).ok_or(Refused::Unroutable)?;
+                (call.clone(), Command::Call { call, command })
+            }
+            Some(Payload::Registrar(answer)) => {
+                (account_of(&answer).ok_or(Refused::Unroutable)?, Command::Registrar(answer))
+            }
+            _ => return Err(Refused::Unroutable),
         };
-        let (Ok(tenant), Ok(call)) = (command.tenant.parse(), command.call_id.parse()) else {
-            return Err(Refused::Unroutable);
-        };
-        let call = EntityAddress::call(&tenant, call);
         let sender = envelope.from_shard.and_then(|shard| ShardId::new(u16::try_from(shard).ok()?));
         if let Some(shard) = sender {
             let admitted = self.epochs.admit(shard, Epoch(envelope.from_epoch));
-            if shard != call.shard() || admitted.is_err() {
+            if shard != from.shard() || admitted.is_err() {
                 self.metrics.epochs_refused.inc();
-                tracing::warn!(%call, epoch = envelope.from_epoch, "a command of a former owner was refused");
+                tracing::warn!(%from, epoch = envelope.from_epoch, "a command of a former owner was refused");
                 return Err(Refused::Unroutable);
             }
         }
-        self.commands.try_send(Command { call, command }).map_err(|error| match error {
+        self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
         })

@@ -10,6 +10,8 @@ use trunkline_types::CallId;
 
 /// Label of what comes from no configured trunk.
 pub(crate) const NO_TRUNK: &str = "none";
+/// Name of the trunk that calls of telephones with accounts come over.
+pub(crate) const TELEPHONES: &str = "telephones";
 
 /// Requests and responses. Methods outside the known ones are counted as "other".
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,6 +33,11 @@ pub(crate) struct SetupLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabels {
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabels {
     pub reason: &'static str,
 }
@@ -47,6 +54,22 @@ const REFUSALS: [&str; 8] = [
     "draining",
 ];
 
+/// What becomes of a REGISTER at the edge.
+const REGISTRATIONS: [&str; 12] = [
+    "acknowledged",
+    "challenged",
+    "stale",
+    "replayed",
+    "denied",
+    "locked",
+    "forbidden",
+    "overload",
+    "not_upgraded",
+    "unanswered",
+    "refused",
+    "done",
+];
+
 /// What the edge counts.
 #[derive(Clone)]
 pub struct EdgeMetrics {
@@ -59,6 +82,7 @@ pub struct EdgeMetrics {
     pub(crate) epochs_refused: Counter,
     pub(crate) given_again: Counter,
     pub(crate) relayed: Counter,
+    pub(crate) registrations: Family<ResultLabels, Counter>,
 }
 
 impl EdgeMetrics {
@@ -74,7 +98,11 @@ impl EdgeMetrics {
             epochs_refused: Counter::default(),
             given_again: Counter::default(),
             relayed: Counter::default(),
+            registrations: Family::default(),
         };
+        for result in REGISTRATIONS {
+            drop(metrics.registrations.get_or_create(&ResultLabels { result }));
+        }
         // There from the start, so that the first refusal is an increase.
         for reason in REFUSALS {
             drop(metrics.rejected.get_or_create(&ReasonLabels { reason }));
@@ -113,7 +141,17 @@ impl EdgeMetrics {
             "Responses that were passed on to the edge that had sent the request",
             metrics.relayed.clone(),
         );
+        registry.register(
+            "registrations",
+            "REGISTER requests by what became of them",
+            metrics.registrations.clone(),
+        );
         metrics
+    }
+
+    /// `result` is one of [`REGISTRATIONS`].
+    pub(crate) fn registration(&self, result: &'static str) {
+        self.registrations.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn drop(&self, reason: &'static str) {

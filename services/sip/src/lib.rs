@@ -11,7 +11,7 @@
 //! **Called by** `edge` (transports, transactions, authentication) and `call/core` (dialogs).
 //!
 //! RFC 3261, 6026 (Accepted state), 3581 (rport), 3264 (who owes an answer), 3326 (Reason), 3325 and 3323
-//! (identity and privacy headers), 4028 (session timer headers), 3966 (tel), 7616 and 2617 (digest), 4475 (torture).
+//! (identity and privacy headers), 4028 (session timer headers), 3966 (tel), 7616, 2617 and 8760 (digest), 4475 (torture).
 //!
 //! **Deviations**, all on purpose: lines must end in CR LF, a lone CR or LF is refused (smuggling); Content-Length must
 //! not be repeated even with equal values; a message on a stream must have one; CSeq must be below 2^31; bytes beyond

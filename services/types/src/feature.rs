@@ -7,13 +7,15 @@ pub enum Feature {
     /// Transfer and consultation: an agent's requests for them, two agents in a call, the release causes `transferred` and
     /// `consult_ended`.
     Transfer = 3,
+    /// Telephones' accounts as entities of their own (`EntityKind::Telephone`), their events and messages.
+    Telephones = 4,
 }
 
 impl Feature {
     /// What a program can that does not say what it can.
     pub const FIRST: u32 = 1;
     /// What this program can.
-    pub const LATEST: u32 = Self::Transfer.level();
+    pub const LATEST: u32 = Self::Telephones.level();
 
     /// The least gate at which it may be written.
     pub const fn level(self) -> u32 {

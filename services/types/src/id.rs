@@ -96,6 +96,11 @@ name_id!(
     "agent"
 );
 name_id!(
+    /// A telephone's account within a tenant: the user part of its address of record.
+    TelephoneId,
+    "telephone"
+);
+name_id!(
     /// A flow (IVR) within a tenant.
     FlowId,
     "flow"

@@ -13,7 +13,9 @@ mod time;
 
 pub use cause::{Fault, ReleaseCause};
 pub use feature::Feature;
-pub use id::{AgentId, CallId, FlowId, IdError, LegId, NodeId, OfferId, QueueId, RecordingId, TenantId};
+pub use id::{
+    AgentId, CallId, FlowId, IdError, LegId, NodeId, OfferId, QueueId, RecordingId, TelephoneId, TenantId,
+};
 pub use machine::{Machine, Outbox, Output};
 pub use number::{DialString, E164, NumberError, mask_number};
 pub use shard::{ACD_SHARDS, EntityAddress, EntityKind, Epoch, SHARD_COUNT, ShardGroup, ShardId};

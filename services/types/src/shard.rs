@@ -60,7 +60,7 @@ pub const ACD_SHARDS: u16 = 1_024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShardGroup {
-    /// Queues and agents: shards below [`ACD_SHARDS`].
+    /// Queues, agents and telephones: shards below [`ACD_SHARDS`].
     Acd,
     /// Calls: the other shards.
     Call,
@@ -121,6 +121,8 @@ pub enum EntityKind {
     Queue,
     /// A human agent: the authority on the agent's slot.
     Agent,
+    /// A telephone's account: the authority on where it can be reached.
+    Telephone,
 }
 
 impl EntityKind {
@@ -130,6 +132,7 @@ impl EntityKind {
             Self::Call => "call",
             Self::Queue => "queue",
             Self::Agent => "agent",
+            Self::Telephone => "telephone",
         }
     }
 
@@ -137,7 +140,7 @@ impl EntityKind {
     pub const fn group(self) -> ShardGroup {
         match self {
             Self::Call => ShardGroup::Call,
-            Self::Queue | Self::Agent => ShardGroup::Acd,
+            Self::Queue | Self::Agent | Self::Telephone => ShardGroup::Acd,
         }
     }
 
@@ -147,6 +150,7 @@ impl EntityKind {
             "call" => Some(Self::Call),
             "queue" => Some(Self::Queue),
             "agent" => Some(Self::Agent),
+            "telephone" => Some(Self::Telephone),
             _ => None,
         }
     }
@@ -177,6 +181,11 @@ impl EntityAddress {
     /// Address of an agent.
     pub fn agent(tenant: &TenantId, id: &crate::AgentId) -> Self {
         Self { kind: EntityKind::Agent, tenant: tenant.clone(), id: id.to_string() }
+    }
+
+    /// Address of a telephone's account.
+    pub fn telephone(tenant: &TenantId, id: &crate::TelephoneId) -> Self {
+        Self { kind: EntityKind::Telephone, tenant: tenant.clone(), id: id.to_string() }
     }
 
     /// The shard: inside the id for calls, by hash for the rest.

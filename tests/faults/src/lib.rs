@@ -5,7 +5,7 @@
 //! and agents see goes into a history; a checker that knows only the promises reads it afterwards.
 //!
 //! Owns: [`net`] (namespaces, partitions, loss), [`world`] (the processes, their certificates and configuration, and what
-//! can be done to them), [`agent`] and [`people`] (those who use the system), [`history`] and [`checker`], and one
+//! can be done to them), [`agent`], [`people`] and [`phones`] (those who use the system), [`history`] and [`checker`], and one
 //! [`scenario`] for each row of the table of promises. Imports nothing of `services`: what is seen here is what a customer
 //! sees.
 //!
@@ -20,6 +20,7 @@ pub mod checker;
 pub mod history;
 pub mod net;
 pub mod people;
+pub mod phones;
 pub mod report;
 pub mod scenario;
 pub mod world;

@@ -118,11 +118,17 @@ async fn rounds(cli: &Cli, chosen: &[Scenario], network: Network) -> Result<Vec<
     let mut seed = cli.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     note(&format!("seed {seed}; {size:?}"));
     let plan = Plan::standard(cli.bin.canonicalize().context("--bin")?, size.agents());
-    let (mut spare, mut world, mut outcomes, mut clusters) = (Some(network), None, Vec::new(), 0);
+    let (mut spare, mut world, mut outcomes, mut clusters) = (Some(network), None::<World>, Vec::new(), 0);
     loop {
         for scenario in chosen {
             let folder = cli.out.join(format!("{}-{seed}", scenario.name));
             std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+            // Before an upgrade there is nothing that the version before could not read.
+            if scenario.alone
+                && let Some(former) = world.take()
+            {
+                spare = Some(former.end()?);
+            }
             if world.is_none() {
                 let network = spare.take().context("the network is in use")?;
                 let begun = Instant::now();

@@ -38,11 +38,31 @@ pub struct Baresip {
 impl Baresip {
     /// Starts it with a WAV file (8 kHz, mono) as its microphone. `user` is its name in From.
     pub async fn start(folder: &Path, user: &str, microphone: &Path) -> Result<Self> {
+        Self::start_as(folder, user, microphone, None).await
+    }
+
+    /// The same with an account: it registers, and keeps itself registered.
+    pub async fn registered(
+        folder: &Path,
+        user: &str,
+        microphone: &Path,
+        registrar: SocketAddr,
+        password: &str,
+    ) -> Result<Self> {
+        Self::start_as(folder, user, microphone, Some((registrar, password))).await
+    }
+
+    async fn start_as(
+        folder: &Path,
+        user: &str,
+        microphone: &Path,
+        registrar: Option<(SocketAddr, &str)>,
+    ) -> Result<Self> {
         let home = folder.join(format!("baresip-{user}"));
         let sounds = home.join("sounds");
         fs::create_dir_all(&sounds)?;
         let (sip, control) = (net::address()?, net::address()?);
-        fs::write(home.join("accounts"), account(user, sip))?;
+        fs::write(home.join("accounts"), account(user, sip, registrar))?;
         fs::write(home.join("config"), config(sip, control, microphone, &sounds)?)?;
         let mut command = Command::new("baresip");
         command.arg("-4").arg("-f").arg(&home);
@@ -153,8 +173,12 @@ fn netstrings(mut bytes: &[u8]) -> Vec<Value> {
     all
 }
 
-fn account(user: &str, sip: SocketAddr) -> String {
-    format!("<sip:{user}@{sip}>;regint=0;answermode=manual;audio_codecs=pcma/8000/1,pcmu/8000/1\n")
+fn account(user: &str, sip: SocketAddr, registrar: Option<(SocketAddr, &str)>) -> String {
+    let (host, registers) = match registrar {
+        None => (sip, "regint=0".to_owned()),
+        Some((at, password)) => (at, format!("regint=60;auth_user={user};auth_pass={password}")),
+    };
+    format!("<sip:{user}@{host}>;{registers};answermode=manual;audio_codecs=pcma/8000/1,pcmu/8000/1\n")
 }
 
 fn config(sip: SocketAddr, control: SocketAddr, microphone: &Path, sounds: &Path) -> Result<String> {

@@ -27,6 +27,7 @@ pub mod rfc4475;
 pub mod sip;
 pub mod sipp;
 pub mod system;
+pub mod telephone;
 
 use std::{
     future::Future,

@@ -19,7 +19,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "trunkline-types" | "trunkline-proto" => &[],
         "trunkline-sip" | "trunkline-acd-core" | "trunkline-media-core" | "trunkline-cluster-core" => &[],
-        "trunkline-call-core" => &["trunkline-sip"],
+        "trunkline-call-core" | "trunkline-registrar-core" => &["trunkline-sip"],
         "trunkline-actors"
         | "trunkline-cluster"
         | "trunkline-config"
@@ -29,6 +29,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "trunkline-edge" => SHELL_WITH_SIP,
         "trunkline-call" => &CALL,
         "trunkline-acd" => &ACD,
+        "trunkline-registrar" => &REGISTRAR,
         "trunkline-media" => &MEDIA,
         "trunkline-records" | "trunkline-console" => PLATFORM,
         _ => return None,
@@ -46,6 +47,17 @@ const SHELL_WITH_SIP: &[&str] = &[
 ];
 const CALL: [&str; 9] = [
     "trunkline-call-core",
+    "trunkline-sip",
+    "trunkline-proto",
+    "trunkline-actors",
+    "trunkline-cluster",
+    "trunkline-config",
+    "trunkline-journal",
+    "trunkline-rpc",
+    "trunkline-telemetry",
+];
+const REGISTRAR: [&str; 9] = [
+    "trunkline-registrar-core",
     "trunkline-sip",
     "trunkline-proto",
     "trunkline-actors",
@@ -105,6 +117,7 @@ fn cores_have_no_clock_no_runtime_and_no_randomness() {
             "services/acd/core/src/",
             "services/call/core/src/",
             "services/media/core/src/",
+            "services/registrar/core/src/",
             "services/platform/cluster/core/src/",
         ]
         .iter()

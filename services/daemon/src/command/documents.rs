@@ -1,4 +1,4 @@
-//! `trunkline documents`: queues, agents, accounts, numbers and flows from files into the journal's database and back.
+//! `trunkline documents`: queues, agents, accounts, telephones, numbers and flows from files into the journal's database and back.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -19,7 +19,7 @@ use super::table;
 use crate::{
     cli::RunArgs,
     config::NodeConfig,
-    documents::{self, KINDS, SYSTEM, kind},
+    documents::{self, KINDS, SYSTEM, TelephoneBody, kind},
 };
 
 /// The database answers within this.
@@ -51,7 +51,7 @@ enum DocumentsCommand {
     List {
         #[command(flatten)]
         at: At,
-        /// Only of this kind: tenant, queue, agent, account, number, flow
+        /// Only of this kind: tenant, queue, agent, account, telephone, number, flow
         kind: Option<String>,
     },
     /// Print a document as `apply` takes it
@@ -143,6 +143,7 @@ async fn apply(at: &At, dry_run: bool, files: &[PathBuf]) -> Result<ExitCode> {
     for one in &mut wanted {
         let before = journal.get_document(&one.key).await?;
         hash_password(one, before.as_ref().map(|before| &before.body), config.console.password_cost)?;
+        hash_telephone(one)?;
     }
     check(&*journal, &wanted).await?;
     let (mut written, mut same) = (0, 0);
@@ -190,6 +191,28 @@ fn read_file(file: &std::path::Path, at: &At, wanted: &mut Vec<Wanted>) -> Resul
         }
         wanted.push(Wanted { place, key, body });
     }
+    Ok(())
+}
+
+/// A telephone may be written with its password: only what digest needs of it is kept.
+fn hash_telephone(one: &mut Wanted) -> Result<()> {
+    if one.key.kind != kind::TELEPHONE {
+        return Ok(());
+    }
+    let (place, tenant) = (&one.place, one.key.tenant.as_str());
+    let Some(fields) = one.body.as_object_mut() else { return Ok(()) };
+    let password = match fields.remove("password") {
+        None => return Ok(()),
+        Some(_) if fields.contains_key("ha1_sha256") || fields.contains_key("ha1_md5") => {
+            bail!("{place}: password and ha1_sha256 or ha1_md5: write one of them")
+        }
+        Some(Value::String(password)) if password.chars().count() >= 8 => password,
+        Some(_) => bail!("{place}: password: write at least 8 characters"),
+    };
+    let realm = fields.get("realm").and_then(Value::as_str).unwrap_or(tenant).to_ascii_lowercase();
+    let (sha256, md5) = TelephoneBody::hashes(&one.key.id, &realm, &password);
+    fields.insert("ha1_sha256".to_owned(), sha256.into());
+    fields.insert("ha1_md5".to_owned(), md5.into());
     Ok(())
 }
 

@@ -11,3 +11,4 @@ mod http;
 mod reach;
 pub mod restore;
 mod table;
+pub mod telephones;

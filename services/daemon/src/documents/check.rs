@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trunkline_acd_core::{AgentConfig, QueueConfig};
 use trunkline_call::Flow;
-use trunkline_types::{AgentId, FlowId, QueueId, TenantId};
+use trunkline_types::{AgentId, FlowId, QueueId, TelephoneId, TenantId};
 
-use super::{AccountBody, FlowBody, NumberBody, TenantBody, kind};
+use super::{AccountBody, FlowBody, NumberBody, TelephoneBody, TenantBody, kind};
 
 /// Kinds that people write, and what each is about.
 pub const KINDS: &[(&str, &str)] = &[
@@ -16,6 +16,7 @@ pub const KINDS: &[(&str, &str)] = &[
     (kind::QUEUE, "where calls wait: who serves it, limits, service level, recording"),
     (kind::AGENT, "a person who takes calls: queues and skills"),
     (kind::ACCOUNT, "a name and password to sign in with: rights, and the agent that it acts as"),
+    (kind::TELEPHONE, "a telephone that registers: its password, what its calls show, whose it is"),
     (kind::NUMBER, "a dialled number or name: leads to a queue or a flow"),
     (kind::FLOW, "a menu or announcement before the queue"),
 ];
@@ -47,6 +48,12 @@ pub fn check(kind: &str, id: &str, body: &Value) -> Result<Needs, String> {
         kind::ACCOUNT => {
             let account: AccountBody = read(body)?;
             needs.extend(account.agent.iter().map(|agent| (kind::AGENT, agent.to_string())));
+        }
+        kind::TELEPHONE => {
+            let id = id_of::<TelephoneId>(id)?;
+            let telephone: TelephoneBody = read(body)?;
+            telephone.validate(&id)?;
+            needs.extend(telephone.agent.iter().map(|agent| (kind::AGENT, agent.to_string())));
         }
         kind::NUMBER => match read(body)? {
             NumberBody::Queue(queue) => _ = needs.insert((kind::QUEUE, queue.to_string())),
@@ -99,6 +106,12 @@ mod tests {
         wrong("number", "1", json!({ "queues": "support" }), "queues");
         wrong("flow", "menu", json!({ "yaml": "nonsense" }), "");
         wrong("account", "eve", json!({ "display_name": "Eve" }), "password_hash");
+        wrong("telephone", "1001", json!({ "display_name": "Desk" }), "ha1_sha256");
+        wrong("telephone", "1001", json!({ "ha1_sha256": "xyz" }), "password");
+        let hash = "0".repeat(64);
+        wrong("telephone", "1001", json!({ "ha1_sha256": hash, "max_contacts": 0 }), "max_contacts");
+        wrong("telephone", "1001", json!({ "ha1_sha256": hash, "realm": "a:b" }), "realm");
+        wrong("telephone", "+49", json!({ "ha1_sha256": hash }), "id:");
         wrong("que", "support", json!({}), "queue, agent");
     }
 
@@ -108,5 +121,8 @@ mod tests {
         assert_eq!(agent.len(), 2);
         let number = check("number", "+49301234567", &json!({ "flow": "menu" })).unwrap();
         assert_eq!(number.into_iter().next(), Some((kind::FLOW, "menu".to_owned())));
+        let telephone = json!({ "ha1_sha256": "0".repeat(64), "agent": "alice" });
+        let telephone = check("telephone", "1001", &telephone).unwrap();
+        assert_eq!(telephone.into_iter().next(), Some((kind::AGENT, "alice".to_owned())));
     }
 }

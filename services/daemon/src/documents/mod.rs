@@ -1,4 +1,4 @@
-//! The configuration documents of all tenants (queues, agents, accounts, numbers, flows), read from the journal's
+//! The configuration documents of all tenants (queues, agents, accounts, telephones, numbers, flows), read from the journal's
 //! database into memory and read again when they change. Every room asks here through its own trait; a document that
 //! cannot be read keeps its last good form and is named in the log.
 
@@ -13,12 +13,13 @@ use anyhow::{Context, Result};
 use parking_lot::RwLock;
 use trunkline_acd_core::{AgentConfig, QueueConfig};
 use trunkline_call::{Flow, FlowStore};
+use trunkline_edge::TelephoneAccount;
 use trunkline_journal::{Document, Journal};
-use trunkline_types::{AgentId, FlowId, QueueId, TenantId};
+use trunkline_types::{AgentId, FlowId, QueueId, TelephoneId, TenantId};
 
 pub use self::check::{KINDS, check};
-pub use self::model::{AccountBody, FlowBody, NumberBody, TenantBody};
-pub use self::seed::{DEV_ACCOUNTS, dev};
+pub use self::model::{AccountBody, FlowBody, NumberBody, TelephoneBody, TenantBody};
+pub use self::seed::{DEV_ACCOUNTS, DEV_TELEPHONES, dev};
 
 /// What documents are about.
 pub mod kind {
@@ -30,6 +31,8 @@ pub mod kind {
     pub const AGENT: &str = "agent";
     /// [`super::AccountBody`].
     pub const ACCOUNT: &str = "account";
+    /// [`super::TelephoneBody`].
+    pub const TELEPHONE: &str = "telephone";
     /// [`super::NumberBody`].
     pub const NUMBER: &str = "number";
     /// [`super::FlowBody`].
@@ -49,6 +52,7 @@ pub(crate) struct TenantDocuments {
     pub agents: BTreeMap<AgentId, AgentConfig>,
     pub numbers: BTreeMap<String, NumberBody>,
     pub flows: BTreeMap<FlowId, Arc<Flow>>,
+    pub telephones: BTreeMap<TelephoneId, TelephoneBody>,
 }
 
 #[derive(Default, Clone)]
@@ -56,6 +60,33 @@ pub(crate) struct State {
     pub tenants: BTreeMap<TenantId, TenantDocuments>,
     /// By sign-in name, which is unique over all tenants.
     pub accounts: BTreeMap<String, (TenantId, AccountBody)>,
+    /// By realm and name. A realm may be shared by tenants; a name in it is one account's.
+    pub telephones: BTreeMap<String, BTreeMap<String, Arc<TelephoneAccount>>>,
+}
+
+impl State {
+    /// Puts the telephones of a tenant where edges look for them.
+    fn enter_telephones(&mut self, tenant: &TenantId, telephones: &BTreeMap<TelephoneId, TelephoneBody>) {
+        for (name, body) in telephones {
+            let realm = body.realm(tenant);
+            let there = self.telephones.entry(realm.clone()).or_default();
+            if there.contains_key(name.as_str()) {
+                tracing::error!(%tenant, telephone = %name, realm, "another tenant has this name in this realm; it is not used");
+                continue;
+            }
+            let account = TelephoneAccount {
+                tenant: tenant.clone(),
+                name: name.clone(),
+                ha1_sha256: body.ha1_sha256.clone(),
+                ha1_md5: body.ha1_md5.clone(),
+                caller_number: body.caller_number.clone().unwrap_or_else(|| name.to_string()),
+                caller_name: body.display_name.clone(),
+                may_dial: body.may_dial.clone(),
+                max_contacts: body.max_contacts,
+            };
+            there.insert(name.to_string(), Arc::new(account));
+        }
+    }
 }
 
 /// All documents, in memory.
@@ -117,6 +148,7 @@ impl Documents {
             let id: TenantId = tenant.key.id.parse().context("a tenant's id")?;
             let old = before.tenants.get(&id).cloned().unwrap_or_default();
             let documents = self.tenant(&id, tenant, old, &mut state.accounts).await?;
+            state.enter_telephones(&id, &documents.telephones);
             state.tenants.insert(id, documents);
         }
         self.publish(&before, &state);
@@ -185,6 +217,16 @@ impl Documents {
                     new.flows.insert(id, flow);
                 }
                 None => keep(&document, &old.flows, &mut new.flows),
+            }
+        }
+        for document in self.list(id, kind::TELEPHONE).await? {
+            let parsed = read::<TelephoneId, TelephoneBody>(&document)
+                .filter(|(id, telephone)| valid(&document, telephone.validate(id)));
+            match parsed {
+                Some((id, telephone)) => {
+                    new.telephones.insert(id, telephone);
+                }
+                None => keep(&document, &old.telephones, &mut new.telephones),
             }
         }
         for document in self.list(id, kind::ACCOUNT).await? {

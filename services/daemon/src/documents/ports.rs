@@ -1,9 +1,11 @@
 //! The documents as each room asks for them.
 
+use std::sync::Arc;
+
 use trunkline_acd_core::{AgentConfig, QueueConfig};
 use trunkline_console as console;
-use trunkline_edge::{Destination, DialPlan};
-use trunkline_types::{AgentId, DialString, QueueId, TenantId};
+use trunkline_edge::{Accounts, Destination, DialPlan, TelephoneAccount};
+use trunkline_types::{AgentId, DialString, QueueId, TelephoneId, TenantId};
 
 use super::{Documents, NumberBody};
 
@@ -16,6 +18,26 @@ impl DialPlan for Documents {
             NumberBody::Queue(queue) => Destination::Queue(queue.clone()),
             NumberBody::Flow(flow) => Destination::Flow(flow.clone()),
         })
+    }
+}
+
+impl Accounts for Documents {
+    fn any(&self) -> bool {
+        !self.state().telephones.is_empty()
+    }
+
+    fn has_realm(&self, realm: &str) -> bool {
+        self.state().telephones.contains_key(realm)
+    }
+
+    fn telephone(&self, realm: &str, user: &str) -> Option<Arc<TelephoneAccount>> {
+        self.state().telephones.get(realm)?.get(user).cloned()
+    }
+}
+
+impl trunkline_registrar::Directory for Documents {
+    fn has_telephone(&self, tenant: &TenantId, telephone: &TelephoneId) -> bool {
+        self.state().tenants.get(tenant).is_some_and(|documents| documents.telephones.contains_key(telephone))
     }
 }
 

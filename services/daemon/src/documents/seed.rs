@@ -1,5 +1,5 @@
-//! What `dev` starts with: the tenant `default`, two queues, a flow, four agents, a supervisor and an administrator. Written once; what
-//! was changed since stays.
+//! What `dev` starts with: the tenant `default`, two queues, a flow, four agents, a supervisor, an administrator and two
+//! telephones. Written once; what was changed since stays.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use trunkline_console::PasswordCost;
 use trunkline_journal::{DocumentKey, Journal, JournalError};
 use trunkline_types::TenantId;
 
-use super::{SYSTEM, kind};
+use super::{SYSTEM, TelephoneBody, kind};
 use crate::config::DevSection;
 
 const DISPOSITIONS: [&str; 5] = ["resolved", "follow_up", "escalated", "wrong_number", "no_answer_needed"];
@@ -21,6 +21,9 @@ pub const DEV_ACCOUNTS: [(&str, &str, &str); 6] = [
     ("sue", "Sue Summers", "supervisor"),
     ("adam", "Adam Ames", "admin"),
 ];
+
+/// Names of the sample telephones with their display names; the password is the name and `-dev`.
+pub const DEV_TELEPHONES: [(&str, &str); 2] = [("1001", "Desk 1001"), ("1002", "Desk 1002")];
 
 /// Makes sure of the sample documents and of those that the configuration adds.
 pub async fn dev(journal: &dyn Journal, wanted: &DevSection, cost: PasswordCost) -> Result<()> {
@@ -37,6 +40,12 @@ pub async fn dev(journal: &dyn Journal, wanted: &DevSection, cost: PasswordCost)
     for sample in DEV_ACCOUNTS {
         account(journal, &tenant, cost, sample).await?;
     }
+    for (name, display) in DEV_TELEPHONES {
+        telephone(journal, &tenant, name, display).await?;
+    }
+    for n in 1..=wanted.telephones {
+        telephone(journal, &tenant, &format!("phone-{n:03}"), &format!("Telephone {n}")).await?;
+    }
     for (number, leads_to) in &wanted.numbers {
         put(journal, &tenant, kind::NUMBER, &number.to_lowercase(), serde_json::to_value(leads_to)?).await?;
     }
@@ -45,6 +54,12 @@ pub async fn dev(journal: &dyn Journal, wanted: &DevSection, cost: PasswordCost)
         account(journal, &tenant, cost, (&name, &format!("Agent {n}"), "agent")).await?;
     }
     Ok(())
+}
+
+async fn telephone(journal: &dyn Journal, tenant: &TenantId, name: &str, display: &str) -> Result<()> {
+    let (sha256, md5) = TelephoneBody::hashes(name, tenant.as_str(), &format!("{name}-dev"));
+    let body = json!({ "display_name": display, "ha1_sha256": sha256, "ha1_md5": md5, "max_contacts": 5 });
+    put(journal, tenant, kind::TELEPHONE, name, body).await
 }
 
 async fn account(

@@ -9,15 +9,17 @@ use trunkline_actors::now;
 use trunkline_cluster::{EtcdPlacement, Incarnation, NodeIdentity, Placement, Role};
 use trunkline_proto::{
     cluster::v1::{
-        GetOverviewRequest, Member, Overview, ReleaseShardsRequest, ReleaseShardsResponse, SetDrainRequest,
-        SetDrainResponse, ShardRange, admin_server::Admin,
+        GetOverviewRequest, ListTelephonesRequest, ListTelephonesResponse, Member, Overview,
+        ReleaseShardsRequest, ReleaseShardsResponse, SetDrainRequest, SetDrainResponse, ShardRange,
+        admin_server::Admin,
     },
     common::v1 as common,
 };
 use trunkline_rpc::ErrorKind;
 use trunkline_types::{Feature, NodeId, ShardGroup, ShardId};
 
-use super::health::Health;
+use super::{ground::Ground, health::Health, telephones::Telephones};
+use crate::config::NodeConfig;
 
 /// Answers for one node.
 #[derive(Clone)]
@@ -29,9 +31,23 @@ pub(crate) struct Operator {
     pub journal: &'static str,
     pub version: &'static str,
     pub started_us: i64,
+    pub telephones: Telephones,
 }
 
 impl Operator {
+    /// For the node that stands on `ground`.
+    pub(super) fn new(ground: &Ground, config: &NodeConfig, health: &Health, started_us: i64) -> Self {
+        Self {
+            placement: ground.placement.clone(),
+            etcd: ground.seat.member().cloned(),
+            health: health.clone(),
+            journal: config.journal_kind(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_us,
+            telephones: Telephones::new(ground),
+        }
+    }
+
     /// The cluster as this node sees it.
     pub fn overview(&self) -> Overview {
         let mut overview = match &self.etcd {
@@ -139,6 +155,13 @@ impl Admin for Operator {
             Ok(()) => Ok(Response::new(SetDrainResponse {})),
             Err((kind, why)) => Err(kind.status(why)),
         }
+    }
+
+    async fn list_telephones(
+        &self,
+        request: Request<ListTelephonesRequest>,
+    ) -> Result<Response<ListTelephonesResponse>, Status> {
+        self.telephones.list(request.into_inner()).await.map(Response::new)
     }
 
     async fn release_shards(

@@ -10,6 +10,7 @@ mod opening;
 mod roles;
 mod server;
 mod shards;
+mod telephones;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -27,6 +28,7 @@ use trunkline_proto::{
     common::v1::{self as common, Envelope, envelope::Payload},
 };
 use trunkline_records::Records;
+use trunkline_registrar::Registrar;
 use trunkline_rpc::{Peers, entity};
 use trunkline_telemetry::Metrics;
 use trunkline_types::{EntityKind, NodeId, ReleaseCause, ShardId};
@@ -65,6 +67,7 @@ pub struct Node {
     records: Option<Records>,
     media: Option<Arc<MediaNode>>,
     acd: Option<Acd>,
+    registrar: Option<Registrar>,
     calls: Option<Calls>,
     console: Option<Console>,
     edge: Option<Arc<Edge>>,
@@ -85,14 +88,7 @@ impl Node {
         let roles: Vec<&str> = config.node.roles.iter().map(|role| role.as_str()).collect();
         let placement = ground.placement.clone();
         metrics::register(&ground.metrics, health.clone(), placement, roles.join(","), started_us);
-        let operator = Operator {
-            placement: ground.placement.clone(),
-            etcd: ground.seat.member().cloned(),
-            health: health.clone(),
-            journal: config.journal_kind(),
-            version: env!("CARGO_PKG_VERSION"),
-            started_us,
-        };
+        let operator = Operator::new(&ground, &config, &health, started_us);
         let mut records = None;
         if config.has(Role::Records) {
             records = Some(roles::records(&ground, &config, dir).await?);
@@ -100,6 +96,7 @@ impl Node {
         let server = Server::start(&ground, &config, operator.clone(), records.as_mut()).await?;
         let media = if config.has(Role::Media) { Some(roles::media(&ground, &config)?) } else { None };
         let acd = config.has(Role::Acd).then(|| roles::acd(&ground));
+        let registrar = roles::registrar(&ground, &config, &operator);
         let calls = config.has(Role::Call).then(|| roles::calls(&ground, &config));
         let mut console = None;
         if config.has(Role::Console) {
@@ -112,7 +109,7 @@ impl Node {
             edge = Some(Arc::new(roles::edge(&ground, &config).await?));
         }
         let rooms = Arc::new(Rooms::new(ground.bus.clone()));
-        rooms.complete(acd.clone(), calls.clone());
+        rooms.complete(acd.clone(), registrar.clone(), calls.clone());
         if let Some(member) = ground.seat.member().cloned() {
             ground.bus.on_link_lost(move |node| member.suspect(node));
         }
@@ -125,7 +122,7 @@ impl Node {
         };
         let tasks = vec![
             metrics_task,
-            tokio::spawn(follow(ground.documents.clone(), acd.clone())),
+            tokio::spawn(follow(ground.documents.clone(), acd.clone(), registrar.clone())),
             tokio::spawn(members::follow(ground.placement.clone(), told)),
             tokio::spawn(health.clone().watch(ground.journal.clone())),
         ];
@@ -146,6 +143,7 @@ impl Node {
             records,
             media,
             acd,
+            registrar,
             calls,
             console,
             edge,
@@ -236,6 +234,9 @@ impl Node {
         if let Some(acd) = &self.acd {
             acd.shutdown(FLUSH).await;
         }
+        if let Some(registrar) = &self.registrar {
+            registrar.shutdown(FLUSH).await;
+        }
         if let Some(media) = &self.media {
             media.shutdown().await;
         }
@@ -262,10 +263,13 @@ async fn wait(deadline: Instant, left: impl Fn() -> usize) {
     }
 }
 
-/// Live queues and agents learn of changed documents.
-async fn follow(documents: Documents, acd: Option<Acd>) {
+/// Live queues, agents and telephones learn of changed documents.
+async fn follow(documents: Documents, acd: Option<Acd>, registrar: Option<Registrar>) {
     documents
         .follow(|documents| {
+            if let Some(registrar) = &registrar {
+                registrar.accounts_changed();
+            }
             let Some(acd) = &acd else { return };
             documents.each(
                 |tenant, queue| acd.queue_changed(tenant, queue),

@@ -15,6 +15,7 @@ use trunkline_edge::{Edge, EdgeMetrics, EdgeParts, TokenKey};
 use trunkline_media::{MediaNode, MediaPort};
 use trunkline_proto::{common::v1::Role, records::v1::records_client::RecordsClient};
 use trunkline_records::{Records, RecordsMetrics, RecordsParts};
+use trunkline_registrar::{Registrar, RegistrarMetrics, RegistrarParts};
 use trunkline_rpc::Traced;
 
 use super::{admin::Operator, ground::Ground, health::Health};
@@ -63,6 +64,24 @@ pub(super) fn acd(ground: &Ground) -> Acd {
     })
 }
 
+/// Telephones' accounts live where queues and agents do.
+pub(super) fn registrar(ground: &Ground, config: &NodeConfig, operator: &Operator) -> Option<Registrar> {
+    if !config.has(trunkline_cluster::Role::Acd) {
+        return None;
+    }
+    let registrar = Registrar::start(&RegistrarParts {
+        bus: ground.bus.clone(),
+        arbiters: ground.arbiters.clone(),
+        journal: ground.journal.clone(),
+        placement: ground.placement.clone(),
+        directory: Arc::new(ground.documents.clone()),
+        actor_metrics: ground.actor_metrics.clone(),
+        metrics: ground.metrics.room("registrar", RegistrarMetrics::register),
+    });
+    operator.telephones.attach(registrar.clone());
+    Some(registrar)
+}
+
 pub(super) fn calls(ground: &Ground, config: &NodeConfig) -> Calls {
     Calls::start(&CallParts {
         bus: ground.bus.clone(),
@@ -109,6 +128,7 @@ pub(super) async fn edge(ground: &Ground, config: &NodeConfig) -> Result<Edge> {
         placement: ground.placement.clone(),
         loads: Loads::new(config.node.arbiters),
         dial_plan: Arc::new(ground.documents.clone()),
+        accounts: Arc::new(ground.documents.clone()),
         key: TokenKey::new(&secrets::key(&*ground.journal, "contact-tokens").await?),
         metrics: ground.metrics.room("sip", EdgeMetrics::register),
         hep: ground.captures(),

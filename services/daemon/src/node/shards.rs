@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use trunkline_acd::Acd;
 use trunkline_call::Calls;
 use trunkline_cluster::ShardHost;
+use trunkline_registrar::Registrar;
 use trunkline_rpc::Bus;
 use trunkline_types::{ShardGroup, ShardId};
 
@@ -14,18 +15,26 @@ use trunkline_types::{ShardGroup, ShardId};
 pub(super) struct Rooms {
     bus: Bus,
     acd: OnceLock<Acd>,
+    registrar: OnceLock<Registrar>,
     calls: OnceLock<Calls>,
     complete: watch::Sender<bool>,
 }
 
 impl Rooms {
     pub fn new(bus: Bus) -> Self {
-        Self { bus, acd: OnceLock::new(), calls: OnceLock::new(), complete: watch::Sender::new(false) }
+        Self {
+            bus,
+            acd: OnceLock::new(),
+            registrar: OnceLock::new(),
+            calls: OnceLock::new(),
+            complete: watch::Sender::new(false),
+        }
     }
 
     /// All rooms of the node are there; those that it does not have are `None`.
-    pub fn complete(&self, acd: Option<Acd>, calls: Option<Calls>) {
+    pub fn complete(&self, acd: Option<Acd>, registrar: Option<Registrar>, calls: Option<Calls>) {
         acd.map(|acd| self.acd.set(acd));
+        registrar.map(|registrar| self.registrar.set(registrar));
         calls.map(|calls| self.calls.set(calls));
         self.complete.send_replace(true);
     }
@@ -37,6 +46,9 @@ impl Rooms {
         let (acd, call) = split(shards);
         let mut entities = 0;
         if let Some(room) = self.acd.get().filter(|_| !acd.is_empty()) {
+            entities += room.recover(&acd).await.map_err(|error| error.to_string())?;
+        }
+        if let Some(room) = self.registrar.get().filter(|_| !acd.is_empty()) {
             entities += room.recover(&acd).await.map_err(|error| error.to_string())?;
         }
         if let Some(room) = self.calls.get().filter(|_| !call.is_empty()) {
@@ -63,10 +75,16 @@ impl ShardHost for Rooms {
     async fn close(&self, shards: &[ShardId], patience: Duration) {
         // First nothing more is let in, then what is in may be committed.
         let empty = self.bus.close_shards(shards, patience).await;
-        let (acd, call) = split(shards);
+        let (of_acd, call) = split(shards);
+        let registrar = async {
+            match self.registrar.get() {
+                Some(room) if !of_acd.is_empty() => room.release(&of_acd, patience).await,
+                _ => true,
+            }
+        };
         let acd = async {
             match self.acd.get() {
-                Some(room) if !acd.is_empty() => room.release(&acd, patience).await,
+                Some(room) if !of_acd.is_empty() => room.release(&of_acd, patience).await,
                 _ => true,
             }
         };
@@ -76,8 +94,8 @@ impl ShardHost for Rooms {
                 _ => true,
             }
         };
-        let (acd, calls) = tokio::join!(acd, calls);
-        if !(empty && acd && calls) {
+        let (acd, registrar, calls) = tokio::join!(acd, registrar, calls);
+        if !(empty && acd && registrar && calls) {
             tracing::warn!(
                 shards = shards.len(),
                 "not everything was committed when shards were released; the journal fences the rest"

@@ -23,7 +23,7 @@ use trunkline_types::{EntityAddress, TenantId, Timestamp};
 
 use super::{
     Engine, Failure,
-    admission::{Admitted, describe},
+    admission::{Passed, describe},
     calls::{Arrival, Owner, Setup},
     mint, trace,
     waiting::Again,
@@ -138,6 +138,7 @@ impl Engine {
         match (&request.method, request.is_in_dialog()) {
             (_, true) => self.in_dialog(id, request, path),
             (Method::Invite, false) => self.invite(id, request, path),
+            (Method::Register, false) => self.register(id, request, path),
             _ => self.refuse(id, &request, 500, "internal"),
         }
     }
@@ -164,7 +165,7 @@ impl Engine {
     fn arrival(&self, request: &Request, call: EntityAddress, path: Path, at: Timestamp) -> Arrival {
         let tag = || self.layer.to_tag(request);
         let event = IncomingRequest {
-            message: request.to_bytes(),
+            message: without_credentials(request),
             source: path.peer().to_string(),
             transport: path.name().to_owned(),
             ..IncomingRequest::default()
@@ -181,10 +182,11 @@ impl Engine {
     }
 
     fn invite(&mut self, id: TransactionId, request: Request, path: Path) {
-        let Admitted { trunk, dialled, destination } = match self.admit(&request, path) {
-            Ok(admitted) => admitted,
-            Err((status, reason)) => return self.refuse(id, &request, status, reason),
+        // Judged before it got its transaction.
+        let Some(Passed::Call(admitted)) = self.take_passed(&request) else {
+            return self.refuse(id, &request, 500, "internal");
         };
+        let trunk = admitted.trunk.clone();
         let at = now();
         let parts = &self.parts;
         let minted = mint::call_id(&parts.key, &*parts.placement, &trunk.name, &request, at, 0);
@@ -193,7 +195,7 @@ impl Engine {
         };
         let address = EntityAddress::call(&trunk.tenant, call);
         let contact = self.contact_uri(&trunk.tenant, call, path.name());
-        let new_call = describe(&request, &trunk, dialled, destination, contact);
+        let new_call = describe(&request, &admitted, contact);
         let span = trace::new_call_span(call, &request, &trunk, path);
         trace::tell(call, &request, &new_call);
         let setup = Setup { since: at, trunk: trunk.name.clone(), rung: false };
@@ -271,7 +273,7 @@ impl Engine {
             return self.parts.metrics.drop("stray_ack");
         };
         let event = edge_event::Event::Request(IncomingRequest {
-            message: request.to_bytes(),
+            message: without_credentials(&request),
             ..IncomingRequest::default()
         });
         if self.to_call(&call, event).is_err() {
@@ -365,7 +367,7 @@ impl Engine {
         })
     }
 
-    fn refuse(&mut self, id: TransactionId, request: &Request, status: u16, reason: &'static str) {
+    pub(super) fn refuse(&mut self, id: TransactionId, request: &Request, status: u16, reason: &'static str) {
         self.parts.metrics.reject(reason);
         let response = Response::to(request, status).with_to_tag(&self.new_tag());
         self.answer(id, response);
@@ -378,6 +380,19 @@ impl Engine {
             self.parts.metrics.answered(status, setup.trunk, at.since(setup.since), call);
         }
     }
+}
+
+/// A request as others may see and keep it.
+pub(super) fn without_credentials(request: &Request) -> Bytes {
+    let secret = [HeaderName::Authorization, HeaderName::ProxyAuthorization];
+    if !secret.iter().any(|header| request.headers.contains(header)) {
+        return request.to_bytes();
+    }
+    let mut request = request.clone();
+    for header in secret {
+        request.headers.remove(&header);
+    }
+    request.to_bytes()
 }
 
 /// Longest content of a Reason that goes to the call, in characters.

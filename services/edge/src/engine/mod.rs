@@ -26,14 +26,14 @@ use rand::Rng;
 use tokio::{net::UdpSocket, sync::mpsc};
 use trunkline_actors::now;
 use trunkline_cluster::{Loads, Placement};
-use trunkline_proto::edge::v1::EdgeCommand;
+use trunkline_proto::{edge::v1::EdgeCommand, registrar::v1::RegistrarAnswer};
 use trunkline_rpc::Bus;
 use trunkline_sip::{Method, Output, TransactionLayer, uas};
 use trunkline_types::{EntityAddress, Timestamp};
 
-use self::{calls::Calls, waiting::Due};
+use self::{admission::Passed, calls::Calls, waiting::Due};
 use crate::{
-    DialPlan, EdgeMetrics,
+    Accounts, DialPlan, EdgeMetrics,
     config::Settings,
     token::TokenKey,
     transport::{
@@ -53,10 +53,12 @@ const LAG_VALID: Duration = Duration::from_secs(1);
 /// Refusals of new calls are logged at most this often; all are counted.
 const REFUSALS_LOGGED: Duration = Duration::from_secs(1);
 
-/// A command with the call that gave it.
-pub(crate) struct Command {
-    pub call: EntityAddress,
-    pub command: EdgeCommand,
+/// What others want of this edge.
+pub(crate) enum Command {
+    /// A command with the call that gave it.
+    Call { call: EntityAddress, command: EdgeCommand },
+    /// To a REGISTER.
+    Registrar(RegistrarAnswer),
 }
 
 /// What the engine is made of.
@@ -66,6 +68,7 @@ pub(crate) struct Parts {
     pub placement: Arc<dyn Placement>,
     pub loads: Arc<Loads>,
     pub dial_plan: Arc<dyn DialPlan>,
+    pub accounts: Arc<dyn Accounts>,
     pub key: TokenKey,
     pub metrics: EdgeMetrics,
     pub udp: UdpSocket,
@@ -85,7 +88,10 @@ pub(crate) struct Engine {
     capabilities: uas::Capabilities,
     calls: Calls,
     writers: outbound::Writers,
-    registrar: register::Challenger,
+    authenticator: register::Authenticator,
+    registrations: register::Registrations,
+    /// What the request in hand has been found to be, with its tag: judged once, since credentials are good once.
+    passed: Option<(String, Passed)>,
     /// Until then new calls are shed: timers were late.
     overloaded_until: Timestamp,
     /// What the transaction layer wants done. Carrying one out may add others, which come after it.
@@ -114,7 +120,7 @@ impl Engine {
             tag_secret: random.random(),
             ..Default::default()
         };
-        // What the layer answers for us is what the capabilities name; REGISTER is ours to challenge.
+        // What the layer answers for us is what the capabilities name; REGISTER is ours to answer.
         let mut capabilities = uas::Capabilities::default();
         capabilities.methods.push(Method::Register);
         Self {
@@ -122,7 +128,12 @@ impl Engine {
             capabilities,
             calls: Calls::new(random.random(), waiting::Patience::of(t1)),
             writers: outbound::Writers::default(),
-            registrar: register::Challenger::new(random.random()),
+            authenticator: register::Authenticator::new(
+                &parts.key,
+                parts.settings.config.telephones.offered(),
+            ),
+            registrations: register::Registrations::new(random.random()),
+            passed: None,
             overloaded_until: Timestamp::ZERO,
             outputs: VecDeque::new(),
             performing: false,
@@ -135,7 +146,7 @@ impl Engine {
     pub async fn run(mut self, mut inboxes: Inboxes) {
         let mut datagram = vec![0u8; DATAGRAM_BYTES];
         loop {
-            let due = [self.layer.next_deadline(), self.calls.waits.next_due()].into_iter().flatten().min();
+            let due = self.next_due();
             tokio::select! {
                 () = sleep_until(due) => {}
                 command = inboxes.commands.recv() => match command {
@@ -161,15 +172,17 @@ impl Engine {
             self.connection_event(event);
         }
         self.read_datagrams(datagram);
-        self.parts.busy.store(self.calls.waiting(), Ordering::Release);
+        self.parts.busy.store(self.calls.waiting() + self.registrations.waiting(), Ordering::Release);
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        let due = [self.layer.next_deadline(), self.calls.waits.next_due(), self.registrations.next_due()];
+        due.into_iter().flatten().min()
     }
 
     fn advance(&mut self) {
         let now = now();
-        let Some(due) = self.layer.next_deadline().into_iter().chain(self.calls.waits.next_due()).min()
-        else {
-            return;
-        };
+        let Some(due) = self.next_due() else { return };
         if due > now {
             return;
         }
@@ -184,6 +197,7 @@ impl Engine {
                 Due::Over(id) => self.give_up(id),
             }
         }
+        self.ask_again(now);
         self.parts.metrics.transactions.set(i64::try_from(self.layer.len()).unwrap_or(i64::MAX));
     }
 
@@ -230,7 +244,10 @@ impl Engine {
             Output::AckTimeout { id } => self.failed(id, Failure::NoAck),
             Output::Timeout { id } => self.failed(id, Failure::Timeout),
             Output::TransportError { id } => self.failed(id, Failure::Transport),
-            Output::Terminated { id } => self.calls.forget(&id),
+            Output::Terminated { id } => {
+                self.calls.forget(&id);
+                self.registrations.forget(&id);
+            }
         }
     }
 

@@ -86,8 +86,11 @@ impl Writers {
 }
 
 impl Engine {
-    pub(super) fn command(&mut self, Command { call, command }: Command) {
-        let EdgeCommand { command, .. } = command;
+    pub(super) fn command(&mut self, command: Command) {
+        let (call, EdgeCommand { command, .. }) = match command {
+            Command::Call { call, command } => (call, command),
+            Command::Registrar(answer) => return self.registrar_answered(answer),
+        };
         match command {
             Some(edge_command::Command::Response(response)) => self.send_response(&call, response),
             Some(edge_command::Command::Request(request)) => self.send_request(call, request),

@@ -8,5 +8,6 @@ mod dialogs;
 mod failover;
 mod floods;
 mod outbound;
+mod registrations;
 mod support;
 mod tcp;

@@ -16,7 +16,8 @@ use tokio::{
 use trunkline_actors::now;
 use trunkline_cluster::{EmbeddedPlacement, Incarnation, Loads, Placement};
 use trunkline_edge::{
-    Config, Destination, DialPlan, Edge, EdgeMetrics, EdgeParts, Registrations, TokenKey, TrunkConfig,
+    Accounts, Config, Destination, DialPlan, Edge, EdgeMetrics, EdgeParts, Registrations, TelephoneAccount,
+    TokenKey, TrunkConfig,
 };
 use trunkline_journal::{SqliteJournal, SqliteOptions};
 use trunkline_proto::{
@@ -44,6 +45,24 @@ impl DialPlan for Numbers {
             "menu" => Some(Destination::Flow("main".parse().unwrap())),
             _ => None,
         }
+    }
+}
+
+/// Telephones' accounts, when there are any.
+struct Telephones(Vec<TelephoneAccount>);
+
+impl Accounts for Telephones {
+    fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn has_realm(&self, realm: &str) -> bool {
+        realm == "phones.example"
+    }
+
+    fn telephone(&self, realm: &str, user: &str) -> Option<Arc<TelephoneAccount>> {
+        let found = self.0.iter().find(|account| account.name.as_str() == user)?;
+        (realm == "default").then(|| Arc::new(found.clone()))
     }
 }
 
@@ -99,20 +118,25 @@ pub fn fast() -> Config {
 
 impl Node {
     pub async fn start(config: Config) -> Self {
-        Self::start_with(config, false, Hep::off()).await
+        Self::start_with(config, false, Hep::off(), Vec::new()).await
+    }
+
+    /// One with these accounts. It has the same keys as every other edge of these tests.
+    pub async fn start_telephones(config: Config, accounts: Vec<TelephoneAccount>) -> Self {
+        Self::start_with(config, false, Hep::off(), accounts).await
     }
 
     /// One whose node has lost all shards.
     pub async fn start_fenced(config: Config) -> Self {
-        Self::start_with(config, true, Hep::off()).await
+        Self::start_with(config, true, Hep::off(), Vec::new()).await
     }
 
     /// One whose messages are captured.
     pub async fn start_captured(config: Config, hep: Hep) -> Self {
-        Self::start_with(config, false, hep).await
+        Self::start_with(config, false, hep, Vec::new()).await
     }
 
-    async fn start_with(config: Config, fenced: bool, hep: Hep) -> Self {
+    async fn start_with(config: Config, fenced: bool, hep: Hep, accounts: Vec<TelephoneAccount>) -> Self {
         let journal = SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap();
         let id: NodeId = "n1".parse().unwrap();
         let placement = EmbeddedPlacement::start(&journal, id.clone(), Incarnation(1)).await.unwrap();
@@ -129,6 +153,7 @@ impl Node {
             placement: Arc::new(placement),
             loads: loads.clone(),
             dial_plan: Arc::new(Numbers),
+            accounts: Arc::new(Telephones(accounts)),
             key: TokenKey::new(&KEY),
             metrics: EdgeMetrics::register(&mut registry),
             hep,

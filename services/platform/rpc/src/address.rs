@@ -31,6 +31,7 @@ pub fn to_proto(address: &EntityAddress) -> pb::EntityAddress {
         EntityKind::Call => pb::EntityKind::Call,
         EntityKind::Queue => pb::EntityKind::Queue,
         EntityKind::Agent => pb::EntityKind::Agent,
+        EntityKind::Telephone => pb::EntityKind::Telephone,
     };
     pb::EntityAddress {
         kind: kind.into(),
@@ -45,6 +46,7 @@ pub fn from_proto(address: &pb::EntityAddress) -> Result<EntityAddress, AddressE
         pb::EntityKind::Call => EntityKind::Call,
         pb::EntityKind::Queue => EntityKind::Queue,
         pb::EntityKind::Agent => EntityKind::Agent,
+        pb::EntityKind::Telephone => EntityKind::Telephone,
         pb::EntityKind::Unspecified => return Err(AddressError::Missing("entity kind")),
     };
     Ok(EntityAddress { kind, tenant: address.tenant.parse()?, id: address.id.clone() })

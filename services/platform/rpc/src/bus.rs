@@ -68,6 +68,7 @@ struct Routes {
     call: OnceLock<Arc<dyn Deliver>>,
     queue: OnceLock<Arc<dyn Deliver>>,
     agent: OnceLock<Arc<dyn Deliver>>,
+    telephone: OnceLock<Arc<dyn Deliver>>,
     edge: OnceLock<Arc<dyn Deliver>>,
     media: OnceLock<Arc<dyn Deliver>>,
     records: OnceLock<Arc<dyn Deliver>>,
@@ -332,6 +333,7 @@ impl Bus {
             EntityKind::Call => &self.inner.routes.call,
             EntityKind::Queue => &self.inner.routes.queue,
             EntityKind::Agent => &self.inner.routes.agent,
+            EntityKind::Telephone => &self.inner.routes.telephone,
         }
     }
 

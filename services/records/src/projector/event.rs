@@ -50,6 +50,8 @@ pub(super) fn decode(stored: &StoredEvent) -> Result<Option<Decoded>, DecodeErro
             let known = event.event.is_some() && !event.call_id.is_empty();
             (Body::Queue(event), known)
         }
+        // Where telephones can be reached is no part of any record.
+        EntityKind::Telephone => return Ok(None),
         EntityKind::Agent => {
             let event = AgentEvent::decode(&*stored.payload)?;
             let known = event.event.is_some();

@@ -9,6 +9,7 @@ use trunkline_system_tests::s;
 use super::{Run, Stage, Verdict};
 use crate::{
     history::What,
+    phones::{self, Phones},
     report::{at_least, count, seconds},
 };
 
@@ -61,6 +62,7 @@ pub async fn calls(run: &mut Run<'_>) -> Result<Verdict> {
         orders.answer_after = None;
     });
     stage.desk.until("the others are ready", s(20), &["ready"], all - talking).await?;
+    let mut phones = Phones::register(run.world, phones::LEAST).await?;
     let ringing = stage.crowd.wait(all - talking, 10.0, s(30)).await?;
     stage.desk.until("the others ring", s(20), &["ringing"], all - talking).await?;
     let victim = run.world.most("call", CALLS).await?;
@@ -70,6 +72,10 @@ pub async fn calls(run: &mut Run<'_>) -> Result<Verdict> {
     stage.history.fault(format!("kill -9 {victim}: {talking} talk, {} ring", ringing.len()));
     run.world.node(&victim)?.kill()?;
     stage.desk.order(|orders| orders.answer_after = Some(Duration::from_millis(200)));
+    let asking = tokio::spawn(async move {
+        let told = phones.ask().await;
+        (phones, told)
+    });
     // Whoever rang is picked up, whether the offer survives or comes again.
     let picked_up = stage
         .history
@@ -86,6 +92,10 @@ pub async fn calls(run: &mut Run<'_>) -> Result<Verdict> {
     if let Err(error) = picked_up {
         crate::report::note(&format!("{error:#}"));
     }
+    let (phones, (lost, after)) = asking.await?;
+    stage.measure(count("telephones' bindings lost", lost, Some(0)));
+    stage.measure(seconds("last telephone told what is bound after", after, Some(s(10))));
+    phones.leave().await?;
     // Nobody is left behind: a call that ends is over on every leg within 10 s.
     let ended = Instant::now();
     stage.desk.order(|orders| {

@@ -89,6 +89,8 @@ pub struct Scenario {
     pub fault: &'static str,
     /// What must hold, in words.
     pub holds: &'static str,
+    /// Its fault is that another version was there before: it needs a cluster in which this one has written nothing.
+    pub alone: bool,
     /// Carries it out.
     pub run: for<'a> fn(&'a mut Run<'_>) -> Future_<'a>,
 }
@@ -97,7 +99,13 @@ macro_rules! scenarios {
     ($($name:literal, $fault:literal, $holds:literal, $run:path;)+) => {
         /// All of them, in the order of the table.
         pub const ALL: &[Scenario] = &[
-            $(Scenario { name: $name, fault: $fault, holds: $holds, run: |run| Box::pin($run(run)) },)+
+            $(Scenario {
+                name: $name,
+                fault: $fault,
+                holds: $holds,
+                alone: matches!($name.as_bytes(), b"two-versions"),
+                run: |run| Box::pin($run(run)),
+            },)+
         ];
     };
 }
@@ -112,7 +120,7 @@ scenarios! {
     "kill-media", "kill -9 of a media node with conversations",
         "≥ 99 % have two-way audio again within 4 s; recordings playable, ≤ 2 s missing", media::killed;
     "kill-edge", "kill -9 of an edge",
-        "UDP dialogs go on through another edge; WebSockets come back, spread in time", edge::killed;
+        "UDP dialogs go on through another edge; registrations and WebSockets come back, spread in time", edge::killed;
     "pause-owner", "SIGSTOP of an owner for 3 × TTL, then SIGCONT",
         "every late effect refused by epoch; the refusals are counted", control::paused;
     "partition", "partition of a minority",

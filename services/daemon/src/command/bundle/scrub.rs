@@ -11,8 +11,8 @@ use trunkline_types::mask_number;
 
 const REDACTED: &str = "[redacted]";
 /// Words in the names of keys whose values are secrets.
-const SECRET_WORDS: [&str; 8] =
-    ["password", "passwd", "secret", "token", "credential", "access_key", "api_key", "authorization"];
+const SECRET_WORDS: [&str; 9] =
+    ["password", "passwd", "secret", "token", "credential", "access_key", "api_key", "authorization", "ha1"];
 /// Keys whose values are the paths of files with a secret.
 const SECRET_FILES: [&str; 1] = ["auth_key_file"];
 /// Secrets that are shorter are not looked for: they would be found everywhere.
@@ -48,7 +48,7 @@ static BEARER: LazyLock<Option<Regex>> =
     LazyLock::new(|| pattern(r"(?i)\b(bearer|basic|digest)\s+[A-Za-z0-9._~+/=-]{8,}"));
 static NAMED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     pattern(
-        r#"(?i)([a-z0-9_.-]*(?:password|passwd|secret|token|credential|access_key|api_key)[a-z0-9_]*"?\s*[=:]\s*)("[^"]*"|[^\s,;}"]+)"#,
+        r#"(?i)([a-z0-9_.-]*(?:password|passwd|secret|token|credential|access_key|api_key|ha1)[a-z0-9_]*"?\s*[=:]\s*)("[^"]*"|[^\s,;}"]+)"#,
     )
 });
 /// With a plus, whatever separates its digits.
@@ -305,6 +305,7 @@ mod tests {
         for text in [
             "Authorization: Bearer abcdef0123456789",
             "password=hunter22",
+            "ha1_sha256: hunter22",
             "{\"api_key\":\"hunter22\"}",
             "-----BEGIN PRIVATE KEY-----\nhunter22\n-----END PRIVATE KEY-----",
             "amqp://user:hunter22@host/",
