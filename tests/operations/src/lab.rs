@@ -278,6 +278,11 @@ impl Lab {
         self.nodes.values().filter(|node| node.spec.has("console")).map(Node::http).collect()
     }
 
+    /// Where the nodes show metrics.
+    pub fn metrics(&self) -> Vec<SocketAddr> {
+        self.nodes.values().map(Node::metrics).collect()
+    }
+
     /// Signed in as a supervisor.
     ///
     /// # Errors

@@ -235,6 +235,11 @@ impl Node {
         (self.address, HTTP_PORT).into()
     }
 
+    /// Where it shows metrics.
+    pub fn metrics(&self) -> SocketAddr {
+        (self.address, METRICS_PORT).into()
+    }
+
     /// A metric of this node, see [`metric`].
     pub async fn metric(&self, name: &str, labels: &str) -> Result<Option<f64>> {
         metric(self.address, name, labels).await
