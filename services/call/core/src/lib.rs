@@ -76,7 +76,7 @@ pub use effect::{
 };
 pub use event::{
     Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,
-    MoveReason, Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment,
+    Missing, MoveReason, Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment,
     TranscriptState,
 };
 pub use input::{
