@@ -44,8 +44,9 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The scenario of this name with the lab's nodes in it; everything else is as it is shipped.
-    fn scenario(&self, name: &str, seconds: u64, next: Option<&Path>) -> Result<String> {
+    /// The scenario of this name with the lab's nodes in it; everything else is as it is shipped. Without `shares` a node is
+    /// restarted as soon as the one before it says that it is ready, whether or not it has its share of the shards again.
+    fn scenario(&self, name: &str, seconds: u64, shares: bool, next: Option<&Path>) -> Result<String> {
         let mut scenario: Value = from_str(builtin(name).with_context(|| format!("no scenario {name}"))?)?;
         let all = |addresses: Vec<std::net::SocketAddr>| {
             addresses.iter().map(|address| Value::from(address.to_string())).collect::<Vec<_>>()
@@ -69,6 +70,10 @@ impl Place<'_> {
             if let (Some(restart), Some(next)) = (event.get_mut("restart"), next) {
                 restart["program"] = next.display().to_string().into();
             }
+        }
+        if !shares {
+            let ready = scenario["system"]["ready_when"].as_sequence_mut().context("no ready_when")?;
+            ready.retain(|wanted| wanted.get("least").is_none());
         }
         let phases = scenario["callers"]["phases"].as_sequence_mut().context("no phases")?;
         ensure!(phases.len() == 1, "{name} has several phases");
@@ -144,7 +149,7 @@ fn no_call_fails_when_a_control_node_is_killed_under_load() {
         let lab = Lab::ground(network, &folder, &NODES, AGENTS).await?;
         let place = Place { lab: &lab, folder: &folder };
         let report =
-            play(&lab, &folder, &place.scenario("cluster-fault", 45, None)?, "cluster-fault").await?;
+            play(&lab, &folder, &place.scenario("cluster-fault", 45, true, None)?, "cluster-fault").await?;
         let titles: Vec<&str> = report.events.iter().map(|event| event.title.as_str()).collect();
         ensure!(titles == ["kill -9 of c1", "start of c1"], "{titles:?}");
         Ok(())
@@ -158,7 +163,7 @@ fn no_call_fails_in_an_upgrade_of_every_node_under_load() {
         let lab = Lab::ground(network, &folder, &NODES, AGENTS).await?;
         let place = Place { lab: &lab, folder: &folder };
         let next = place.next()?;
-        let scenario = place.scenario("cluster-upgrade", 80, Some(&next))?;
+        let scenario = place.scenario("cluster-upgrade", 80, false, Some(&next))?;
         let report = play(&lab, &folder, &scenario, "cluster-upgrade").await?;
         ensure!(report.events.len() == NODES.len(), "{:?}", report.events);
         let started = fs::read_to_string(folder.join("next.log"))?;
