@@ -54,6 +54,7 @@ pub mod flow;
 mod input;
 mod invite;
 mod leg;
+mod leg_quality;
 mod media;
 mod moving;
 mod queueing;
