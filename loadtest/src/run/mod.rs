@@ -250,7 +250,7 @@ impl Run {
             }
         }
         screen.end();
-        let events = events.end().await;
+        let events = events.end(self.stopped.is_some()).await;
         self.tally.close();
         let offered = ended.unwrap_or(length).min(length);
         let Self { scenario, tally, sampler, stopped, .. } = self;
@@ -288,6 +288,7 @@ impl Run {
 /// Events that are performed one after the other.
 struct Events {
     task: tokio::task::JoinHandle<()>,
+    titles: Vec<(String, f64)>,
     happened: Arc<Mutex<BTreeMap<usize, Happened>>>,
 }
 
@@ -297,6 +298,7 @@ impl Events {
         let mut events = scenario.events.clone();
         events.sort_by_key(|event| event.at);
         let list = Arc::clone(&happened);
+        let titles = events.iter().map(|event| (event.title(), event.at.0.as_secs_f64())).collect();
         let task = tokio::spawn(async move {
             for (n, event) in events.into_iter().enumerate() {
                 tokio::time::sleep_until((start + event.at.0).into()).await;
@@ -307,14 +309,24 @@ impl Events {
                 list.lock().await.insert(n, Happened { title, from_s, to_s, error });
             }
         });
-        Self { task, happened }
+        Self { task, titles, happened }
     }
 
-    async fn end(self) -> Vec<Happened> {
+    /// What came of them. An event that the run was too short for has failed, unless the run was stopped on purpose.
+    async fn end(self, stopped: bool) -> Vec<Happened> {
         self.task.abort();
         // Waits until the task has let go of what it holds.
         let _ = self.task.await;
-        self.happened.lock().await.values().cloned().collect()
+        let mut happened = self.happened.lock().await;
+        for (n, (title, at_s)) in self.titles.into_iter().enumerate().filter(|_| !stopped) {
+            happened.entry(n).or_insert_with(|| Happened {
+                title,
+                from_s: at_s,
+                to_s: at_s,
+                error: Some("the run was over before it was through".into()),
+            });
+        }
+        happened.values().cloned().collect()
     }
 }
 

@@ -8,6 +8,8 @@ pub const BUILTIN: &[(&str, &str)] = &[
     ("soak", include_str!("../../scenarios/soak.yaml")),
     ("fault-in-the-middle", include_str!("../../scenarios/fault-in-the-middle.yaml")),
     ("upgrade-in-the-middle", include_str!("../../scenarios/upgrade-in-the-middle.yaml")),
+    ("cluster-fault", include_str!("../../scenarios/cluster-fault.yaml")),
+    ("cluster-upgrade", include_str!("../../scenarios/cluster-upgrade.yaml")),
     ("conversations", include_str!("../../scenarios/conversations.yaml")),
     ("menu", include_str!("../../scenarios/menu.yaml")),
 ];

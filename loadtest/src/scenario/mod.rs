@@ -21,6 +21,8 @@ use crate::load::{Arrivals, Dist, Phase, Span};
 const MOST_AT_ONCE: usize = 50_000;
 /// Agents.
 const MOST_AGENTS: usize = 50_000;
+/// In place of a process: all nodes.
+const ALL: &str = "all";
 /// Calls per second.
 const MOST_RATE: f64 = 100_000.0;
 
@@ -85,9 +87,12 @@ pub struct System {
     pub program: Option<PathBuf>,
     /// One process with every role (`trunkline dev`), called `dev`.
     pub dev: Option<Dev>,
-    /// Nodes of a cluster (`trunkline run`), started in this order.
+    /// Nodes of a cluster (`trunkline run`), started together.
     #[serde(default)]
     pub nodes: Vec<Node>,
+    /// What `target.metrics` must show together before the load begins, and again after a process was started in an event.
+    #[serde(default)]
+    pub ready_when: Vec<ReadyWhen>,
     /// Processes that run already and are measured.
     #[serde(default)]
     pub watch: Vec<Watch>,
@@ -113,8 +118,42 @@ pub struct Node {
     pub name: String,
     /// Its configuration file, from the folder of the scenario.
     pub config: PathBuf,
+    /// Roles, when they are others than those of the file.
+    #[serde(default)]
+    pub roles: Vec<String>,
     /// Another binary than the system's.
     pub program: Option<PathBuf>,
+    /// What stands before its command line and becomes the node by `exec`: `[ip, netns, exec, NAME]`.
+    #[serde(default)]
+    pub under: Vec<String>,
+    /// File that its messages are added to; nothing: they are among those of this program.
+    pub log: Option<PathBuf>,
+    /// A command that is run before it is stopped by a `restart`: that takes it out of a load balancer, say.
+    #[serde(default)]
+    pub before_stop: Vec<String>,
+}
+
+/// What metrics pages must show; exactly one of `is` and `least`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadyWhen {
+    /// Its name; all its lines on a page are added.
+    pub metric: String,
+    /// What all pages come to together.
+    pub is: Option<f64>,
+    /// What some pages show at least, each of them: that every node has its share again.
+    pub least: Option<f64>,
+    /// How many pages show `least`.
+    #[serde(default = "one_page")]
+    pub pages: usize,
+}
+
+impl ReadyWhen {
+    /// Whether these are what it asks for, a page each.
+    pub fn holds(&self, shown: &[f64]) -> bool {
+        let least = |least: f64| shown.iter().filter(|value| **value >= least).count() >= self.pages;
+        self.is.is_none_or(|is| shown.iter().sum::<f64>() == is) && self.least.is_none_or(least)
+    }
 }
 
 /// A process that runs already.
@@ -255,6 +294,8 @@ pub struct Event {
     pub run: Option<Vec<String>>,
     /// A signal to a started process.
     pub signal: Option<Signal>,
+    /// SIGKILL to a started process; the event lasts until it is gone.
+    pub kill: Option<String>,
     /// SIGTERM, wait for the end, start again, wait until it is ready: an upgrade when it names another binary.
     pub restart: Option<Restart>,
     /// Starts a process that was killed.
@@ -290,7 +331,7 @@ pub enum SignalName {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
-    /// Which process.
+    /// Which process; `all`: every node, one after the other.
     pub process: String,
     /// The binary to go on with; nothing: the same.
     pub program: Option<PathBuf>,
@@ -300,6 +341,10 @@ pub struct Restart {
 }
 
 fn one() -> u64 {
+    1
+}
+
+fn one_page() -> usize {
     1
 }
 
@@ -367,6 +412,22 @@ impl Scenario {
         self.callers.phases.iter_mut().for_each(|phase| scale(&mut phase.length));
         self.events.iter_mut().for_each(|event| scale(&mut event.at));
     }
+
+    /// A restart of all nodes is one event a node; events are performed one after the other.
+    fn expand(&mut self) {
+        let nodes: Vec<String> = self.system.iter().flat_map(|s| &s.nodes).map(|n| n.name.clone()).collect();
+        let each = |event: Event| {
+            let all = event.restart.clone().filter(|restart| restart.process == ALL);
+            let Some(restart) = all else { return vec![event] };
+            let one = |name: &String| Event {
+                name: event.name.as_ref().map(|title| format!("{title}: {name}")),
+                restart: Some(Restart { process: name.clone(), ..restart.clone() }),
+                ..event.clone()
+            };
+            nodes.iter().map(one).collect()
+        };
+        self.events = std::mem::take(&mut self.events).into_iter().flat_map(each).collect();
+    }
 }
 
 impl Event {
@@ -375,11 +436,16 @@ impl Event {
         if let Some(name) = &self.name {
             return name.clone();
         }
-        match (&self.run, &self.signal, &self.restart, &self.start) {
-            (Some(command), ..) => command.join(" "),
-            (_, Some(signal), ..) => format!("{:?} to {}", signal.signal, signal.process).to_uppercase(),
-            (_, _, Some(restart), _) => format!("restart of {}", restart.process),
-            (_, _, _, Some(start)) => format!("start of {start}"),
+        if let Some(command) = &self.run {
+            return command.join(" ");
+        }
+        if let Some(name) = &self.kill {
+            return format!("kill -9 of {name}");
+        }
+        match (&self.signal, &self.restart, &self.start) {
+            (Some(signal), ..) => format!("{:?} to {}", signal.signal, signal.process).to_uppercase(),
+            (_, Some(restart), _) => format!("restart of {}", restart.process),
+            (_, _, Some(start)) => format!("start of {start}"),
             _ => String::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
-use super::{Event, MOST_AGENTS, MOST_AT_ONCE, MOST_RATE, Media, Scenario};
+use super::{ALL, Event, MOST_AGENTS, MOST_AT_ONCE, MOST_RATE, Media, Scenario};
 
 /// Why a scenario cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Scenario {
     /// Reads a text; `file` is what errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, ReadError> {
         let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-        let scenario: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let mut scenario: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
             let at = inner.location().map(|at| (at.line(), at.column()));
@@ -65,6 +65,7 @@ impl Scenario {
             key,
             reason,
         })?;
+        scenario.expand();
         Ok(scenario)
     }
 
@@ -120,17 +121,39 @@ impl Scenario {
             }
             names.extend(system.dev.iter().map(|_| "dev".to_owned()));
             for (n, node) in system.nodes.iter().enumerate() {
-                if !names.insert(node.name.clone()) {
-                    return wrong(format!("system.nodes[{n}]"), format!("{} is there twice", node.name));
+                if node.name == ALL || !names.insert(node.name.clone()) {
+                    let reason = match node.name.as_str() {
+                        ALL => "all is no name: it stands for every node".into(),
+                        name => format!("{name} is there twice"),
+                    };
+                    return wrong(format!("system.nodes[{n}]"), reason);
+                }
+            }
+            for (n, wanted) in system.ready_when.iter().enumerate() {
+                let (key, pages) = (format!("system.ready_when[{n}]"), self.target.metrics.len());
+                if wanted.is.is_some() == wanted.least.is_some() {
+                    return wrong(key, "needs exactly one of is and least".into());
+                }
+                if system.dev.is_none() && wanted.pages > pages {
+                    return wrong(key, format!("reads target.metrics, and {pages} pages are given"));
                 }
             }
         }
+        let all = self.system.as_ref().is_some_and(|system| !system.nodes.is_empty());
         for (n, event) in self.events.iter().enumerate() {
             let key = format!("events[{n}]");
-            let things =
-                [event.run.is_some(), event.signal.is_some(), event.restart.is_some(), event.start.is_some()];
+            let things = [
+                event.run.is_some(),
+                event.signal.is_some(),
+                event.kill.is_some(),
+                event.restart.is_some(),
+                event.start.is_some(),
+            ];
             if things.into_iter().filter(|thing| *thing).count() != 1 {
-                return wrong(key, "needs exactly one of run, signal, restart and start".into());
+                return wrong(key, "needs exactly one of run, signal, kill, restart and start".into());
+            }
+            if all && event.restart.as_ref().is_some_and(|restart| restart.process == ALL) {
+                continue;
             }
             if event.run.as_ref().is_some_and(Vec::is_empty) {
                 return wrong(key, "run: needs a command".into());
@@ -153,7 +176,7 @@ impl Event {
     fn process(&self) -> Option<&str> {
         let signal = self.signal.as_ref().map(|signal| signal.process.as_str());
         let restart = self.restart.as_ref().map(|restart| restart.process.as_str());
-        signal.or(restart).or(self.start.as_deref())
+        signal.or(restart).or(self.kill.as_deref()).or(self.start.as_deref())
     }
 }
 
@@ -219,6 +242,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::ReadyWhen;
 
     const SOUND: &str = "name: x\ncallers:\n  phases:\n    - { for: 10s, rate: 5 }\n    - { for: 5s, rate: 5, to_rate: 20 }\n";
 
@@ -232,6 +256,28 @@ mod tests {
         assert_eq!((scenario.length().as_secs(), scenario.agents.count), (15, 0));
         assert_eq!(scenario.callers.to, "support");
         assert_eq!(scenario.phases()[1].to, 20.0);
+    }
+
+    #[test]
+    fn a_restart_of_all_is_one_of_each_in_the_order_of_the_file() {
+        let text = format!(
+            "{SOUND}system:\n  nodes: [ {{ name: b, config: x }}, {{ name: a, config: y }} ]\n\
+             events:\n  - {{ at: 1s, restart: {{ process: all, program: next, within: 7s }} }}\n  - {{ at: 2s, kill: a }}\n"
+        );
+        let events = Scenario::parse("x.yaml", &text).unwrap().events;
+        let titles: Vec<String> = events.iter().map(Event::title).collect();
+        assert_eq!(titles, ["restart of b", "restart of a", "kill -9 of a"]);
+        let restart = events[1].restart.as_ref().unwrap();
+        assert!(restart.program.is_some() && restart.within.0.as_secs() == 7 && events[1].at == events[0].at);
+    }
+
+    #[test]
+    fn nodes_are_ready_together_by_the_sum_or_by_their_shares() {
+        let wanted = |is, least, pages| ReadyWhen { metric: "x".into(), is, least, pages };
+        assert!(wanted(Some(4.0), None, 1).holds(&[1.0, 3.0, 0.0]));
+        assert!(!wanted(Some(4.0), None, 1).holds(&[1.0, 2.0]));
+        assert!(wanted(None, Some(2.0), 2).holds(&[2.0, 0.0, 3.0]));
+        assert!(!wanted(None, Some(2.0), 2).holds(&[0.0, 4.0, 0.0]), "one has all");
     }
 
     #[test]
@@ -281,6 +327,26 @@ mod tests {
                 "process n1 is not started by this scenario; started are: none",
             ),
             (format!("{SOUND}system: {{}}\n"), "system: either dev or nodes"),
+            (
+                format!("{SOUND}system:\n  nodes:\n    - {{ name: all, config: x }}\n"),
+                "system.nodes[0]: all is no name",
+            ),
+            (
+                format!(
+                    "{SOUND}system:\n  dev: {{}}\nevents:\n  - {{ at: 1s, restart: {{ process: all }} }}\n"
+                ),
+                "process all is not started by this scenario; started are: dev",
+            ),
+            (
+                format!(
+                    "{SOUND}system:\n  ready_when: [ {{ metric: x, is: 1 }} ]\n  nodes: [ {{ name: a, config: x }} ]\n"
+                ),
+                "system.ready_when[0]: reads target.metrics, and 0 pages are given",
+            ),
+            (
+                format!("{SOUND}system:\n  dev: {{}}\n  ready_when: [ {{ metric: x, is: 1, least: 2 }} ]\n"),
+                "system.ready_when[0]: needs exactly one of is and least",
+            ),
         ] {
             let error = error(&text);
             assert!(error.contains(expected), "{text}\n{error}\n{expected}");

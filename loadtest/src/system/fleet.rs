@@ -1,16 +1,24 @@
 //! The processes of a run: one with every role, or the nodes of a cluster, and others that are only watched.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Process, addresses, dev, program};
-use crate::scenario::{Event, Scenario, SignalName, Target};
+use super::{Process, addresses, dev, program, scrape, scrape_sum};
+use crate::scenario::{Event, ReadyWhen, Scenario, SignalName, Target};
 
 /// A command of an event may take this long.
 const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+/// What [`ReadyWhen`] asks for comes about in this time.
+const SETTLED_WITHIN: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(200);
 /// UDP ports for RTP of a process that is started here.
 const RTP: &str = "20000-31999";
 
@@ -19,6 +27,9 @@ const RTP: &str = "20000-31999";
 pub struct Fleet {
     processes: Vec<Process>,
     watched: Vec<(String, u32)>,
+    /// What is run before a process is stopped, by its name.
+    before_stop: BTreeMap<String, Vec<String>>,
+    ready_when: Vec<ReadyWhen>,
     /// Where the system is.
     pub target: Target,
     _data: Option<TempDir>,
@@ -63,13 +74,49 @@ impl Fleet {
             let binary = node.program.clone().map_or_else(binary, Ok)?;
             let config = folder.join(&node.config);
             anyhow::ensure!(config.is_file(), "{}: {} is not there", node.name, config.display());
-            let arguments = vec!["run".into(), "--config".into(), config.into_os_string()];
+            let mut arguments = vec!["run".into(), "--config".into(), config.into_os_string()];
+            if !node.roles.is_empty() {
+                arguments.extend(["--roles".into(), node.roles.join(",").into()]);
+            }
             let mut process = Process::new(&node.name, binary, arguments);
-            process.start().await?;
+            process.under.clone_from(&node.under);
+            process.log = node.log.as_ref().map(|log| folder.join(log));
+            process.spawn()?;
             fleet.processes.push(process);
+            if !node.before_stop.is_empty() {
+                fleet.before_stop.insert(node.name.clone(), node.before_stop.clone());
+            }
+        }
+        // None of them may be whole before the others are there.
+        for process in fleet.processes.iter_mut().filter(|process| process.name != "dev") {
+            process.ready().await?;
         }
         fleet.target.fill();
+        fleet.ready_when.clone_from(&system.ready_when);
+        fleet.settled().await?;
         Ok(fleet)
+    }
+
+    /// Waits until the metrics show together what the scenario wants.
+    async fn settled(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        for wanted in &self.ready_when {
+            loop {
+                let mut shown = Vec::with_capacity(self.target.metrics.len());
+                for at in &self.target.metrics {
+                    // One that was killed shows nothing.
+                    let page = scrape(*at).await.unwrap_or_default();
+                    shown.push(scrape_sum(&page, &wanted.metric).unwrap_or(0.0));
+                }
+                if wanted.holds(&shown) {
+                    break;
+                }
+                let (seconds, metric) = (SETTLED_WITHIN.as_secs(), &wanted.metric);
+                ensure!(Instant::now() < deadline, "not ready within {seconds} s: {metric} is {shown:?}");
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
     }
 
     /// Names and ids of all that run.
@@ -83,7 +130,7 @@ impl Fleet {
         process.with_context(|| format!("{name} was not started by this run"))
     }
 
-    /// Does what an event says.
+    /// Does what an event says; for the nodes of a cluster, until they are ready again together.
     pub async fn perform(&mut self, event: &Event) -> Result<()> {
         if let Some(command) = &event.run {
             return run(command).await;
@@ -91,17 +138,25 @@ impl Fleet {
         if let Some(wanted) = &event.signal {
             return self.process(&wanted.process)?.signal(signal(wanted.signal));
         }
+        if let Some(name) = &event.kill {
+            return self.process(name)?.kill().await;
+        }
         if let Some(name) = &event.start {
-            return self.process(name)?.start().await.map(drop);
+            self.process(name)?.start().await?;
+            return self.settled().await;
         }
         if let Some(wanted) = &event.restart {
+            if let Some(command) = self.before_stop.get(&wanted.process) {
+                run(command).await.with_context(|| format!("before {} is stopped", wanted.process))?;
+            }
             let process = self.process(&wanted.process)?;
             let drained = process.stop(wanted.within.0).await;
             if let Some(program) = &wanted.program {
                 process.program.clone_from(program);
             }
             process.start().await?;
-            return drained;
+            drained?;
+            return self.settled().await;
         }
         Ok(())
     }

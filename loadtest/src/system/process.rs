@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::OpenOptions,
     path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
@@ -29,21 +30,47 @@ pub struct Process {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// What stands before the binary and becomes it.
+    pub under: Vec<String>,
+    /// Where its standard error goes, when not to this program's.
+    pub log: Option<PathBuf>,
     child: Option<Child>,
+    /// What it prints before it is ready.
+    lines: Option<mpsc::Receiver<String>>,
 }
 
 impl Process {
     /// One that does not run yet.
     pub fn new(name: &str, program: PathBuf, arguments: Vec<OsString>) -> Self {
-        Self { name: name.to_owned(), program, arguments, child: None }
+        let under = Vec::new();
+        Self { name: name.to_owned(), program, arguments, under, log: None, child: None, lines: None }
     }
 
     /// Starts it and waits for its line `ready`; returns the lines before.
     pub async fn start(&mut self) -> Result<Vec<String>> {
+        self.spawn()?;
+        self.ready().await
+    }
+
+    /// Starts it.
+    pub fn spawn(&mut self) -> Result<()> {
         if self.pid().is_some() {
             bail!("{} runs already", self.name);
         }
-        let mut child = Command::new(&self.program)
+        let mut command = match self.under.split_first() {
+            None => Command::new(&self.program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
+        if let Some(log) = &self.log {
+            let file = OpenOptions::new().create(true).append(true).open(log);
+            let file = file.with_context(|| format!("{}: {} cannot be written", self.name, log.display()))?;
+            command.stderr(file);
+        }
+        let mut child = command
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -51,7 +78,7 @@ impl Process {
             .with_context(|| format!("{}: {} cannot be started", self.name, self.program.display()))?;
         let output = child.stdout.take().context("no output")?;
         self.child = Some(child);
-        let (sender, mut lines) = mpsc::channel(64);
+        let (sender, lines) = mpsc::channel(64);
         tokio::spawn(async move {
             let mut output = BufReader::new(output).lines();
             // Read on after `ready`, so that the pipe never fills.
@@ -59,6 +86,13 @@ impl Process {
                 let _ = sender.try_send(line);
             }
         });
+        self.lines = Some(lines);
+        Ok(())
+    }
+
+    /// Waits for its line `ready`; returns the lines before.
+    pub async fn ready(&mut self) -> Result<Vec<String>> {
+        let mut lines = self.lines.take().with_context(|| format!("{} was not started", self.name))?;
         let mut before = Vec::new();
         let ready = async {
             while let Some(line) = lines.recv().await {
@@ -91,6 +125,15 @@ impl Process {
         let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
         kill_process(pid, signal).with_context(|| format!("{}: the signal cannot be sent", self.name))
+    }
+
+    /// SIGKILL, and its end.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let ended = tokio::time::timeout(END_WITHIN, child.wait()).await;
+        ended.with_context(|| format!("{} is not gone after SIGKILL", self.name))?.map(drop)?;
+        Ok(())
     }
 
     /// SIGTERM and the end within `limit`; after it SIGKILL, which is an error.
@@ -137,13 +180,16 @@ mod tests {
         let mut process = shell("echo SIP 1; echo ready; exec sleep 60");
         assert_eq!(process.start().await.unwrap(), ["SIP 1"]);
         assert!(process.start().await.is_err(), "it runs already");
-        process.signal(Signal::KILL).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while process.pid().is_some() {
-            assert!(Instant::now() < deadline, "SIGKILL ends it");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(process.start().await.unwrap().len(), 1);
+        process.kill().await.unwrap();
+        assert!(process.kill().await.is_err(), "it does not run");
+        // Under another program, and with its messages in a file: it is still the process that is signalled.
+        let log = tempfile::NamedTempFile::new().unwrap();
+        process.under = ["env", "TOLD=yes"].map(String::from).to_vec();
+        process.arguments =
+            ["-c", "echo $TOLD >&2; echo SIP 1; echo ready; exec sleep 60"].map(Into::into).to_vec();
+        process.log = Some(log.path().to_owned());
+        assert_eq!(process.start().await.unwrap(), ["SIP 1"]);
+        assert_eq!(std::fs::read_to_string(log.path()).unwrap(), "yes\n");
         let error = process.stop(Duration::from_secs(10)).await.unwrap_err();
         assert!(error.to_string().contains("signal"), "sleep does not drain: {error}");
     }

@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, MoveReason, Phase, Quality};
+use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, Missing, MoveReason, Phase, Quality};
 use trunkline_telemetry::{CallHistogram, buckets};
 use trunkline_types::{CallId, LegId};
 
@@ -50,6 +50,15 @@ struct LegLabels {
     trunk: String,
 }
 
+/// Of a leg whose audio went one way only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OneWayLabels {
+    party: &'static str,
+    trunk: String,
+    /// "received": nothing came from it; "sent": nothing reached it.
+    missing: &'static str,
+}
+
 const INBOUND: &str = "inbound";
 /// Between "nobody understands a word" (1) and the best that G.711 can be (4.41): alerts ask for the share below 3.5.
 const MOS: [f64; 10] = [1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.5];
@@ -65,6 +74,8 @@ pub struct CallMetrics {
     mos: Family<LegLabels, CallHistogram, fn() -> CallHistogram>,
     packets_received: Family<LegLabels, Counter>,
     packets_lost: Family<LegLabels, Counter>,
+    measured: Family<LegLabels, Counter>,
+    one_way: Family<OneWayLabels, Counter>,
     flow_steps: Family<OutcomeLabels, Counter>,
     recordings: Family<OutcomeLabels, Counter>,
     malformed: Family<FromLabels, Counter>,
@@ -84,6 +95,8 @@ impl CallMetrics {
             mos: Family::new_with_constructor(|| CallHistogram::new(&MOS)),
             packets_received: Family::default(),
             packets_lost: Family::default(),
+            measured: Family::default(),
+            one_way: Family::default(),
             flow_steps: Family::default(),
             recordings: Family::default(),
             malformed: Family::default(),
@@ -143,6 +156,12 @@ impl CallMetrics {
             "RTP packets missing of legs that have ended (RFC 3550 A.3)",
             self.packets_lost.clone(),
         );
+        registry.register("legs_measured", "Legs that have ended and had media", self.measured.clone());
+        registry.register(
+            "legs_one_way",
+            "Legs whose audio was to go both ways and went one way only, by what was missing",
+            self.one_way.clone(),
+        );
     }
 
     pub(crate) fn takes(&self, most: usize) {
@@ -155,6 +174,12 @@ impl CallMetrics {
         let labels = LegLabels { party, trunk: trunk.to_owned() };
         self.packets_received.get_or_create(&labels).inc_by(quality.packets_received);
         self.packets_lost.get_or_create(&labels).inc_by(quality.packets_lost);
+        self.measured.get_or_create(&labels).inc();
+        for missing in [Missing::Received, Missing::Sent] {
+            let labels = OneWayLabels { party, trunk: trunk.to_owned(), missing: missing.as_str() };
+            // There from the first leg on, so that the first failure is an increase.
+            self.one_way.get_or_create(&labels).inc_by(u64::from(quality.missing == Some(missing)));
+        }
         // Who sent nothing was not heard badly, but not at all.
         if quality.packets_received > 0 {
             self.mos.get_or_create(&labels).observe(f64::from(quality.mos), leg.call);

@@ -129,7 +129,15 @@ impl Behaviour for CallShell {
         self.learn(event);
         match &event.body {
             EventBody::LegQuality { leg, quality } => {
-                self.metrics.measured(*leg, quality, self.trunk.get().map_or("", String::as_str));
+                let trunk = self.trunk.get().map_or("", String::as_str);
+                self.metrics.measured(*leg, quality, trunk);
+                if let Some(missing) = quality.missing {
+                    let (sent, received) = (quality.packets_sent, quality.packets_received);
+                    tracing::warn!(
+                        call_id = %self.call, trace_id = %trace_id_of(self.call), leg_id = %leg, trunk,
+                        missing = missing.as_str(), sent, received, "the audio of a leg went one way only"
+                    );
+                }
             }
             EventBody::Ended { cause, by } => tracing::info!(
                 call_id = %self.call, trace_id = %trace_id_of(self.call), cause = cause.as_str(), ?by, "call ended"

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use trunkline_actors::{ActorMetrics, Arbiters, now};
 use trunkline_call_core::{
     Answer, Codec, Destination, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy,
-    LegKind, LegParty, MoveReason, Phase, Quality, QueueOutcome, RecordingFinished, Route, Settings, Span,
-    Speaker, Started, TranscriptSegment, TranscriptState,
+    LegKind, LegParty, Missing, MoveReason, Phase, Quality, QueueOutcome, RecordingFinished, Route, Settings,
+    Span, Speaker, Started, TranscriptSegment, TranscriptState,
 };
 use trunkline_cluster::{EmbeddedPlacement, Incarnation};
 use trunkline_journal::{Journal, SqliteJournal, SqliteOptions};
@@ -110,8 +110,15 @@ fn every_event_reads_back_what_was_written() {
         gaps: vec![span],
         salvaged: true,
     };
-    let quality =
-        Quality { packets_received: 1, packets_lost: 2, jitter_ms: 0.5, round_trip_ms: -1.0, mos: 4.25 };
+    let quality = Quality {
+        packets_received: 1,
+        packets_lost: 2,
+        jitter_ms: 0.5,
+        round_trip_ms: -1.0,
+        mos: 4.25,
+        packets_sent: 3,
+        missing: None,
+    };
     let bodies = [
         started(Destination::Queue(queue.clone())),
         started(Destination::Flow("menu".parse().unwrap())),
@@ -179,6 +186,8 @@ fn every_event_reads_back_what_was_written() {
         EventBody::TranscriptSegment(Box::new(segment.clone())),
         EventBody::TranscriptSegment(Box::new(TranscriptSegment { speaker: None, gap: true, ..segment })),
         EventBody::LegQuality { leg, quality },
+        EventBody::LegQuality { leg, quality: Quality { missing: Some(Missing::Received), ..quality } },
+        EventBody::LegQuality { leg, quality: Quality { missing: Some(Missing::Sent), ..quality } },
         EventBody::Ended { cause, by: EndedBy::Agent },
     ];
     for body in bodies {

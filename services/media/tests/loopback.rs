@@ -78,6 +78,45 @@ async fn another_source_gets_nothing_in_and_nothing_out() {
     assert!(quality.lost_packets == 0 && quality.mos > 4.0 && quality.received_packets > 50, "{quality:?}");
 }
 
+/// Two parties hear a tone for more than two seconds: one speaks, one never does. A third only listens, and says so.
+#[tokio::test]
+async fn audio_that_went_one_way_only_is_told_at_the_end() {
+    let mut bench = Bench::start();
+    let mut phones = Vec::new();
+    for (name, more) in [("alice", ""), ("bob", ""), ("carol", "a=recvonly\r\n")] {
+        let phone = Phone::new("127.0.0.1", Codec::Pcmu).await;
+        phone.silent(name != "alice");
+        let create = pb::CreateRtpEndpoint {
+            endpoint: name.into(),
+            sdp: phone.sdp(more).into_bytes().into(),
+            signalling_ip: "127.0.0.1".into(),
+            ..Default::default()
+        };
+        let ok = bench.ok(Command::CreateRtp(create)).await;
+        bench.program(name, program::Kind::Tone(pb::Tone { hz: 600 })).await;
+        phone.answer(&ok.sdp);
+        phones.push(phone);
+    }
+    until("all have heard enough", || phones.iter().all(|phone| phone.heard.lock().len() > 120)).await;
+    bench.ok(Command::CloseSession(pb::CloseSession {})).await;
+    for (name, missing) in [
+        ("alice", pb::Missing::Unspecified),
+        ("bob", pb::Missing::Received),
+        ("carol", pb::Missing::Unspecified),
+    ] {
+        let last = |e: &Event| match e {
+            Event::Quality(q) if q.endpoint == name && q.r#final => Some(q.clone()),
+            _ => None,
+        };
+        let quality = bench.event("final quality", last).await;
+        assert_eq!(quality.missing(), missing, "{quality:?}");
+        assert!(
+            quality.sent_packets > 120 && (quality.received_packets > 0) == (name == "alice"),
+            "{quality:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_caller_behind_nat_is_learnt_from_where_the_signalling_comes() {
     let bench = Bench::start();

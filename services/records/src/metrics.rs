@@ -9,6 +9,7 @@ use trunkline_telemetry::buckets;
 pub struct RecordsMetrics {
     pub(crate) events: Counter,
     pub(crate) errors: Counter,
+    pub(crate) rebuilds: Counter,
     pub(crate) position: Gauge,
     pub(crate) lag: Histogram,
     pub(crate) watchers: Gauge,
@@ -21,6 +22,7 @@ impl RecordsMetrics {
         let metrics = Self {
             events: Counter::default(),
             errors: Counter::default(),
+            rebuilds: Counter::default(),
             position: Gauge::default(),
             lag: Histogram::new(buckets::LATENCY_SECONDS.iter().copied()),
             watchers: Gauge::default(),
@@ -31,6 +33,11 @@ impl RecordsMetrics {
             "errors",
             "Events that could not be read and batches that could not be written",
             metrics.errors.clone(),
+        );
+        registry.register(
+            "rebuilds",
+            "Times that the records were thrown away and folded anew, because they were of another journal",
+            metrics.rebuilds.clone(),
         );
         registry.register(
             "position",

@@ -21,6 +21,8 @@ use trunkline_faults::{
 };
 use trunkline_system_tests::{api::Api, s, system, until};
 
+use crate::store::{Keep, Store};
+
 /// Shards of a cluster.
 const SHARDS: f64 = 4_096.0;
 /// A takeover of everything, on a machine that does other things.
@@ -39,7 +41,7 @@ pub struct Lab {
     pub etcd: Etcd,
     /// The namespaces.
     pub network: Network,
-    shared: Shared,
+    store: Store,
     data: TempDir,
     folder: PathBuf,
 }
@@ -69,7 +71,21 @@ impl Lab {
     ///
     /// # Errors
     /// When one of them does not start.
-    pub async fn ground(mut network: Network, folder: &Path, nodes: &Roles, agents: usize) -> Result<Self> {
+    pub async fn ground(network: Network, folder: &Path, nodes: &Roles, agents: usize) -> Result<Self> {
+        Self::ground_on(Keep::Folder, network, folder, nodes, agents).await
+    }
+
+    /// The same with recordings kept in a store of this kind, which is empty.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn ground_on(
+        keep: Keep,
+        mut network: Network,
+        folder: &Path,
+        nodes: &Roles,
+        agents: usize,
+    ) -> Result<Self> {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let data = tempfile::Builder::new().prefix("trunkline-lab-").tempdir_in(place)?;
@@ -77,16 +93,16 @@ impl Lab {
         fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let etcd = Etcd::start(&mut network, data.path(), folder).await.context("etcd")?;
         let postgres = Postgres::start(&mut network, data.path(), folder).await.context("PostgreSQL")?;
+        let store = Store::make(keep, data.path(), network.address(CLIENTS)?.into()).await?;
         let shared = Shared {
             etcd: etcd.endpoints(),
             journal: postgres.url(),
             sip: VIRTUAL_SIP,
-            recordings: data.path().join("recordings"),
+            store: store.config(),
             agents,
             lease_s: 3,
             environment: Default::default(),
         };
-        fs::create_dir_all(&shared.recordings)?;
         let authority = Authority::new("trunkline lab")?;
         let mut all = BTreeMap::new();
         for (name, roles) in nodes {
@@ -100,7 +116,7 @@ impl Lab {
             }
             all.insert((*name).to_owned(), node);
         }
-        Ok(Self { nodes: all, postgres, etcd, network, shared, data, folder: folder.to_owned() })
+        Ok(Self { nodes: all, postgres, etcd, network, store, data, folder: folder.to_owned() })
     }
 
     /// The same with every node running and every shard in use.
@@ -166,8 +182,16 @@ impl Lab {
     }
 
     /// Where recordings are kept.
-    pub fn recordings(&self) -> &Path {
-        &self.shared.recordings
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The folder that recordings are kept in.
+    ///
+    /// # Errors
+    /// When they are kept elsewhere.
+    pub fn recordings(&self) -> Result<&Path> {
+        self.store.folder().context("recordings are not in a folder")
     }
 
     /// What the processes wrote, and what the test may keep.
@@ -254,6 +278,11 @@ impl Lab {
         self.nodes.values().filter(|node| node.spec.has("console")).map(Node::http).collect()
     }
 
+    /// Where the nodes show metrics.
+    pub fn metrics(&self) -> Vec<SocketAddr> {
+        self.nodes.values().map(Node::metrics).collect()
+    }
+
     /// Signed in as a supervisor.
     ///
     /// # Errors
@@ -287,8 +316,8 @@ impl Lab {
     /// # Errors
     /// When the network cannot be cleared.
     pub fn destroy(self) -> Result<Network> {
-        let Self { nodes, postgres, etcd, mut network, data, .. } = self;
-        drop((nodes, postgres, etcd));
+        let Self { nodes, postgres, etcd, mut network, store, data, .. } = self;
+        drop((nodes, postgres, etcd, store));
         network.clear(CLIENTS)?;
         data.close().context("the lost cluster's files")?;
         Ok(network)

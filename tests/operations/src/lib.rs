@@ -1,7 +1,7 @@
 //! What an operator does with Trunkline, done by tests: look at it, find what is wrong, save it, restore it.
 //!
-//! Owns: [`lab`] (a cluster of real processes on which this is done, with everything that can be taken away from it), and
-//! [`observe`] (what Prometheus, dashboards and traces show of a loaded system). Imports nothing of `services`: what is seen
+//! Owns: [`lab`] (a cluster of real processes on which this is done, with everything that can be taken away from it),
+//! [`store`] (where its recordings are, and copies of them), and [`observe`] (what Prometheus, dashboards and traces show of a loaded system). Imports nothing of `services`: what is seen
 //! here is what an operator sees.
 //!
 //! Refuses: to skip a test because a program is missing (it fails and names the program), and to sleep: every wait is
@@ -9,3 +9,4 @@
 
 pub mod lab;
 pub mod observe;
+pub mod store;

@@ -76,7 +76,7 @@ fn has(files: &BTreeMap<String, String>, name: &str, wanted: &[&str]) -> Result<
 fn with_secrets(lab: &Lab, node: &str) -> Result<PathBuf> {
     let config = lab.config(node);
     let text = fs::read_to_string(&config)?;
-    let store = format!("store: {{ kind: folder, path: \"{}\" }}", lab.recordings().display());
+    let store = format!("store: {{ kind: folder, path: \"{}\" }}", lab.recordings()?.display());
     ensure!(text.contains(&store) && text.contains("postgres://trunkline@"), "{text}");
     let secret_store = format!(
         "store: {{ kind: s3, bucket: b, endpoint: \"http://10.77.0.1:9\", allow_http: true, access_key_id: {}, secret_access_key: \"{}\" }}",

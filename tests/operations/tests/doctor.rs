@@ -123,7 +123,7 @@ fn a_healthy_cluster_is_found_healthy_and_is_not_disturbed() {
         });
         stage.crowd.over(who, s(30)).await?;
         // What it tried in the recordings' store is gone.
-        let left = fs::read_dir(lab.recordings())?
+        let left = fs::read_dir(lab.recordings()?)?
             .flatten()
             .filter(|e| e.file_name().to_string_lossy().contains("doctor"));
         ensure!(left.count() == 0, "a probe object is left");
@@ -167,7 +167,7 @@ fn what_is_wrong_with_a_machine_is_found_with_its_remedy() {
         limited.args(["--nofile=256:256"]).arg(trunkline_system_tests::system::binary()?);
         limited.args(["doctor", "--json", "--config"]).arg(&e1);
         expect(&read(&lab::run(limited).await?)?, "limits", "descriptors: 256", "warn", "LimitNOFILE=")?;
-        let recordings = format!("store: {{ kind: folder, path: \"{}\" }}", lab.recordings().display());
+        let recordings = format!("store: {{ kind: folder, path: \"{}\" }}", lab.recordings()?.display());
         let nowhere = "store: { kind: s3, bucket: b, endpoint: \"http://10.77.0.1:9\", allow_http: true, access_key_id: k, secret_access_key: s }";
         let wrong = variant(&e1, "s3", &[(&recordings, nowhere)])?;
         expect(&doctor(&lab, "e1", &wrong, &[]).await?, "storage", "S3 bucket b at http://10.77.0.1:9", "fail", "rights to put, get and delete")?;

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use trunkline_faults::scenario::Stage;
-use trunkline_operations_tests::lab::{Done, Lab, on_network, run};
+use trunkline_operations_tests::{
+    lab::{Done, Lab, on_network, run},
+    store::Keep,
+};
 use trunkline_system_tests::{api::Api, s, until};
 
 const NODES: [(&str, &str); 3] = [("c1", "call,acd"), ("m1", "media"), ("e1", "edge,console,records")];
@@ -88,9 +91,13 @@ async fn contacts(api: &Api, enough: usize) -> Result<BTreeMap<String, Value>> {
 }
 
 async fn truth(lab: &Lab, api: &Api) -> Result<Truth> {
-    let mut all = contacts(api, SERVED).await?;
-    let waiting = all.iter().find(|(_, contact)| contact["outcome"] == "in_progress");
-    let waiting = waiting.map(|(id, _)| id.clone()).context("nobody waits")?;
+    let (mut all, waiting) = until("the records know who waits", s(20), || async {
+        let all = contacts(api, SERVED).await?;
+        let waiting = all.iter().find(|(_, contact)| contact["outcome"] == "in_progress");
+        let waiting = waiting.map(|(id, _)| id.clone());
+        Ok(waiting.map(|waiting| (all, waiting)))
+    })
+    .await?;
     all.remove(&waiting);
     let mut recordings = BTreeMap::new();
     for contact in all.values() {
@@ -116,19 +123,19 @@ async fn back_up(lab: &Lab, to: &Path) -> Result<()> {
     let dump = to.join("journal.dump");
     let file = format!("--file={}", dump.display());
     lab.on_database_host("pg_dump", &["--format=custom", "--schema=trunkline", &file, "trunkline"]).await?;
-    copy(lab.recordings(), &to.join("recordings"))
+    lab.store().back_up(&to.join("recordings")).await
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// The files of the records node's fold, from one folder to another.
+fn take_records(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)?.flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
+    let fold = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("records.sqlite");
+    let mut taken = 0;
+    for entry in fs::read_dir(from)?.flatten().filter(fold) {
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+        taken += 1;
     }
+    ensure!(taken > 0, "no records in {}", from.display());
     Ok(())
 }
 
@@ -159,11 +166,21 @@ async fn restore(lab: &Lab, database: &str, flags: &[&str]) -> Result<(Done, Val
 
 #[test]
 fn a_lost_cluster_comes_back_from_its_backup() {
-    on_network("restore", |network, folder| async move {
-        let backup = folder.join("backup");
+    comes_back("restore", Keep::Folder).unwrap();
+}
+
+#[test]
+fn so_does_one_whose_recordings_are_in_s3() {
+    comes_back("restore-s3", Keep::S3).unwrap();
+}
+
+fn comes_back(test: &str, keep: Keep) -> Result<()> {
+    on_network(test, move |network, folder| async move {
+        let (backup, outlived) = (folder.join("backup"), folder.join("outlived"));
         fs::create_dir_all(&backup)?;
 
-        let mut lab = Lab::start(network, &folder, &NODES, AGENTS).await?;
+        let mut lab = Lab::ground_on(keep, network, &folder, &NODES, AGENTS).await?;
+        lab.start_nodes().await?;
         let mut stage = lab.stage(AGENTS).await?;
         serve(&mut stage, SERVED).await?;
         // One call is up when the backup is made.
@@ -171,7 +188,7 @@ fn a_lost_cluster_comes_back_from_its_backup() {
         let truth = truth(&lab, &lab.api().await?).await?;
         back_up(&lab, &backup).await?;
 
-        // The lost cluster goes on after its backup: epochs rise, positions are given out.
+        // The lost cluster goes on after its backup: calls come, epochs rise, positions are given out.
         lab.node("c1")?.kill()?;
         lab.start_nodes().await?;
         let (done, _) = restore(&lab, "trunkline", &[]).await?;
@@ -179,14 +196,24 @@ fn a_lost_cluster_comes_back_from_its_backup() {
             done.code == Some(1) && done.stderr.contains("still run"),
             "a restore under running nodes: {done:?}"
         );
+        stage.crowd.wait(1, 10.0, s(60)).await?;
+        let api = lab.api().await?;
+        until("the records know the call that no backup has", s(20), || async {
+            Ok((api.contacts("").await?.len() == SERVED + 2).then_some(()))
+        })
+        .await?;
         let (lost_epoch, lost_position) = (epoch(&lab).await?, position(&lab).await?);
-        ensure!(lost_epoch > truth.epoch && lost_position >= truth.position, "{lost_epoch}, {lost_position}");
+        ensure!(lost_epoch > truth.epoch && lost_position > truth.position, "{lost_epoch}, {lost_position}");
         drop(stage);
+        // The disk of the records node outlives the cluster.
+        lab.node("e1")?.stop(s(60)).await?;
+        take_records(&lab.folder_of("e1").join("data"), &outlived)?;
         let network = lab.destroy()?;
 
-        let mut lab = Lab::ground(network, &folder, &NODES, AGENTS).await?;
+        let mut lab = Lab::ground_on(keep, network, &folder, &NODES, AGENTS).await?;
         restore_database(&lab, "trunkline", &backup).await?;
-        copy(&backup.join("recordings"), lab.recordings())?;
+        lab.store().restore(&backup.join("recordings")).await?;
+        take_records(&outlived, &lab.folder_of("e1").join("data"))?;
         let (done, report) = restore(&lab, "trunkline", &["--deep"]).await?;
         ensure!(done.code == Some(0), "{done:?}");
         let text = report.to_string();
@@ -195,11 +222,12 @@ fn a_lost_cluster_comes_back_from_its_backup() {
         ensure!(raised >= truth.epoch + EPOCHS, "epochs went from {} to {raised}", truth.epoch);
 
         lab.start_nodes().await?;
+        let rebuilt = lab.metric("trunkline_records_rebuilds_total", "").await;
+        ensure!(rebuilt == 1.0, "the records of the lost cluster were thrown away {rebuilt} times");
         let api = lab.api().await?;
         same(&lab, &api, &truth).await?;
         new_calls(&lab, &api, &truth, (lost_epoch, lost_position)).await
     })
-    .unwrap();
 }
 
 /// Records, recordings and numbers are what they were, and the call that was up ends.
@@ -304,7 +332,7 @@ fn a_backup_that_is_not_whole_is_refused_and_a_missing_recording_is_named() {
         }
 
         let recording = recording_in(&backup.join("recordings")).context("no recording in the backup")?;
-        let kept = lab.recordings().join(&recording);
+        let kept = lab.recordings()?.join(&recording);
         let audio = fs::read(&kept)?;
         let key = recording.display().to_string();
         fs::write(&kept, &audio[..audio.len() - 1])?;

@@ -24,6 +24,7 @@ pub mod otlp;
 pub mod process;
 pub mod recogniser;
 pub mod rfc4475;
+pub mod s3;
 pub mod sip;
 pub mod sipp;
 pub mod system;

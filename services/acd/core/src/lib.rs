@@ -19,8 +19,8 @@
 //! Refuses I/O, clocks, randomness and SIP: SDP passes through as opaque text. Called by `services/acd` (the shell) and
 //! by `tests/simulation`, which runs both cores against loss, duplication, reordering, pauses and crashes.
 
-pub mod action;
-mod agent;
+mod action;
+pub mod agent;
 mod config;
 mod messages;
 mod millis;

@@ -5,6 +5,7 @@ use trunkline_types::{
     AgentId, FlowId, LegId, NodeId, OfferId, QueueId, RecordingId, ReleaseCause, Timestamp,
 };
 
+pub use crate::leg_quality::{Missing, Quality};
 use crate::{
     input::{Destination, Route},
     media::Codec,
@@ -455,19 +456,4 @@ pub enum Speaker {
     Caller,
     /// Right.
     Agent,
-}
-
-/// Measured quality of a leg's received stream.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Quality {
-    /// Packets.
-    pub packets_received: u64,
-    /// Packets.
-    pub packets_lost: u64,
-    /// RFC 3550 interarrival jitter, ms.
-    pub jitter_ms: f32,
-    /// By RTCP, ms; negative = unknown.
-    pub round_trip_ms: f32,
-    /// E-model (ITU-T G.107), 1 to 4.5.
-    pub mos: f32,
 }

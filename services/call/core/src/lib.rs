@@ -56,6 +56,7 @@ pub mod flow;
 mod input;
 mod invite;
 mod leg;
+mod leg_quality;
 mod media;
 mod moving;
 mod parts;
@@ -80,7 +81,7 @@ pub use effect::{
 };
 pub use event::{
     Answer, DialogState, DigitsHow, EndedBy, Event, EventBody, FlowOutcome, HoldBy, LegKind, LegParty,
-    MoveReason, Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment,
+    Missing, MoveReason, Quality, QueueOutcome, RecordingFinished, Span, Speaker, Started, TranscriptSegment,
     TranscriptState,
 };
 pub use input::{

@@ -278,6 +278,8 @@ fn conversation(event: &EventBody) -> call_event::Event {
             jitter_ms: quality.jitter_ms,
             round_trip_ms: quality.round_trip_ms,
             mos: quality.mos,
+            packets_sent: quality.packets_sent,
+            missing: quality.missing.map_or_else(String::new, |missing| missing.as_str().to_owned()),
         }),
         _ => unreachable!("sorted by `body`"),
     }

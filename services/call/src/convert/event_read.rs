@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 use trunkline_call_core::{
-    Codec, Destination, Event, EventBody, FlowOutcome, LegParty, Quality, RecordingFinished, Route, Span,
-    Speaker, Started, TranscriptSegment,
+    Codec, Destination, Event, EventBody, FlowOutcome, LegParty, Missing, Quality, RecordingFinished, Route,
+    Span, Speaker, Started, TranscriptSegment,
 };
 use trunkline_proto::call::v1::{self as pb, call_event::Event as Pb, call_started};
 
@@ -184,6 +184,8 @@ fn quality(e: pb::LegQuality) -> Parsed<EventBody> {
             jitter_ms: e.jitter_ms,
             round_trip_ms: e.round_trip_ms,
             mos: e.mos,
+            packets_sent: e.packets_sent,
+            missing: Missing::parse(&e.missing),
         },
     })
 }

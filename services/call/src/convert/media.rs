@@ -2,8 +2,8 @@
 
 use trunkline_call_core::{
     Codec, Direction, Disconnect, EndpointInfo, Input, MediaBody, MediaCommand, MediaEvent, MediaFailure,
-    MediaFailureKind, MediaOk, MediaReply, Play, Program, Quality, RecordedObject, SessionInfo, Span,
-    Speaker, TranscriptState,
+    MediaFailureKind, MediaOk, MediaReply, Missing, Play, Program, Quality, RecordedObject, SessionInfo,
+    Span, Speaker, TranscriptState,
 };
 use trunkline_proto::media::v1::{
     self as pb, disconnected, mark_recording, media_command::Command, media_event, media_failure,
@@ -373,6 +373,12 @@ fn quality(e: &pb::Quality) -> Quality {
         jitter_ms: e.jitter_ms as f32,
         round_trip_ms: e.rtt_ms as f32,
         mos: e.mos as f32,
+        packets_sent: e.sent_packets,
+        missing: match e.missing() {
+            pb::Missing::Received => Some(Missing::Received),
+            pb::Missing::Sent => Some(Missing::Sent),
+            pb::Missing::Unspecified => None,
+        },
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,7 +18,7 @@ use trunkline_journal::{PostgresInspector, StoredEvent, Verified};
 use trunkline_proto::call::v1::{CallEvent, call_event};
 use trunkline_types::EntityKind;
 
-use super::doctor::{Area, Level, Report};
+use super::doctor::{Area, Report};
 use crate::{
     cli::{RestoreArgs, RunArgs},
     config::NodeConfig,
@@ -75,7 +74,7 @@ pub async fn run(args: RestoreArgs) -> Result<ExitCode> {
             format!("from {before} to {after}: nothing that outlived the lost cluster is taken for current"),
         );
         area.ok("positions", "above all that the lost server can have given out");
-        left_over(&mut area, &config);
+        area.ok("records", "every records node folds them anew from the restored journal when it starts");
         report.take(area);
     }
     if args.json {
@@ -218,20 +217,6 @@ async fn compare(store: &Arc<dyn ObjectStore>, wanted: &Wanted, deep: bool) -> R
         }
     }
     Ok(())
-}
-
-/// What a node keeps beside the journal, and what must not meet the restored one.
-fn left_over(area: &mut Area, config: &NodeConfig) {
-    let Some(dir) = &config.node.data_dir else { return };
-    let file = dir.join("records.sqlite");
-    let found = |path: &Path| path.exists();
-    let level = if found(&file) { Level::Warn } else { Level::Ok };
-    let text = match level {
-        Level::Ok => "no records of the lost cluster are here".to_owned(),
-        _ => format!("{} is of the lost cluster", file.display()),
-    };
-    let why = "it has calls that the restored journal does not know";
-    area.at(level, "records", text, why, "delete records.sqlite* in node.data_dir of every records node before it starts: it is made anew from the journal");
 }
 
 /// Lines on standard error.

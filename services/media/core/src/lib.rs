@@ -2,7 +2,7 @@
 //!
 //! Owns: G.711 and its transcoding ([`codec`]), reading and writing of RTP headers ([`rtp`]), what a listener is sent so
 //! that sequence numbers and timestamps run on across program switches ([`outbound`]), reception statistics
-//! ([`stats`]) and MOS ([`emodel`]), RTCP reports ([`rtcp`]), DTMF as telephone events ([`dtmf`]), which source is
+//! ([`stats`]), MOS ([`emodel`]) and audio that goes one way ([`one_way`]), RTCP reports ([`rtcp`]), DTMF as telephone events ([`dtmf`]), which source is
 //! believed ([`latch`]), programs of music and prompts ([`program`], [`clip`]), another packet duration than the
 //! source's ([`repack`]), the stereo time line of a recording ([`timeline`], [`wav`]) and SDP offers and answers for
 //! RTP/AVP ([`sdp`]).
@@ -20,6 +20,7 @@ pub mod codec;
 pub mod dtmf;
 pub mod emodel;
 pub mod latch;
+pub mod one_way;
 pub mod outbound;
 pub mod program;
 pub mod repack;

@@ -8,6 +8,7 @@ use trunkline_media_core::codec::Codec;
 use trunkline_media_core::dtmf::{self, Pressed};
 use trunkline_media_core::emodel::{self, Impairment};
 use trunkline_media_core::latch::{Latch, Verdict};
+use trunkline_media_core::one_way::{self, Missing, Traffic};
 use trunkline_media_core::outbound::Outbound;
 use trunkline_media_core::program::Player;
 use trunkline_media_core::repack::Repacketizer;
@@ -215,6 +216,13 @@ impl Endpoint {
         }
         let whole = Impairment { loss_percent: self.stats.loss_percent(), ..recent };
         let mos = emodel::mos(if last { &whole } else { &recent });
+        let traffic = Traffic {
+            sent: self.out.sent().0.into(),
+            received: self.stats.received(),
+            reported_loss: self.view.loss_percent(),
+            sends: self.direction.sends(),
+            receives: self.direction.receives(),
+        };
         let quality = pb::Quality {
             endpoint: self.name.clone(),
             r#final: last,
@@ -230,8 +238,17 @@ impl Endpoint {
             mos,
             mos_min: if self.mos_min.is_finite() { self.mos_min } else { mos },
             refused_packets: self.latch.refused(),
+            sent_packets: traffic.sent,
+            missing: one_way::missing(&traffic).map_or(pb::Missing::Unspecified, missing) as i32,
         };
         (quality, packets)
+    }
+}
+
+fn missing(missing: Missing) -> pb::Missing {
+    match missing {
+        Missing::Received => pb::Missing::Received,
+        Missing::Sent => pb::Missing::Sent,
     }
 }
 

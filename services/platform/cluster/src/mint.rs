@@ -5,7 +5,7 @@ use std::sync::{
 
 use trunkline_types::{CallId, NodeId, SHARD_COUNT, ShardGroup, ShardId, Timestamp};
 
-use crate::{ClusterError, Placement};
+use crate::{ClusterError, Placement, Role};
 
 /// Counters of owners; two whose names meet in one are only judged less exactly.
 const NODES: usize = 512;
@@ -119,7 +119,8 @@ pub fn mint_call(
 }
 
 /// A shard for a new call, drawn evenly from those whose owners take calls: the same for the same draw and the same map. When
-/// no owner is active, one that is about to be; `None` when there is none either.
+/// no owner is active, one that is about to be; when all owners drain and somebody else is there to take their shards over, one
+/// of those, and the call goes along with its shard; `None` when there is none either.
 pub fn call_shard(placement: &dyn Placement, random: u32) -> Option<ShardId> {
     /// Draws before the list is made; all of them miss only when few shards can be had.
     const DRAWS: u32 = 8;
@@ -138,11 +139,112 @@ pub fn call_shard(placement: &dyn Placement, random: u32) -> Option<ShardId> {
         let shards: Vec<_> = ShardGroup::Call.shards().filter(|shard| can(*shard)).collect();
         shards.get((random as usize).checked_rem(shards.len())?).copied()
     };
-    pick(&|shard| placement.placeable(shard)).or_else(|| pick(&|shard| will_take(placement, shard)))
+    pick(&|shard| placement.placeable(shard))
+        .or_else(|| pick(&|shard| will_take(placement, shard)))
+        .or_else(|| pick(&|shard| hands_over(placement, shard)).filter(|_| has_successor(placement)))
+}
+
+/// Whether its owner lives and serves the shard, though it drains.
+fn hands_over(placement: &dyn Placement, shard: ShardId) -> bool {
+    placement.owner(shard).is_some_and(|owner| owner.active && placement.node(&owner.node).is_some())
+}
+
+/// Whether a node that does not drain is there for calls: it has no shard yet, as in the moment after its start.
+fn has_successor(placement: &dyn Placement) -> bool {
+    placement.nodes().iter().any(|node| node.has(Role::Call) && !node.draining)
 }
 
 /// Whether its owner lives, does not drain, and is opening the shard.
 fn will_take(placement: &dyn Placement, shard: ShardId) -> bool {
     let owner = placement.owner(shard).and_then(|owner| placement.node(&owner.node));
     owner.is_some_and(|node| !node.draining)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::watch;
+    use trunkline_types::Epoch;
+
+    use super::*;
+    use crate::{Incarnation, MapRevision, NodeIdentity, NodeInfo, Owner};
+
+    /// All shards have one owner; members and whether they drain.
+    struct Map {
+        owner: Owner,
+        nodes: Mutex<Arc<[Arc<NodeInfo>]>>,
+        changes: watch::Sender<MapRevision>,
+    }
+
+    fn identity(name: &str) -> NodeIdentity {
+        NodeIdentity { id: name.parse().unwrap(), incarnation: Incarnation(1) }
+    }
+
+    fn map(active: bool, nodes: &[(&str, Role, bool)]) -> Map {
+        let info = |(name, role, draining): &(&str, Role, bool)| {
+            Arc::new(NodeInfo {
+                identity: identity(name),
+                address: String::new(),
+                roles: [*role].into(),
+                zone: None,
+                version: String::new(),
+                draining: *draining,
+                public: Default::default(),
+            })
+        };
+        let NodeIdentity { id, incarnation } = identity("a");
+        Map {
+            owner: Owner { node: id, incarnation, epoch: Epoch(1), active },
+            nodes: Mutex::new(nodes.iter().map(info).collect()),
+            changes: watch::Sender::new(MapRevision(1)),
+        }
+    }
+
+    impl Placement for Map {
+        fn local(&self) -> NodeIdentity {
+            identity("a")
+        }
+        fn owner(&self, _: ShardId) -> Option<Owner> {
+            Some(self.owner.clone())
+        }
+        fn held(&self, _: ShardId) -> Option<Epoch> {
+            None
+        }
+        fn opening(&self, _: ShardId) -> Option<Epoch> {
+            None
+        }
+        fn held_shards(&self) -> Vec<ShardId> {
+            Vec::new()
+        }
+        fn revision(&self) -> MapRevision {
+            MapRevision(1)
+        }
+        fn changes(&self) -> watch::Receiver<MapRevision> {
+            self.changes.subscribe()
+        }
+        fn nodes(&self) -> Arc<[Arc<NodeInfo>]> {
+            self.nodes.lock().unwrap().clone()
+        }
+        fn fenced(&self, _: ShardId, _: Epoch) {}
+    }
+
+    /// A rolling restart that does not wait: the one owner is told to go while the node before it, just back, has no shard yet.
+    #[test]
+    fn the_only_owner_takes_calls_while_it_drains_when_somebody_will_take_its_shards() {
+        let takes = |active, nodes: &[_]| call_shard(&map(active, nodes), 7).is_some();
+        assert!(takes(true, &[("a", Role::Call, false)]));
+        assert!(!takes(true, &[("a", Role::Call, true)]), "it is the last one and goes");
+        assert!(takes(true, &[("a", Role::Call, true), ("b", Role::Call, false)]));
+        assert!(!takes(true, &[("a", Role::Call, true), ("b", Role::Call, true)]), "all go");
+        assert!(!takes(true, &[("a", Role::Call, true), ("b", Role::Media, false)]), "not for calls");
+        assert!(
+            !takes(true, &[("b", Role::Call, false)]),
+            "the owner has vanished: its shards are not served yet"
+        );
+        assert!(
+            !takes(false, &[("a", Role::Call, true), ("b", Role::Call, false)]),
+            "nobody serves them now"
+        );
+    }
 }

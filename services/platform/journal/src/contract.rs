@@ -36,6 +36,7 @@ pub async fn all(harness: &dyn Harness) {
     nothing_is_lost_by_reopening(harness).await;
     invalid_appends_are_refused(harness).await;
     documents_are_versioned(harness).await;
+    it_keeps_its_identity(harness).await;
 }
 
 pub fn tenant() -> TenantId {
@@ -399,4 +400,15 @@ pub async fn documents_are_versioned(harness: &dyn Harness) {
     let again = journal.put_document(&key("support"), body(4), Some(0)).await.unwrap();
     assert!(again > deleted, "a deleted document can be made anew");
     journal.close().await;
+}
+
+pub async fn it_keeps_its_identity(harness: &dyn Harness) {
+    let journal = harness.fresh().await;
+    let identity = journal.identity().await.unwrap();
+    let journal = harness.reopen(journal).await;
+    assert_eq!(journal.identity().await.unwrap(), identity, "the same store is the same journal");
+    journal.close().await;
+    let other = harness.fresh().await;
+    assert_ne!(other.identity().await.unwrap(), identity, "another store is another one");
+    other.close().await;
 }

@@ -143,6 +143,11 @@ pub trait Journal: Send + Sync + 'static {
     /// The revision of the newest change to any document, to wait on.
     fn documents_revision(&self) -> watch::Receiver<u64>;
 
+    /// Which journal this is: a number that is drawn when it is made, and drawn again when it begins anew after a restore.
+    /// Whoever keeps something that was derived from the events keeps this beside it: derived from another journal, it
+    /// is of no use for this one, whatever the positions are.
+    async fn identity(&self) -> Result<u64, JournalError>;
+
     /// The time by the store's clock. All nodes of a journal go by it, so that deadlines and places mean the same on each
     /// of them whatever its machine's clock shows. A store within this process has no other clock than the machine's.
     async fn clock(&self) -> Result<Timestamp, JournalError> {

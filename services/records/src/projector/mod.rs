@@ -7,6 +7,7 @@
 
 mod contacts;
 mod event;
+mod origin;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -16,7 +17,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
-use trunkline_journal::Journal;
+use trunkline_journal::{Journal, StoredEvent};
 use trunkline_proto::{
     acd::v1::{AgentEvent, QueueEvent, queue_event},
     call::v1::CallEvent,
@@ -29,7 +30,7 @@ use self::event::{Body, Decoded};
 use crate::{
     fold::{AgentState, Counters, contact},
     metrics::RecordsMetrics,
-    store::{Batch, IntervalKey, PlaceKey, Store, StoreError},
+    store::{Batch, IntervalKey, PlaceKey, Store, StoreError, mark},
 };
 
 /// Length of a stored interval.
@@ -76,6 +77,8 @@ pub(crate) struct Projector {
     now: fn() -> Timestamp,
     /// The last event that was read.
     read: u64,
+    /// The one at [`Live::position`], see [`mark`].
+    mark: String,
     intervals: HashMap<IntervalKey, Counters>,
     /// Tenants' intervals that are in memory, all queues of each.
     loaded: HashSet<(String, i64)>,
@@ -104,7 +107,7 @@ impl Projector {
         metrics: RecordsMetrics,
         now: fn() -> Timestamp,
     ) -> Result<(Self, Shared), StoreError> {
-        let progress = store.progress().await?;
+        let progress = origin::settle(&*journal, &store, &metrics).await?;
         let mut live = Live { position: progress.position, ..Live::default() };
         let day = now().as_micros().div_euclid(DAY_US);
         for ((tenant, queue, _), counters) in
@@ -136,6 +139,7 @@ impl Projector {
             metrics,
             now,
             read: progress.contacts.min(progress.position),
+            mark: progress.mark,
             intervals: HashMap::new(),
             loaded: HashSet::new(),
             places,
@@ -173,7 +177,7 @@ impl Projector {
         self.write_pending().await?;
         loop {
             let stored = self.journal.tail(self.read, BATCH).await?;
-            let Some(last) = stored.last().map(|event| event.position) else { break };
+            let Some(last) = stored.last() else { break };
             let mut events = Vec::with_capacity(stored.len());
             for stored in &stored {
                 match event::decode(stored) {
@@ -190,9 +194,7 @@ impl Projector {
             self.fold(&events, last);
             self.metrics.events.inc_by(stored.len() as u64);
             self.flush().await?;
-            if let Some(youngest) = stored.last() {
-                self.metrics.lag.observe((self.now)().since(youngest.at).as_secs_f64());
-            }
+            self.metrics.lag.observe((self.now)().since(last.at).as_secs_f64());
         }
         // Rows that were put off.
         if self.shared.contacts.lock().next_due().is_some_and(|due| due <= Instant::now()) {
@@ -240,7 +242,7 @@ impl Projector {
         Ok(())
     }
 
-    fn fold(&mut self, events: &[Decoded], last: u64) {
+    fn fold(&mut self, events: &[Decoded], last: &StoredEvent) {
         let (live, contacts) = (self.shared.live.clone(), self.shared.contacts.clone());
         let (mut live, mut contacts) = (live.write(), contacts.lock());
         let counted = live.position;
@@ -253,8 +255,11 @@ impl Projector {
                 Body::Agent(body) => self.fold_agent(event, body, anew, &mut live, &mut contacts),
             }
         }
-        self.read = last;
-        live.position = live.position.max(last);
+        self.read = last.position;
+        if last.position > live.position {
+            live.position = last.position;
+            self.mark = mark(last);
+        }
     }
 
     fn fold_call(
@@ -403,6 +408,7 @@ impl Projector {
                 |key: (String, String)| live.agents.get(&key).cloned().map(|state| (key.0, key.1, state));
             Batch {
                 position: live.position,
+                mark: self.mark.clone(),
                 contacts_position,
                 contacts,
                 intervals: dirty.intervals.into_iter().filter_map(counters).collect(),

@@ -10,6 +10,7 @@ use sqlx::{
     Row, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use trunkline_journal::StoredEvent;
 use trunkline_proto::records::v1::{Contact, ListContactsRequest};
 
 use crate::fold::{AgentState, Counters};
@@ -94,6 +95,8 @@ impl ContactRow {
 pub struct Batch {
     /// Everything but the contacts has all events up to here in it.
     pub position: u64,
+    /// The event at `position`, see [`mark`].
+    pub mark: String,
     /// So has every contact, up to here.
     pub contacts_position: u64,
     /// Changed contacts.
@@ -107,12 +110,27 @@ pub struct Batch {
 }
 
 /// How far the database has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// See [`Batch::position`].
     pub position: u64,
     /// See [`Batch::contacts_position`].
     pub contacts: u64,
+    /// Which journal it is a fold of; 0 = a program that did not write that down made it.
+    pub journal: u64,
+    /// See [`Batch::mark`]; of another position when a program wrote last that did not write it down.
+    pub mark: String,
+}
+
+/// What tells an event from any other that a journal may have at the same position.
+pub fn mark(event: &StoredEvent) -> String {
+    let StoredEvent { position, shard, seq, epoch, nth, at, .. } = event;
+    format!("{position} {} {seq} {} {nth} {}", shard.index(), epoch.0, at.as_micros())
+}
+
+/// Numbers as the file has them.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The database.
@@ -144,9 +162,22 @@ impl Store {
 
     /// How far the contents have come.
     pub async fn progress(&self) -> Result<Progress, StoreError> {
-        let row = sqlx::query("SELECT position, contacts FROM progress").fetch_one(&self.readers).await?;
-        let position = |column| u64::try_from(row.get::<i64, _>(column)).unwrap_or(0);
-        Ok(Progress { position: position(0), contacts: position(1) })
+        let sql = "SELECT position, contacts, journal, mark FROM progress";
+        let row = sqlx::query(sql).fetch_one(&self.readers).await?;
+        let number = |column| u64::try_from(row.get::<i64, _>(column)).unwrap_or(0);
+        Ok(Progress { position: number(0), contacts: number(1), journal: number(2), mark: row.get(3) })
+    }
+
+    /// Writes down which journal the contents are a fold of.
+    pub async fn adopt(&self, journal: u64) -> Result<(), StoreError> {
+        let query = sqlx::query("UPDATE progress SET journal = ?").bind(stored(journal));
+        query.execute(&self.writer).await?;
+        Ok(())
+    }
+
+    /// Throws everything away, to be folded from the beginning of this journal.
+    pub async fn begin_anew(&self, journal: u64) -> Result<(), StoreError> {
+        schema::begin_anew(&self.writer, journal).await
     }
 
     /// Writes a batch and its positions together, or nothing of it.
@@ -183,9 +214,10 @@ impl Store {
             let query = if let Some(entered_us) = entered_us { query.bind(entered_us) } else { query };
             query.execute(&mut *transaction).await?;
         }
-        sqlx::query("UPDATE progress SET position = ?, contacts = ?")
-            .bind(i64::try_from(batch.position).unwrap_or(i64::MAX))
-            .bind(i64::try_from(batch.contacts_position).unwrap_or(i64::MAX))
+        sqlx::query("UPDATE progress SET position = ?, contacts = ?, mark = ?")
+            .bind(stored(batch.position))
+            .bind(stored(batch.contacts_position))
+            .bind(&batch.mark)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -308,7 +340,7 @@ async fn write_contact(
     .bind(&row.agent)
     .bind(&row.outcome)
     .bind(&row.caller)
-    .bind(i64::try_from(row.position).unwrap_or(i64::MAX))
+    .bind(stored(row.position))
     .bind(&row.line)
     .bind(&row.detail)
     .execute(&mut **transaction)

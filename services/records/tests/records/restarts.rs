@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use trunkline_types::EntityKind;
+use trunkline_types::{EntityKind, Epoch};
 
 use crate::{history::history, support::*};
 
@@ -140,5 +140,77 @@ async fn a_journal_or_database_that_fails_for_a_while_costs_only_that_while() {
     running.stop().await;
     let mut running = place.start().await;
     assert_eq!(running.everything(&history.calls).await, expected);
+    running.stop().await;
+}
+
+/// What was folded from one journal is not taken for a fold of another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fold_of_another_journal_is_thrown_away() {
+    let (history, other) = (history(17, 80), history(19, 80));
+    let (whole, backup) = (history.events.clone(), history.events[..history.events.len() / 2].to_vec());
+    let mut overwritten = backup.clone();
+    overwritten.extend(other.events[backup.len()..whole.len().min(other.events.len())].iter().cloned());
+    overwritten.resize_with(whole.len(), || whole[whole.len() - 1].clone());
+    overwritten[whole.len() - 1].epoch = Epoch(1_000_000);
+    let cases = [
+        ("restored, shorter", 2, backup.clone()),
+        ("restored, nothing lost", 2, whole),
+        ("put back without a word", 1, backup),
+        ("put back without a word and gone on with", 1, overwritten),
+    ];
+    for (name, identity, now) in cases {
+        let mut place = Place::new(&history);
+        place.tape.show_all();
+        place.start().await.stop().await;
+
+        place.tape = Tape::new(now.clone());
+        place.tape.identity.store(identity, Ordering::Relaxed);
+        place.tape.show_all();
+        let mut running = place.start().await;
+        assert_eq!(running.metric("rebuilds_total"), 1.0, "{name}");
+        let fresh = Place { dir: tempfile::tempdir().unwrap(), tape: Tape::new(now) };
+        fresh.tape.show_all();
+        let mut expected = fresh.start().await;
+        let calls: Vec<_> = history.calls.iter().chain(&other.calls).cloned().collect();
+        assert_eq!(running.everything(&calls).await, expected.everything(&calls).await, "{name}");
+        running.stop().await;
+        expected.stop().await;
+        let again = place.start().await;
+        assert_eq!(again.metric("rebuilds_total"), 0.0, "{name}: once");
+        again.stop().await;
+    }
+}
+
+/// A file of before journals had identities is gone on with, by this program and by the one of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_before_identities_is_adopted() {
+    let history = history(23, 60);
+    let place = Place::new(&history);
+    place.tape.show(300);
+    place.start().await.stop().await;
+    let url = format!("sqlite://{}", place.file().display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    for column in ["journal", "mark"] {
+        let statement = format!("ALTER TABLE progress DROP COLUMN {column}");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    place.tape.show(400);
+    let running = place.start().await;
+    assert_eq!(running.metric("rebuilds_total"), 0.0);
+    running.stop().await;
+    // The program of before goes on with it: it knows neither column.
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let journal: i64 = sqlx::query_scalar("SELECT journal FROM progress").fetch_one(&pool).await.unwrap();
+    assert_eq!(journal, 1, "adopted");
+    sqlx::query("UPDATE progress SET position = 350, contacts = 350").execute(&pool).await.unwrap();
+    pool.close().await;
+    let running = place.start().await;
+    assert_eq!(running.metric("rebuilds_total"), 0.0, "the mark is of another position and says nothing");
+    running.stop().await;
+    place.tape.identity.store(2, Ordering::Relaxed);
+    let running = place.start().await;
+    assert_eq!(running.metric("rebuilds_total"), 1.0);
     running.stop().await;
 }

@@ -2,7 +2,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,12 +37,14 @@ pub struct Tape {
     shown: watch::Sender<u64>,
     pub failures: AtomicUsize,
     pub reads: AtomicUsize,
+    pub identity: AtomicU64,
 }
 
 impl Tape {
     pub fn new(events: Vec<StoredEvent>) -> Arc<Self> {
         let (events, shown) = (Mutex::new(events), watch::channel(0).0);
-        Arc::new(Self { events, shown, failures: AtomicUsize::new(0), reads: AtomicUsize::new(0) })
+        let (failures, reads) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { events, shown, failures, reads, identity: AtomicU64::new(1) })
     }
 
     pub fn show(&self, position: usize) {
@@ -70,6 +72,10 @@ impl Journal for Tape {
 
     async fn seal_if(&self, _: ShardId, _: Epoch, _: &str) -> Result<Epoch, JournalError> {
         not_here()
+    }
+
+    async fn identity(&self) -> Result<u64, JournalError> {
+        Ok(self.identity.load(Ordering::Relaxed))
     }
 
     async fn epochs(&self) -> Result<Vec<Seal>, JournalError> {

@@ -124,6 +124,25 @@ impl Network {
         Ok(())
     }
 
+    /// What [`Network::take_address`] does, as lines for a shell: for somebody else to do it later.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn take_address_lines(&self, host: &str, address: Ipv4Addr) -> Result<String> {
+        self.address(host)?;
+        let (own, with_length) = (self.namespace(host), format!("{address}/{PREFIX_LENGTH}"));
+        let spaces = || self.hosts.keys().map(|other| self.namespace(other));
+        let mut lines = String::new();
+        for space in spaces().filter(|space| *space != own) {
+            lines += &format!("ip -n {space} addr del {with_length} dev eth0 2>/dev/null || true\n");
+        }
+        lines += &format!("ip -n {own} addr replace {with_length} dev eth0\n");
+        for space in spaces() {
+            lines += &format!("ip -n {space} neigh del {address} dev eth0 2>/dev/null || true\n");
+        }
+        Ok(lines)
+    }
+
     /// A command that runs `program` on a host and ends with this process.
     pub fn command(&self, host: &str, program: impl AsRef<Path>) -> Result<Command> {
         self.address(host)?;

@@ -96,16 +96,17 @@ impl World {
         let data = data_folder()?;
         let etcd = Etcd::start(&mut network, data.path(), logs).await.context("etcd")?;
         let postgres = Postgres::start(&mut network, data.path(), logs).await.context("PostgreSQL")?;
+        let recordings = data.path().join("recordings");
+        fs::create_dir_all(&recordings)?;
         let shared = Shared {
             etcd: etcd.endpoints(),
             journal: postgres.url(),
             sip: VIRTUAL_SIP,
-            recordings: data.path().join("recordings"),
+            store: Shared::folder(&recordings),
             agents: plan.agents,
             lease_s: plan.lease_s,
             environment: plan.environment.clone(),
         };
-        fs::create_dir_all(&shared.recordings)?;
         let authority = Authority::new("trunkline fault suite")?;
         let mut nodes = BTreeMap::new();
         for spec in &plan.nodes {

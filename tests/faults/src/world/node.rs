@@ -54,8 +54,8 @@ pub struct Shared {
     pub journal: String,
     /// The SIP address that callers know: one edge has it at a time.
     pub sip: Ipv4Addr,
-    /// Where recordings go.
-    pub recordings: PathBuf,
+    /// Where recordings go: the value of `media.recording.store`.
+    pub store: String,
     /// Sample agents.
     pub agents: usize,
     /// Lifetime of a lease, seconds.
@@ -79,6 +79,13 @@ pub struct Node {
     program: Option<Program>,
     starts: u32,
     clock: Option<String>,
+}
+
+impl Shared {
+    /// A [`Shared::store`] in a folder that all nodes see.
+    pub fn folder(path: &Path) -> String {
+        format!("{{ kind: folder, path: \"{}\" }}", path.display())
+    }
 }
 
 impl Node {
@@ -152,9 +159,9 @@ impl Node {
         if spec.has("media") || spec.has("records") {
             text += &format!(
                 "media:\n  bind: {address}\n  rtp: 40000-43999\n  recording:\n    spool: \"{}\"\n    \
-                 store: {{ kind: folder, path: \"{}\" }}\n",
+                 store: {}\n",
                 self.spool().display(),
-                shared.recordings.display()
+                shared.store
             );
         }
         text
@@ -226,6 +233,11 @@ impl Node {
     /// Where it serves pages and the API.
     pub fn http(&self) -> SocketAddr {
         (self.address, HTTP_PORT).into()
+    }
+
+    /// Where it shows metrics.
+    pub fn metrics(&self) -> SocketAddr {
+        (self.address, METRICS_PORT).into()
     }
 
     /// A metric of this node, see [`metric`].

@@ -222,7 +222,7 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
-    const LABELS: [&str; 32] = [
+    const LABELS: [&str; 33] = [
         "answer",
         "by",
         "cause",
@@ -235,6 +235,7 @@ fn labels_are_bounded(series: &BTreeSet<String>) -> Result<()> {
         "kind",
         "le",
         "method",
+        "missing",
         "origin",
         "outcome",
         "phase",
@@ -293,6 +294,9 @@ fn operators_find(text: &str) -> Result<()> {
         "trunkline_media_one_way_audio_total{",
         "trunkline_media_upload_lag_seconds_bucket{",
         "trunkline_call_leg_packets_lost_total{ trunk=\"local\"",
+        "trunkline_call_legs_measured_total{ trunk=\"local\"",
+        "trunkline_call_legs_one_way_total{ missing=\"received\"",
+        "trunkline_call_legs_one_way_total{ missing=\"sent\"",
         "trunkline_call_capacity ",
         "trunkline_node_ready 1",
         "trunkline_node_draining 0",

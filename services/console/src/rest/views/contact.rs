@@ -213,6 +213,9 @@ struct Quality {
     round_trip_ms: f32,
     /// E-model (ITU-T G.107), 1 to 4.5.
     mos: f32,
+    packets_sent: u64,
+    /// Audio that went one way only: `received`: nothing came from the party, `sent`: nothing reached it; else empty.
+    missing: String,
 }
 
 impl ContactSummary {
@@ -381,6 +384,8 @@ impl From<call::LegQuality> for Quality {
             jitter_ms: q.jitter_ms,
             round_trip_ms: q.round_trip_ms,
             mos: q.mos,
+            packets_sent: q.packets_sent,
+            missing: q.missing,
         }
     }
 }

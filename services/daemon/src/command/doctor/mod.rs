@@ -23,7 +23,7 @@ use anyhow::Result;
 use tokio::time::timeout;
 use trunkline_proto::cluster::v1::Overview;
 
-pub use self::finding::{Area, Level, Report};
+pub use self::finding::{Area, Report};
 use self::sockets::{Protocol, Sockets};
 use super::http;
 use crate::{

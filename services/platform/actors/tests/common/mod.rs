@@ -263,6 +263,9 @@ impl Journal for Held {
     async fn seal_if(&self, shard: ShardId, seen: Epoch, owner: &str) -> Result<Epoch, JournalError> {
         self.inner.seal_if(shard, seen, owner).await
     }
+    async fn identity(&self) -> Result<u64, JournalError> {
+        self.inner.identity().await
+    }
     async fn epochs(&self) -> Result<Vec<Seal>, JournalError> {
         self.inner.epochs().await
     }

@@ -9,7 +9,7 @@ use trunkline_types::{EntityAddress, EntityKind};
 
 use super::{
     read,
-    server::{ANSWER, KNOWN_SCHEMA, Server},
+    server::{ANSWER, IDENTIFY_ANEW, KNOWN_SCHEMA, Server},
 };
 use crate::{EntityHistory, JournalError, OpenError, PostgresConfig, Seal};
 
@@ -197,7 +197,8 @@ impl PostgresInspector {
     }
 
     /// After a restore: lets epochs and positions go on far above all that the lost server can have given out since the
-    /// backup was made, so that neither a node that outlived it nor a copy of what it told is ever taken for current.
+    /// backup was made, so that neither a node that outlived it nor a copy of what it told is ever taken for current; and
+    /// gives the journal another identity, by which whoever kept a fold of the lost one knows that it is of no use.
     /// Refused while nodes are connected.
     ///
     /// # Errors
@@ -217,6 +218,7 @@ impl PostgresInspector {
             .bind(EPOCHS)
             .execute(&mut *transaction)
             .await?;
+        transaction.execute(IDENTIFY_ANEW).await?;
         Ok(transaction.commit().await?)
     }
 }

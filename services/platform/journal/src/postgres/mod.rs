@@ -234,6 +234,10 @@ impl Journal for PostgresJournal {
         sealed.first().map(|(_, epoch)| *epoch).ok_or_else(none)
     }
 
+    async fn identity(&self) -> Result<u64, JournalError> {
+        read::identity(&self.0.pool).await
+    }
+
     async fn epochs(&self) -> Result<Vec<Seal>, JournalError> {
         read::epochs(&self.0.pool).await
     }

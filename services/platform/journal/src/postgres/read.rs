@@ -28,6 +28,15 @@ pub(super) async fn clock(pool: &PgPool) -> Result<Timestamp, JournalError> {
     Ok(Timestamp::from_micros(micros))
 }
 
+/// Which journal it is.
+pub(super) async fn identity(pool: &PgPool) -> Result<u64, JournalError> {
+    const SQL: &str = "SELECT value FROM trunkline.meta WHERE name = 'identity'";
+    match bounded(sqlx::query_scalar::<_, i64>(SQL).fetch_optional(pool)).await? {
+        Some(identity) => unsigned(identity),
+        None => Err(corrupt("no identity of the journal in table", "trunkline.meta")),
+    }
+}
+
 fn corrupt(what: &'static str, value: impl std::fmt::Debug) -> JournalError {
     JournalError::Corrupt(format!("{what} {value:?}"))
 }

@@ -16,6 +16,24 @@ use crate::OpenError;
 const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("1.sql"))];
 /// The newest schema version that this program makes.
 pub(super) const KNOWN_SCHEMA: usize = MIGRATIONS.len();
+/// A number that nobody had before, as an expression.
+macro_rules! drawn {
+    () => {
+        "('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint & 9223372036854775807"
+    };
+}
+/// A journal that has no identity gets one; see [`Journal::identity`](crate::Journal::identity).
+const IDENTIFY: &str = concat!(
+    "INSERT INTO trunkline.meta (name, value) VALUES ('identity', ",
+    drawn!(),
+    ") ON CONFLICT (name) DO NOTHING"
+);
+/// It gets another one.
+pub(super) const IDENTIFY_ANEW: &str = concat!(
+    "INSERT INTO trunkline.meta AS known (name, value) VALUES ('identity', ",
+    drawn!(),
+    ") ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+);
 /// "trunklin": nodes that start together migrate one by one.
 const MIGRATION_LOCK: i64 = 0x7472_756e_6b6c_696e;
 /// The first version with everything that the functions use (`pg_current_xact_id` and friends came with 13).
@@ -163,7 +181,7 @@ impl Server {
             apply(connection, version, *least, sql).await.map_err(failed)?;
             tracing::info!(server = self.name, version, "journal schema brought up to date");
         }
-        Ok(())
+        connection.execute(IDENTIFY).await.map(drop).map_err(failed)
     }
 }
 

@@ -203,6 +203,10 @@ impl Journal for SqliteJournal {
             .ok_or_else(|| JournalError::Corrupt("nothing was sealed".to_owned()))
     }
 
+    async fn identity(&self) -> Result<u64, JournalError> {
+        read::identity(&self.0.readers).await
+    }
+
     async fn epochs(&self) -> Result<Vec<Seal>, JournalError> {
         read::epochs(&self.0.readers).await
     }

@@ -176,6 +176,12 @@ pub(super) async fn live_entities(
     Ok(found)
 }
 
+pub(super) async fn identity(pool: &SqlitePool) -> Result<u64, JournalError> {
+    const SQL: &str = "SELECT value FROM meta WHERE name = 'identity'";
+    let found = sqlx::query(SQL).fetch_optional(pool).await?;
+    found.map_or_else(|| Err(corrupt("no identity of the journal in table", "meta")), |row| number(&row, 0))
+}
+
 pub(super) async fn epochs(pool: &SqlitePool) -> Result<Vec<Seal>, JournalError> {
     let rows = sqlx::query("SELECT id, epoch, owner FROM shard ORDER BY id").fetch_all(pool).await?;
     rows.iter()

@@ -16,6 +16,10 @@ use crate::OpenError;
 /// "trnk": marks our files among SQLite's.
 const APPLICATION_ID: i64 = 0x7472_6e6b;
 
+/// A journal that has no identity gets one; see [`Journal::identity`](crate::Journal::identity).
+const IDENTIFY: &str =
+    "INSERT OR IGNORE INTO meta (name, value) VALUES ('identity', abs(random() % 9223372036854775807))";
+
 /// The data directory, held for this process by an operating system lock, which a crash releases.
 #[derive(Debug)]
 pub(super) struct DirLock {
@@ -141,6 +145,6 @@ impl Target {
             })?;
             transaction.commit().map_err(failed)?;
         }
-        Ok(())
+        connection.execute(IDENTIFY, []).map(drop).map_err(failed)
     }
 }

@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, Executor};
+use trunkline_config::Secret;
 use trunkline_journal::{
-    Append, AppendError, DocumentKey, Journal, OpenError, PostgresJournal, StoredEvent, contract,
+    Append, AppendError, DocumentKey, Journal, OpenError, PostgresConfig, PostgresInspector, PostgresJournal,
+    StoredEvent, contract,
 };
 use trunkline_types::{EntityAddress, Epoch, ShardId};
 
@@ -43,6 +45,29 @@ async fn nodes_learn_the_servers_clock() {
     let told = node.clock().await.unwrap().as_micros();
     let after: i64 = sqlx::query_scalar(micros).fetch_one(&mut connection).await.unwrap();
     assert!((before..=after).contains(&told), "{before} {told} {after}");
+}
+
+/// What begins anew after a restore is another journal to those who kept something of the lost one, once for each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_journal_has_another_identity() {
+    let (_server, url) = database();
+    let both = nodes(&url, 2).await;
+    let mut known = both[0].identity().await.unwrap();
+    assert_eq!(both[1].identity().await.unwrap(), known, "one journal, whoever asks");
+    for node in &both {
+        node.close().await;
+    }
+    let config =
+        PostgresConfig { url: Secret::new(url.clone()), connections: None, patience: None, spacing: None };
+    let inspector = PostgresInspector::connect(&config).await.unwrap();
+    for _ in 0..2 {
+        until("the nodes have left", async || inspector.begin_anew().await.is_ok()).await;
+        let node = open(&url).await;
+        let now = node.identity().await.unwrap();
+        assert_ne!(now, known);
+        known = now;
+        node.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,6 +91,23 @@ fn quality() -> Row {
                 vec![ask("job_trunk:trunkline_packet_loss:ratio_rate15m{@,trunk=~\"$trunk\"}", "{{trunk}}")],
             ),
             panel(
+                "Audio one way only",
+                "Callers who were not heard at all, or heard nothing, out of those who had audio; of calls that ended in the last 15 minutes.",
+                Lines,
+                Ratio,
+                vec![ask("job_trunk:trunkline_one_way:ratio_rate15m{@,trunk=~\"$trunk\"}", "{{trunk}}")],
+            ),
+            panel(
+                "Which way was missing",
+                "received: nothing came from the telephone. sent: nothing went to it, or arrived there by its own report.",
+                Stacked,
+                PerSecond,
+                vec![ask(
+                    "sum by (trunk, missing) (rate(trunkline_call_legs_one_way_total{@,party=\"caller\",trunk=~\"$trunk\"}[#]))",
+                    "{{trunk}} {{missing}}",
+                )],
+            ),
+            panel(
                 "Mean opinion score",
                 "E-model (ITU-T G.107) for G.711 with concealment; 4.41 is the best that G.711 can be.",
                 Lines,
