@@ -325,6 +325,8 @@ export const de: Catalogue = {
   'record.quality_row': '{received} Pakete empfangen, {lost} verloren ({share} %), Jitter {jitter} ms',
   'record.rtt': 'Umlauf {rtt} ms',
   'record.mos': 'MOS {mos}',
+  'record.nothing_received': 'Von dieser Seite war nichts zu hören.',
+  'record.nothing_sent': 'Bei dieser Seite kam nichts an.',
   'record.no_quality': 'Es wurde kein Ton gemessen.',
   'transcript_status.started': 'in Arbeit',
   'transcript_status.finished': 'vollständig',

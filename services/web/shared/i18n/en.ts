@@ -324,6 +324,8 @@ export const en = {
   'record.quality_row': '{received} packets received, {lost} lost ({share} %), jitter {jitter} ms',
   'record.rtt': 'round trip {rtt} ms',
   'record.mos': 'MOS {mos}',
+  'record.nothing_received': 'Nothing was heard from this party.',
+  'record.nothing_sent': 'Nothing reached this party.',
   'record.no_quality': 'No audio was measured.',
   'transcript_status.started': 'in work',
   'transcript_status.finished': 'complete',

@@ -213,6 +213,8 @@ export interface LegQuality {
   jitter_ms: number | null;
   round_trip_ms: number | null;
   mos: number | null;
+  /** `received`: nothing came from the party; `sent`: nothing reached it; empty or absent: both ways. */
+  missing?: string | null;
 }
 
 export interface Contact extends ContactSummary {

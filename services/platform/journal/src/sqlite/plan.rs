@@ -11,7 +11,7 @@ use trunkline_types::{EntityAddress, Epoch, SHARD_COUNT, ShardId};
 use crate::{Append, AppendError, Appended};
 
 /// Entities remembered per generation; two generations are kept.
-const GENERATION: usize = 50_000;
+const GENERATION: usize = 16_384;
 
 /// A shard's newest state.
 #[derive(Debug, Clone, Copy, Default)]
