@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 use trunkline_call_core::{EndedBy, Event, EventBody, FlowOutcome, Missing, MoveReason, Phase, Quality};
 use trunkline_telemetry::{CallHistogram, buckets};
-use trunkline_types::{CallId, LegId};
+use trunkline_types::{CallId, LegId, ReleaseCause};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabels {
@@ -80,6 +80,7 @@ pub struct CallMetrics {
     recordings: Family<OutcomeLabels, Counter>,
     malformed: Family<FromLabels, Counter>,
     moves: Family<ReasonLabels, Counter>,
+    transfers: Counter,
     epochs_refused: Counter,
 }
 
@@ -101,6 +102,7 @@ impl CallMetrics {
             recordings: Family::default(),
             malformed: Family::default(),
             moves: Family::default(),
+            transfers: Counter::default(),
             epochs_refused: Counter::default(),
         };
         // There from the start, so that the first failure is an increase.
@@ -128,6 +130,7 @@ impl CallMetrics {
         registry.register("flow_steps", "What happened at nodes of flows", self.flow_steps.clone());
         registry.register("recordings", "Recordings, by outcome", self.recordings.clone());
         registry.register("malformed_messages", "Messages that could not be read", self.malformed.clone());
+        registry.register("transfers", "Callers whom an agent has passed on", self.transfers.clone());
         registry.register(
             "media_moves",
             "Calls that went to another media node, by why they left theirs",
@@ -227,6 +230,7 @@ impl CallMetrics {
                 };
                 self.moves.get_or_create(&ReasonLabels { reason }).inc();
             }
+            EventBody::AgentReleased { cause: ReleaseCause::Transferred, .. } => _ = self.transfers.inc(),
             EventBody::RecordingStarted { .. } => self.recording("started"),
             EventBody::RecordingFinished(_) => self.recording("finished"),
             EventBody::RecordingFailed { .. } => self.recording("failed"),
