@@ -178,7 +178,7 @@ async fn judge_record(scene: &Scene, contact: &Value) -> Result<()> {
         wrapped["notes"] == "Heard <b>well</b>." && wrapped["tags"].as_array().is_some_and(|t| t.len() == 2),
         "{wrapped}"
     );
-    ensure!(contact["hold_ms"].as_i64().is_some_and(|ms| ms > 1_500), "the hold is not counted: {contact}");
+    ensure!(wrapped["hold_ms"].as_i64().is_some_and(|ms| ms > 1_500), "the hold is not counted: {wrapped}");
 
     let [left, right] = scene.recording(contact).await?;
     let recording = &contact["recordings"][0];

@@ -31,6 +31,8 @@ async fn sigterm_drains_and_data_survives_a_restart() -> Result<()> {
     let api = system.supervisor().await?;
     let ended = |c: &serde_json::Value| c["ended_ms"].is_i64();
     let contact = api.until_contact("4930101", "the record is there", s(10), ended).await?;
+    // The board follows: it must not be the first one that is seen below.
+    api.until_queue("support", "nobody waits", s(10), |q| q["waiting"] == 0).await?;
     // One caller waits when it comes: he is released with BYE, not forgotten.
     let waiting = Sipp::own("wait", system.sip()).key("caller", "493011").named("waiting").start(&folder)?;
     api.until_queue("support", "one waits", s(10), |q| q["waiting"] == 1).await?;

@@ -57,6 +57,8 @@ impl Call {
                 return self.end(cx, ReleaseCause::AgentHangup, EndedBy::Agent);
             }
             Control::PauseRecording(paused) => self.pause_recording(cx, paused),
+            // It may still ring for the stay before: not at two places. Whoever asks, asks again.
+            Control::Transfer(_) | Control::Consult(_) if self.leaving() => return,
             Control::Transfer(queue) => return self.transfer(cx, Pending { session, command }, queue),
             Control::Consult(queue) => self.consult(cx, queue),
             Control::CompleteTransfer if self.consulting() => {

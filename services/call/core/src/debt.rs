@@ -91,6 +91,11 @@ impl Call {
         }
     }
 
+    /// A queue has not said yet that the call is out of it, and rings nowhere any more.
+    pub(crate) fn leaving(&self) -> bool {
+        self.debts.iter().any(|debt| matches!(debt.kind, DebtKind::Leave { .. }))
+    }
+
     /// Acknowledged.
     pub(crate) fn settle(&mut self, paid: impl Fn(&DebtKind) -> bool) {
         self.debts.retain(|debt| !paid(&debt.kind));

@@ -14,7 +14,8 @@ pub(crate) struct Checker {
     /// What is in each agent's slot.
     slots: BTreeMap<AgentId, (CallId, OfferId)>,
     at: BTreeMap<CallId, BTreeSet<AgentId>>,
-    /// Agents who have decided to ask another one, or to pass the caller on: a second agent may be there.
+    /// Agents who have decided to ask another one, or to pass the caller on, and those who were asked: a second agent may
+    /// be there. (Who talks to whom is told by the calls.)
     passes_on: BTreeSet<(CallId, AgentId)>,
     lines: Vec<Line>,
     /// Offers used.
@@ -64,6 +65,10 @@ impl Checker {
                 }
                 let at = self.at.entry(card.call).or_default();
                 at.insert(agent.clone());
+                // Whoever is only asked never had the caller alone; when they are told that it is over is another matter.
+                if !card.consulted_by.is_empty() {
+                    self.passes_on.insert((card.call, agent.clone()));
+                }
                 let keeps =
                     at.iter().filter(|agent| !self.passes_on.contains(&(card.call, (*agent).clone())));
                 if keeps.count() > 1 {

@@ -146,7 +146,13 @@ fn who_is_refused_has_lost_nothing() {
             } else {
                 assert_eq!(hears(&bed, leg(0)), "music", "the agent takes the caller back by hand");
             }
-            // And may try again.
+            // And may try again, when the queue has said that it rings nowhere any more.
+            if signal == QueueSignal::TimedOut {
+                bed.drain();
+                bed.control("u", Control::Transfer(sales()));
+                assert_eq!((result(&bed), bed.queue_requests().len()), (None, 0));
+                bed.sales(1, QueueSignal::Left);
+            }
             bed.drain();
             bed.control("u", Control::Transfer(sales()));
             bed.sales(2, QueueSignal::Queued { position: 0 });
