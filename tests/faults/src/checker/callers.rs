@@ -52,6 +52,8 @@ fn lost(caller: usize, how: &str) -> Violation {
 fn callers(history: &[Entry], rules: &Rules) -> BTreeMap<usize, Caller> {
     let mut callers: BTreeMap<usize, Caller> = BTreeMap::new();
     let mut who: BTreeMap<&str, usize> = BTreeMap::new();
+    // Whoever is passed on waits anew: the time of the first entry is not theirs any more.
+    let mut passed_on: BTreeSet<&str> = BTreeSet::new();
     for entry in history {
         let at = entry.at_ms;
         match &entry.what {
@@ -69,13 +71,16 @@ fn callers(history: &[Entry], rules: &Rules) -> BTreeMap<usize, Caller> {
                     callers.entry(*caller).or_default().agent_hung_up = true;
                 }
             }
+            What::PassesOn { call_id, .. } => _ = passed_on.insert(call_id),
             What::Rings { call, .. } => {
                 // Whoever is asked by an agent sees since when that one waits.
                 let Some(caller) = call.caller.filter(|_| !call.asked) else { continue };
                 who.insert(&call.call_id, caller);
                 let seen = callers.entry(caller).or_default();
                 seen.rang.get_or_insert(at);
-                seen.entered_ms.insert(call.entered_ms);
+                if !passed_on.contains(call.call_id.as_str()) {
+                    seen.entered_ms.insert(call.entered_ms);
+                }
             }
             _ => {}
         }

@@ -288,3 +288,19 @@ fn a_second_agent_is_there_only_when_the_first_one_wished_so() {
     assert_eq!(passed_on(&[consults, passes], false), []);
     assert_eq!(passed_on(&[passes], false), []);
 }
+
+#[test]
+fn who_is_passed_on_waits_anew_and_nobody_else() {
+    let again = |passed_on: bool| {
+        let mut story = good();
+        story.calls(9).wait(100).rings("ann", 9, 0).wait(200).answers("ann", 9, 0).wait(1_000);
+        if passed_on {
+            story.add(What::PassesOn { agent: "ann".into(), call_id: "call-9".into() });
+        }
+        story.wait(20).state("ann", "wrap_up", None).wait(2_000);
+        let call = Call { entered_ms: story.call(9, 1).entered_ms + 1_300, ..story.call(9, 1) };
+        story.add(What::Rings { agent: "bob".into(), call });
+        story.violations().contains(&Promise::WaitingTime)
+    };
+    assert!(again(false) && !again(true));
+}
