@@ -166,6 +166,10 @@ impl Call {
         if elsewhere && self.next_node(cx) {
             return;
         }
+        if kind.is_none() && !std::mem::replace(&mut self.moving.sought_again, true) {
+            // Nobody else at present, and perhaps it was the way there: once more, also where it failed.
+            return self.media_lost(cx, true);
+        }
         let cause = match kind {
             Some(MediaFailureKind::NoCommonCodec | MediaFailureKind::UnsupportedTransport) => {
                 ReleaseCause::NoCommonCodec

@@ -29,6 +29,8 @@ pub(crate) struct Moving {
     pub no_record: Vec<NodeId>,
     /// Without a node: the next look for one, and the last.
     search: Option<(Timestamp, Timestamp)>,
+    /// Before the answer, all nodes have been tried a second time.
+    pub sought_again: bool,
     /// Left as planned: its audio goes on until the legs have followed, at the latest until then.
     former: Option<(NodeId, Timestamp)>,
 }

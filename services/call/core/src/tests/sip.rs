@@ -120,6 +120,8 @@ fn a_media_node_that_does_not_answer_ends_the_call_in_time() {
     let mut bed = invited();
     bed.only(&["m1"]);
     bed.pass(Duration::from_secs(9));
+    assert_eq!(bed.statuses(), [180], "it is tried once more");
+    bed.pass(Duration::from_secs(9));
     assert_eq!(bed.statuses(), [180, 500]);
     assert!(
         bed.fresh().iter().filter_map(media_of).filter(|c| c.body.creates()).count() >= 5,
