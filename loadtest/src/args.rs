@@ -280,6 +280,9 @@ pub enum Measure {
         /// How long calls come
         #[arg(long, default_value = "30", value_parser = seconds)]
         seconds: Duration,
+        /// Conversations are not recorded, by a system that is started
+        #[arg(long, requires = "spawn")]
+        no_recording: bool,
     },
     /// Callers wait, then agents become ready one after the other: ready to ring, order of service
     Dispatch {
@@ -316,6 +319,12 @@ impl Measure {
             }
             Self::Music { .. } => 0,
         }
+    }
+
+    /// Options of a system that is started for it.
+    pub fn options(&self) -> Vec<String> {
+        let unrecorded = matches!(self, Self::Queued { no_recording: true, .. });
+        unrecorded.then(|| "--no-recording".to_owned()).into_iter().collect()
     }
 }
 

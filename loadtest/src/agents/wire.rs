@@ -9,8 +9,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{client::IntoClientRequest, http::HeaderValue},
+    WebSocketStream, client_async_with_config,
+    tungstenite::{client::IntoClientRequest, http::HeaderValue, protocol::WebSocketConfig},
 };
 
 /// The server hashes each password on purpose slowly, and many agents come at once.
@@ -56,7 +56,9 @@ pub(super) async fn open(
     let opened = tokio::time::timeout(limit, async {
         let stream = TcpStream::connect(http).await?;
         stream.set_nodelay(true)?;
-        anyhow::Ok(client_async(request, stream).await?)
+        // Held for each agent and cleared before each read; the library's default is 128 KiB.
+        let config = WebSocketConfig::default().read_buffer_size(4 * 1_024);
+        anyhow::Ok(client_async_with_config(request, stream, Some(config)).await?)
     });
     let (socket, _) = opened.await.context("the WebSocket took too long")??;
     Ok(socket)

@@ -46,7 +46,7 @@ pub async fn growth(args: &GrowthArgs, server: &ServerArgs) -> Result<()> {
     let mut sizes = args.callers.clone();
     sizes.sort_unstable();
     if !sizes.is_empty() {
-        let system = Server::of(server, SERVING).await?;
+        let system = Server::of(server, SERVING, &[]).await?;
         let mut points = Vec::new();
         for size in sizes {
             points
@@ -58,7 +58,7 @@ pub async fn growth(args: &GrowthArgs, server: &ServerArgs) -> Result<()> {
     sizes.sort_unstable();
     if let Some(most) = sizes.last().copied() {
         note(&format!("starting a system with {most} agents: their passwords are hashed first"));
-        let system = Server::of(server, most).await?;
+        let system = Server::of(server, most, &[]).await?;
         let mut points = Vec::new();
         for size in sizes {
             points

@@ -29,15 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the one that was asked for.
 pub async fn run(args: &ServerArgs, measure: Measure) -> Result<()> {
-    let server = Server::of(args, measure.agents()).await?;
+    let server = Server::of(args, measure.agents(), &measure.options()).await?;
     report::note(&format!("server at {} and http://{}, pid {:?}", server.at.sip, server.at.http, server.pid));
     let (name, figures) = match measure {
         Measure::Waiting { callers, rate, agents, media, seconds } => {
             let plan = waiting::Plan { callers, rate, agents, media, seconds };
             (plan.name(), plan.run(&server, args).await?)
         }
-        Measure::Queued { rate, agents, talk, seconds } => {
-            let plan = queued::Plan { rate, agents, talk, seconds };
+        Measure::Queued { rate, agents, talk, seconds, no_recording } => {
+            let plan = queued::Plan { rate, agents, talk, seconds, recorded: !no_recording };
             (plan.name(), plan.run(&server, args).await?)
         }
         Measure::Dispatch { callers, agents, gap } => {

@@ -40,9 +40,14 @@ pub async fn peers(args: &PeersArgs, server: &ServerArgs) -> Result<()> {
     figures.extend(rtpengine(args, folder.path()).await.context("rtpengine")?);
     if server.spawn.is_some() || !server.pid.is_empty() {
         let agents = (args.rate * 4.0).ceil() as usize;
-        let system = Server::of(server, agents).await?;
-        let plan =
-            queued::Plan { rate: args.rate, agents, talk: Duration::from_secs(2), seconds: args.seconds };
+        let system = Server::of(server, agents, &[]).await?;
+        let plan = queued::Plan {
+            rate: args.rate,
+            agents,
+            talk: Duration::from_secs(2),
+            seconds: args.seconds,
+            recorded: true,
+        };
         figures.extend(named("Trunkline, queued", plan.run(&system, server).await?));
         let plan = music::Plan { callers: args.conversations, speak: false, seconds: args.seconds };
         figures.extend(named("Trunkline, music", plan.run(&system, server).await?));

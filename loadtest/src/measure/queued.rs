@@ -21,16 +21,19 @@ pub struct Plan {
     pub agents: usize,
     pub talk: Duration,
     pub seconds: Duration,
+    /// Whether conversations are recorded; for the name only.
+    pub recorded: bool,
 }
 
 impl Plan {
     pub fn name(&self) -> String {
         format!(
-            "queued: {} calls/s for {:.0} s, {} agents, {:.1} s talk, no media",
+            "queued: {} calls/s for {:.0} s, {} agents, {:.1} s talk, no RTP, {}",
             self.rate,
             self.seconds.as_secs_f64(),
             self.agents,
-            self.talk.as_secs_f64()
+            self.talk.as_secs_f64(),
+            if self.recorded { "recorded" } else { "not recorded" }
         )
     }
 

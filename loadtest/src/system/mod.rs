@@ -41,13 +41,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// The one that the command line names, with so many sample agents when it is started here.
-    pub async fn of(args: &ServerArgs, agents: usize) -> Result<Self> {
+    /// The one that the command line names, with so many sample agents and these options of `dev` when it is started here.
+    pub async fn of(args: &ServerArgs, agents: usize, options: &[String]) -> Result<Self> {
         let Some(program) = &args.spawn else {
             let at = Addresses { sip: args.sip(), http: args.http(), metrics: None };
             return Ok(Self { pid: args.pid.first().map(|(_, pid)| *pid), at, _process: None });
         };
-        let mut process = Process::new("dev", program.clone(), dev(None, &args.rtp, agents, &[]));
+        let mut process = Process::new("dev", program.clone(), dev(None, &args.rtp, agents, options));
         let at = addresses(&process.start().await?)?;
         Ok(Self { pid: process.pid(), at, _process: Some(process) })
     }

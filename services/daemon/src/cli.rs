@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{command, dev, dev_call, run};
+use crate::{command, config::NodeSection, dev, dev_call, run};
 
 /// Trunkline, a contact-centre cluster: calls, agents and queues as actors that survive the loss of a node.
 #[derive(Parser)]
@@ -256,6 +256,10 @@ pub struct DevRun {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_000))]
     pub agents: u32,
 
+    /// Do not record the conversations of the sample queues (asked when they are made: at the first start with a folder)
+    #[arg(long)]
+    pub no_recording: bool,
+
     /// Send traces there by OTLP over gRPC
     #[arg(long, value_name = "http://HOST:PORT")]
     pub otlp: Option<String>,
@@ -263,6 +267,21 @@ pub struct DevRun {
     /// What is logged, as in RUST_LOG
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+impl Cli {
+    /// How many threads the runtime has for it; `None` = as many as the machine has cores. A configuration that cannot be
+    /// read is told of when the command reads it.
+    pub fn runtime_threads(&self) -> Option<usize> {
+        let node = match &self.command {
+            Command::Dev(args) if args.command.is_none() => {
+                NodeSection::before(args.run.config.as_deref(), None)
+            }
+            Command::Run(args) => NodeSection::before(Some(&args.config), args.roles.as_deref()),
+            _ => return None,
+        };
+        node.ok().map(|node| node.runtime_threads())
+    }
 }
 
 /// Does what was typed.

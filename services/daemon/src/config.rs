@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -55,6 +56,8 @@ pub struct DevSection {
     pub agents: u32,
     /// Further telephones `phone-001` and on, with the password `phone-001-dev` and so on.
     pub telephones: u32,
+    /// Whether the sample queues' conversations are not recorded; the flag `--no-recording`.
+    pub no_recording: bool,
 }
 
 /// The node itself.
@@ -69,8 +72,11 @@ pub struct NodeSection {
     pub zone: Option<String>,
     /// Where it keeps its files. Default: a temporary folder in `dev`, required in `run`.
     pub data_dir: Option<PathBuf>,
-    /// Threads for actors. Default: one a core, at most 8.
+    /// Threads for actors. Default: one for two cores, at most 8.
     pub arbiters: usize,
+    /// Threads for what is neither an actor nor audio: SIP, links, agents, records. Default: one a core, one for two cores
+    /// beside actors. A message between two threads that sleep costs more than what it says: fewer are cheaper.
+    pub workers: Option<usize>,
     /// Where traces go, `http://host:4317`; none = nowhere.
     pub otlp: Option<String>,
     /// Share of the calls whose traces are exported, 0 to 1. Default 1.
@@ -93,7 +99,8 @@ impl Default for NodeSection {
             zone: None,
             data_dir: None,
             advertise: None,
-            arbiters: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            arbiters: (cores() / 2).clamp(1, 8),
+            workers: None,
             otlp: None,
             otlp_ratio: 1.0,
             log: "info,sqlx=warn,str0m=warn,hyper=warn".to_owned(),
@@ -101,6 +108,25 @@ impl Default for NodeSection {
             drain_s: 0,
         }
     }
+}
+
+impl NodeSection {
+    /// Of a node that is yet to be configured: its file, the environment, and the flag `--roles`.
+    pub fn before(file: Option<&Path>, roles: Option<&str>) -> Result<Self> {
+        with_roles(layers(file)?, roles).section("node").map_err(Into::into)
+    }
+
+    /// How many threads of the runtime it wants.
+    pub fn runtime_threads(&self) -> usize {
+        let beside_actors = self.roles.contains(&Role::Call) || self.roles.contains(&Role::Acd);
+        let default = if beside_actors { cores() / 2 } else { cores() };
+        self.workers.unwrap_or(default).clamp(1, 256)
+    }
+}
+
+/// What this process may use of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// Metrics.
@@ -154,6 +180,9 @@ impl NodeConfig {
         if flags.agents > 0 {
             loader = loader.set("dev.agents", &flags.agents.to_string(), "--agents");
         }
+        if flags.no_recording {
+            loader = loader.set("dev.no_recording", "true", "--no-recording");
+        }
         for (key, value, flag) in texts {
             if let Some(value) = value {
                 loader = loader.set(key, value, flag);
@@ -173,10 +202,7 @@ impl NodeConfig {
 
     /// For `run`: the file, the environment and the flags, checked as a whole.
     pub fn run(flags: &RunArgs) -> Result<Self> {
-        let mut loader = layers(Some(&flags.config))?;
-        if let Some(roles) = &flags.roles {
-            loader = loader.set("node.roles", &format!("[{roles}]"), "--roles");
-        }
+        let mut loader = with_roles(layers(Some(&flags.config))?, flags.roles.as_deref());
         if let Some(log) = &flags.log {
             loader = loader.set("node.log", log, "--log");
         }
@@ -193,6 +219,11 @@ impl NodeConfig {
     fn read(loader: &Loader, dir: impl Fn(&NodeSection) -> Result<PathBuf>) -> Result<Self> {
         loader.only(&SECTIONS)?;
         let node: NodeSection = loader.section("node")?;
+        ensure!(
+            node.workers.is_none_or(|workers| (1..=256).contains(&workers)),
+            "node.workers: {} asked for, 1 to 256 are possible",
+            node.workers.unwrap_or_default()
+        );
         let media = media(loader, &dir(&node)?)?;
         Ok(Self {
             temporary: false,
@@ -287,6 +318,13 @@ fn layers(file: Option<&Path>) -> Result<Loader> {
     Ok(loader.env("TRUNKLINE_", std::env::vars()))
 }
 
+fn with_roles(loader: Loader, roles: Option<&str>) -> Loader {
+    match roles {
+        Some(roles) => loader.set("node.roles", &format!("[{roles}]"), "--roles"),
+        None => loader,
+    }
+}
+
 /// A section that need not be there.
 fn optional<T: serde::de::DeserializeOwned>(loader: &Loader, name: &str) -> Result<Option<T>> {
     if loader.has(name) { Ok(Some(loader.section(name)?)) } else { Ok(None) }
@@ -303,5 +341,16 @@ fn media(loader: &Loader, dir: &Path) -> Result<trunkline_media::Config> {
     if recording["store"].is_null() {
         media.recording.store = trunkline_media::StoreConfig::Folder { path: dir.join("recordings") };
     }
+    if recording["segment_ms"].is_null() && !loader.has("cluster") && on_one_disk(&media.recording) {
+        media.recording.segment_ms = 0;
+    }
     Ok(media)
+}
+
+/// Whether a copy of the spool in the store would be lost with the spool.
+fn on_one_disk(recording: &trunkline_media::RecordingConfig) -> bool {
+    let trunkline_media::StoreConfig::Folder { path } = &recording.store else { return false };
+    // Of the folder that is there already, when it has to be made first.
+    let disk = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
+    disk(path).is_some() && disk(path) == disk(&recording.spool)
 }

@@ -62,7 +62,8 @@ pub struct RecordingConfig {
     /// Where finished ones go.
     pub store: StoreConfig,
     /// What is being recorded is copied to the store in parts of this length, so that the loss of this node and its disk
-    /// costs two seconds of a recording. In S3 each part is a request. 0: not before the end. Default 1,000.
+    /// costs two seconds of a recording. In S3 each part is a request. 0: not before the end. Default 1,000; 0 for a node
+    /// that is alone and has spool and store on one disk, where the copy would be lost with what it is a copy of.
     pub segment_ms: u64,
 }
 

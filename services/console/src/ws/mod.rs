@@ -38,6 +38,10 @@ use crate::{
     server::Shared,
 };
 
+/// What is read of a WebSocket at once. All of it is held for each agent and cleared before each read: of the library's
+/// 128 KiB an agent needs a few hundred bytes at a time, and 4 KiB for an offer of audio.
+const READ_BYTES: usize = 4 * 1024;
+
 /// `GET /api/v1/agent/ws`. Who is not signed in is told by close code 4401, since a browser does not show its page the
 /// status of a refused upgrade.
 pub(crate) async fn upgrade(
@@ -57,8 +61,11 @@ pub(crate) async fn upgrade(
         // A page of another console shows its ticket; what the browser sends along by itself proves nothing.
         caller = caller.filter(|caller| caller.via == Via::Bearer);
     }
-    let upgrade =
-        upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES);
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .read_buffer_size(READ_BYTES);
     if upgrade.selected_protocol().is_none() {
         return Err(Problem::field(
             "Sec-WebSocket-Protocol",

@@ -31,7 +31,8 @@ pub async fn dev(journal: &dyn Journal, wanted: &DevSection, cost: PasswordCost)
     put(journal, &SYSTEM.parse()?, kind::TENANT, "default", json!({ "display_name": "Sample company" }))
         .await?;
     for (id, name) in [("support", "Support"), ("sales", "Sales")] {
-        let queue = json!({ "display_name": name, "dispositions": DISPOSITIONS, "max_waiting": 10_000 });
+        let queue = json!({ "display_name": name, "dispositions": DISPOSITIONS, "max_waiting": 10_000,
+            "recording": !wanted.no_recording });
         put(journal, &tenant, kind::QUEUE, id, queue).await?;
         put(journal, &tenant, kind::NUMBER, id, json!({ "queue": id })).await?;
     }

@@ -24,7 +24,10 @@ use str0m::{
 /// A certificate is used for this long.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
-static PROVIDER: Provider = Provider { config: OnceLock::new(), certificate: Mutex::new(None) };
+/// Packet sizes that a process has configurations for at once; it asks for one, its own.
+const MOST_CONFIGS: usize = 8;
+
+static PROVIDER: Provider = Provider { configs: Mutex::new(Vec::new()), certificate: Mutex::new(None) };
 
 /// Has sessions of this configuration share what can be shared.
 pub(crate) fn shared(config: RtcConfig, now: Instant) -> RtcConfig {
@@ -41,8 +44,8 @@ pub(crate) fn shared(config: RtcConfig, now: Instant) -> RtcConfig {
 
 #[derive(Debug)]
 struct Provider {
-    /// Proved when it was built; for sessions without a wish for packet sizes.
-    config: OnceLock<Arc<dimpl::Config>>,
+    /// By the packet size that sessions ask for (str0m always asks for one). Proved when they were built.
+    configs: Mutex<Vec<(Option<usize>, Arc<dimpl::Config>)>>,
     certificate: Mutex<Option<(Instant, DtlsCert)>>,
 }
 
@@ -57,15 +60,15 @@ impl Provider {
     }
 
     fn config(&self, mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
-        // Of two at once both build one, and the first stays.
-        match (mtu, self.config.get()) {
-            (None, Some(config)) => Ok(Arc::clone(config)),
-            (None, None) => {
-                let config = build(None)?;
-                Ok(Arc::clone(self.config.get_or_init(|| config)))
-            }
-            (Some(_), _) => build(mtu),
+        let mut configs = self.configs.lock();
+        if let Some((_, config)) = configs.iter().find(|(of, _)| *of == mtu) {
+            return Ok(Arc::clone(config));
         }
+        let config = build(mtu)?;
+        if configs.len() < MOST_CONFIGS {
+            configs.push((mtu, Arc::clone(&config)));
+        }
+        Ok(config)
     }
 }
 
@@ -167,8 +170,25 @@ mod tests {
 
     #[test]
     fn sessions_share_a_proved_configuration() {
-        let (one, other) = (PROVIDER.config(None).unwrap(), PROVIDER.config(None).unwrap());
-        assert!(Arc::ptr_eq(&one, &other));
-        assert!(!Arc::ptr_eq(&one, &PROVIDER.config(Some(1_200)).unwrap()));
+        let of = |mtu| PROVIDER.config(mtu).unwrap();
+        assert!(Arc::ptr_eq(&of(Some(1_150)), &of(Some(1_150))));
+        assert!(!Arc::ptr_eq(&of(Some(1_150)), &of(Some(1_200))));
+        assert!(Arc::ptr_eq(&of(None), &of(None)));
+    }
+
+    /// As str0m asks for it, whatever packet size it has in mind.
+    #[test]
+    fn a_session_proves_nothing_that_one_before_has_proved() {
+        let session = || shared(RtcConfig::new(), Instant::now()).build(Instant::now());
+        drop(session());
+        let known = PROVIDER.configs.lock().clone();
+        drop(session());
+        let after = PROVIDER.configs.lock().clone();
+        assert!(!known.is_empty());
+        assert!(
+            known
+                .iter()
+                .all(|(mtu, config)| after.iter().any(|(of, one)| of == mtu && Arc::ptr_eq(one, config)))
+        );
     }
 }
