@@ -57,7 +57,7 @@ pub async fn growth(args: &GrowthArgs, server: &ServerArgs) -> Result<()> {
     let mut sizes = args.agents.clone();
     sizes.sort_unstable();
     if let Some(most) = sizes.last().copied() {
-        note(&format!("starting a system with {most} agents: their passwords are hashed first"));
+        note(&format!("starting a system with {most} agents"));
         let system = Server::of(server, most, &[]).await?;
         let mut points = Vec::new();
         for size in sizes {

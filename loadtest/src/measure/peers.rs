@@ -40,15 +40,21 @@ pub async fn peers(args: &PeersArgs, server: &ServerArgs) -> Result<()> {
     figures.extend(rtpengine(args, folder.path()).await.context("rtpengine")?);
     if server.spawn.is_some() || !server.pid.is_empty() {
         let agents = (args.rate * 4.0).ceil() as usize;
-        let system = Server::of(server, agents, &[]).await?;
-        let plan = queued::Plan {
+        let plan = |recorded| queued::Plan {
             rate: args.rate,
             agents,
             talk: Duration::from_secs(2),
             seconds: args.seconds,
-            recorded: true,
+            recorded,
         };
-        figures.extend(named("Trunkline, queued", plan.run(&system, server).await?));
+        if server.spawn.is_some() {
+            // The work of the table; a system that runs already records as it is told.
+            let system = Server::of(server, agents, &["--no-recording".to_owned()]).await?;
+            let figures_of = plan(false).run(&system, server).await?;
+            figures.extend(named("Trunkline, queued, not recorded", figures_of));
+        }
+        let system = Server::of(server, agents, &[]).await?;
+        figures.extend(named("Trunkline, queued", plan(true).run(&system, server).await?));
         let plan = music::Plan { callers: args.conversations, speak: false, seconds: args.seconds };
         figures.extend(named("Trunkline, music", plan.run(&system, server).await?));
     }

@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc,
 };
 
-/// A cold start of a release build takes 1 s; hashing the passwords of 10,000 agents adds minutes to it.
+/// A cold start of a release build takes 1 s, with 10,000 agents some more.
 const READY_WITHIN: Duration = Duration::from_secs(600);
 /// Whoever has not ended after SIGTERM by then is killed.
 const END_WITHIN: Duration = Duration::from_secs(15);

@@ -253,7 +253,7 @@ pub struct DevRun {
     pub recogniser: Option<String>,
 
     /// Add this many agents agent-001, agent-002, ... (password agent-001-dev, ...), for load tests
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20_000))]
     pub agents: u32,
 
     /// Do not record the conversations of the sample queues (asked when they are made: at the first start with a folder)

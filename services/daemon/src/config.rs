@@ -354,3 +354,43 @@ fn on_one_disk(recording: &trunkline_media::RecordingConfig) -> bool {
     let disk = |path: &Path| path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.dev());
     disk(path).is_some() && disk(path) == disk(&recording.spool)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording(store: &Path, spool: &Path) -> trunkline_media::RecordingConfig {
+        let store = trunkline_media::StoreConfig::Folder { path: store.to_owned() };
+        trunkline_media::RecordingConfig { spool: spool.to_owned(), store, ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_recorded_is_copied_to_another_disk_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, store) = (folder.path().join("spool"), folder.path().join("not/made/yet"));
+        assert!(on_one_disk(&recording(&store, &spool)));
+        // Another file system, whatever the machine has.
+        assert!(!on_one_disk(&recording(Path::new("/proc/recordings"), &spool)));
+
+        let media = |text: &str| {
+            let file = folder.path().join("node.yaml");
+            std::fs::write(&file, text).unwrap();
+            media(&Loader::new().file(&file).unwrap(), folder.path()).unwrap().recording.segment_ms
+        };
+        assert_eq!(media("node: {}"), 0);
+        assert_eq!(media("media: { recording: { segment_ms: 2000 } }"), 2_000);
+        assert_eq!(media("media: { recording: { store: { kind: folder, path: /proc/recordings } } }"), 1_000);
+        assert_eq!(media("cluster: {}"), 1_000, "another node may have to end the recording");
+    }
+
+    #[test]
+    fn beside_actors_half_of_the_cores_do_the_rest() {
+        let of = |roles: &[Role], workers| {
+            NodeSection { roles: roles.iter().copied().collect(), workers, ..NodeSection::default() }
+                .runtime_threads()
+        };
+        assert_eq!(of(&[Role::Edge, Role::Console], None), cores());
+        assert_eq!(of(&[Role::Edge, Role::Call], None), (cores() / 2).max(1));
+        assert_eq!(of(&Role::ALL, Some(3)), 3);
+    }
+}
