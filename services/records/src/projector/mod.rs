@@ -86,7 +86,7 @@ pub(crate) struct Projector {
     /// What the database lacks.
     dirty: Dirty,
     /// What is being written.
-    pending: Option<Batch>,
+    pending: Option<Arc<Batch>>,
     /// Set once the past is folded.
     following: bool,
     /// Spans of the contacts that ended in the batch in hand: from the fold to the disk.
@@ -416,13 +416,13 @@ impl Projector {
                 places: dirty.places.into_iter().collect(),
             }
         };
-        self.pending = Some(batch);
+        self.pending = Some(Arc::new(batch));
         self.write_pending().await
     }
 
     async fn write_pending(&mut self) -> Result<(), StoreError> {
         let Some(batch) = &self.pending else { return Ok(()) };
-        self.store.write(batch).await?;
+        self.store.write(Arc::clone(batch)).await?;
         let position = batch.position;
         self.pending = None;
         // Their ends are on the disk: the spans end here.

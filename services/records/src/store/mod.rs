@@ -2,13 +2,16 @@
 //! position that all of these are a fold of, written together. Derived: deleting the file rebuilds it.
 
 mod schema;
+mod write;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prost::Message;
+use rusqlite::Connection;
 use sqlx::{
     Row, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use trunkline_journal::StoredEvent;
 use trunkline_proto::records::v1::{Contact, ListContactsRequest};
@@ -17,6 +20,8 @@ use crate::fold::{AgentState, Counters};
 
 /// A query waits this long for a free connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
+/// Another connection's lock is waited for so long.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,12 @@ pub enum StoreError {
     /// What the database said.
     #[error("records database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The same, to what was to be written.
+    #[error("records database: {0}")]
+    Write(#[from] rusqlite::Error),
+    /// It was let go.
+    #[error("records database: it is closed")]
+    Closed,
     /// The journal cannot be read.
     #[error("records: {0}")]
     Journal(#[from] trunkline_journal::JournalError),
@@ -133,31 +144,40 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The database.
+/// The database. A batch is written by one blocking task from its beginning to its end: on a busy node each row that is
+/// handed to a thread and back waits for its turn again. What is asked goes through the pool.
 #[derive(Clone)]
 pub struct Store {
-    writer: SqlitePool,
+    /// `None` once it is closed.
+    writer: Arc<Mutex<Option<Connection>>>,
     readers: SqlitePool,
 }
 
 impl Store {
     /// Opens or makes it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        // NORMAL: what a power cut takes back is folded again from the journal, position and contents together.
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        schema::migrate(&writer).await?;
+        let file = path.to_owned();
+        let writer = joined(tokio::task::spawn_blocking(move || schema::open(&file)).await)??;
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).read_only(true);
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(READER_WAIT)
-            .connect_with(options.read_only(true))
+            .connect_with(options)
             .await?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer: Arc::new(Mutex::new(Some(writer))), readers })
+    }
+
+    /// On a thread that may wait for the disk.
+    async fn on_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let writer = Arc::clone(&self.writer);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut writer = writer.lock();
+            Ok(work(writer.as_mut().ok_or(StoreError::Closed)?)?)
+        });
+        joined(done.await)?
     }
 
     /// How far the contents have come.
@@ -170,58 +190,17 @@ impl Store {
 
     /// Writes down which journal the contents are a fold of.
     pub async fn adopt(&self, journal: u64) -> Result<(), StoreError> {
-        let query = sqlx::query("UPDATE progress SET journal = ?").bind(stored(journal));
-        query.execute(&self.writer).await?;
-        Ok(())
+        self.on_writer(move |writer| write::adopt(writer, journal)).await
     }
 
     /// Throws everything away, to be folded from the beginning of this journal.
     pub async fn begin_anew(&self, journal: u64) -> Result<(), StoreError> {
-        schema::begin_anew(&self.writer, journal).await
+        self.on_writer(move |writer| schema::begin_anew(writer, journal)).await
     }
 
     /// Writes a batch and its positions together, or nothing of it.
-    pub async fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut transaction = self.writer.begin().await?;
-        for row in &batch.contacts {
-            write_contact(&mut transaction, row).await?;
-        }
-        for ((tenant, queue, start), counters) in &batch.intervals {
-            sqlx::query("INSERT OR REPLACE INTO interval (tenant, queue, start_us, body) VALUES (?,?,?,?)")
-                .bind(tenant)
-                .bind(queue)
-                .bind(start)
-                .bind(counters.encode_to_vec())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        for (tenant, agent, state) in &batch.agents {
-            sqlx::query("INSERT OR REPLACE INTO agent (tenant, agent, body) VALUES (?,?,?)")
-                .bind(tenant)
-                .bind(agent)
-                .bind(state.encode_to_vec())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        for ((tenant, queue, call), entered_us) in &batch.places {
-            let query = match entered_us {
-                Some(_) => {
-                    "INSERT OR REPLACE INTO waiting (tenant, queue, call_id, entered_us) VALUES (?1,?2,?3,?4)"
-                }
-                None => "DELETE FROM waiting WHERE tenant = ?1 AND queue = ?2 AND call_id = ?3",
-            };
-            let query = sqlx::query(query).bind(tenant).bind(queue).bind(call);
-            let query = if let Some(entered_us) = entered_us { query.bind(entered_us) } else { query };
-            query.execute(&mut *transaction).await?;
-        }
-        sqlx::query("UPDATE progress SET position = ?, contacts = ?, mark = ?")
-            .bind(stored(batch.position))
-            .bind(stored(batch.contacts_position))
-            .bind(&batch.mark)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
+    pub async fn write(&self, batch: Arc<Batch>) -> Result<(), StoreError> {
+        self.on_writer(move |writer| write::batch(writer, &batch)).await
     }
 
     /// A contact, and the last journal position that it has in it; `None` when the tenant has no such one.
@@ -318,32 +297,17 @@ impl Store {
     /// Lets the file go.
     pub async fn close(&self) {
         self.readers.close().await;
-        self.writer.close().await;
+        let writer = Arc::clone(&self.writer);
+        // Its end writes what the log has into the file.
+        let _ = tokio::task::spawn_blocking(move || drop(writer.lock().take())).await;
     }
 }
 
-async fn write_contact(
-    transaction: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
-    row: &ContactRow,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO contact (call_id, tenant, started_us, open, queue, agent, outcome, caller, position, line, \
-         detail) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11) ON CONFLICT (call_id) DO UPDATE SET \
-         started_us = ?3, open = ?4, queue = ?5, agent = ?6, outcome = ?7, caller = ?8, position = ?9, \
-         line = ?10, detail = ?11",
-    )
-    .bind(&row.call_id)
-    .bind(&row.tenant)
-    .bind(row.started_us)
-    .bind(row.open)
-    .bind(&row.queue)
-    .bind(&row.agent)
-    .bind(&row.outcome)
-    .bind(&row.caller)
-    .bind(stored(row.position))
-    .bind(&row.line)
-    .bind(&row.detail)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
+/// A blocking task ends early by its own panic only, or with the runtime.
+fn joined<T>(done: Result<T, tokio::task::JoinError>) -> Result<T, StoreError> {
+    match done {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(StoreError::Closed),
+    }
 }

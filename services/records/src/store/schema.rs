@@ -1,6 +1,8 @@
-use sqlx::{AssertSqlSafe, Row, SqlitePool};
+use std::path::Path;
 
-use super::StoreError;
+use rusqlite::{Connection, Result};
+
+use super::{BUSY, StoreError};
 
 const VERSION: i64 = 2;
 
@@ -37,46 +39,49 @@ const COLUMNS: [(&str, &str); 2] = [
     ("mark", "ALTER TABLE progress ADD COLUMN mark TEXT NOT NULL DEFAULT ''"),
 ];
 
+/// Opens the file, or makes it, with the form that this program knows.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // What a power cut takes back is folded again from the journal, position and contents together.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
 /// An older form is thrown away: everything in it is folded again from the journal.
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(pool).await?.get(0);
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > VERSION {
         return Err(StoreError::Newer { found, known: VERSION });
     }
     if found < VERSION {
-        let mut transaction = pool.begin().await?;
+        let transaction = connection.transaction()?;
         for table in TABLES {
-            let statement = format!("DROP TABLE IF EXISTS {table}");
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+            transaction.execute(&format!("DROP TABLE IF EXISTS {table}"), [])?;
         }
         for statement in STATEMENTS {
-            sqlx::query(statement).execute(&mut *transaction).await?;
+            transaction.execute(statement, [])?;
         }
-        // A pragma takes no bound values; it must follow VERSION.
-        sqlx::query("PRAGMA user_version = 2").execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
     }
     for (column, statement) in COLUMNS {
-        const THERE: &str = "SELECT count(*) FROM pragma_table_info('progress') WHERE name = ?";
-        let there: i64 = sqlx::query(THERE).bind(column).fetch_one(pool).await?.get(0);
-        if there == 0 {
-            sqlx::query(statement).execute(pool).await?;
+        if !connection.column_exists(None, "progress", column)? {
+            connection.execute(statement, [])?;
         }
     }
     Ok(())
 }
 
 /// Nothing is known: everything is folded from the beginning of this journal.
-pub(super) async fn begin_anew(pool: &SqlitePool, journal: u64) -> Result<(), StoreError> {
-    let mut transaction = pool.begin().await?;
+pub(super) fn begin_anew(connection: &mut Connection, journal: u64) -> Result<()> {
+    let transaction = connection.transaction()?;
     for table in TABLES.iter().filter(|table| **table != "progress") {
-        let statement = format!("DELETE FROM {table}");
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        transaction.execute(&format!("DELETE FROM {table}"), [])?;
     }
-    sqlx::query("UPDATE progress SET position = 0, contacts = 0, mark = '', journal = ?")
-        .bind(super::stored(journal))
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(())
+    let sql = "UPDATE progress SET position = 0, contacts = 0, mark = '', journal = ?";
+    transaction.execute(sql, [super::stored(journal)])?;
+    transaction.commit()
 }
