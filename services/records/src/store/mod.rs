@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The same, to what was to be written.
     #[error("records database: {0}")]
     Write(#[from] rusqlite::Error),
+    /// A write did not come to its end; nothing of it is in the file.
+    #[error("records database: a write ended early: {0}")]
+    Ended(#[from] tokio::task::JoinError),
     /// It was let go.
     #[error("records database: it is closed")]
     Closed,
@@ -157,7 +160,7 @@ impl Store {
     /// Opens or makes it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let file = path.to_owned();
-        let writer = joined(tokio::task::spawn_blocking(move || schema::open(&file)).await)??;
+        let writer = tokio::task::spawn_blocking(move || schema::open(&file)).await??;
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).read_only(true);
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
@@ -173,11 +176,11 @@ impl Store {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let writer = Arc::clone(&self.writer);
-        let done = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let mut writer = writer.lock();
             Ok(work(writer.as_mut().ok_or(StoreError::Closed)?)?)
-        });
-        joined(done.await)?
+        })
+        .await?
     }
 
     /// How far the contents have come.
@@ -300,14 +303,5 @@ impl Store {
         let writer = Arc::clone(&self.writer);
         // Its end writes what the log has into the file.
         let _ = tokio::task::spawn_blocking(move || drop(writer.lock().take())).await;
-    }
-}
-
-/// A blocking task ends early by its own panic only, or with the runtime.
-fn joined<T>(done: Result<T, tokio::task::JoinError>) -> Result<T, StoreError> {
-    match done {
-        Ok(done) => Ok(done),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(StoreError::Closed),
     }
 }
