@@ -100,3 +100,36 @@ async fn put(journal: &dyn Journal, tenant: &TenantId, kind: &str, id: &str, bod
         Err(error) => Err(error).with_context(|| format!("the sample {kind} {id} could not be written")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trunkline_journal::{SqliteJournal, SqliteOptions};
+
+    use super::*;
+
+    /// The body of a sample document that a system with these wishes starts with.
+    async fn seeded(wanted: DevSection, kind: &str, id: &str) -> Value {
+        let journal = SqliteJournal::open(SqliteOptions::temporary().unwrap()).await.unwrap();
+        dev(&journal, &wanted, LOAD_COST).await.unwrap();
+        let key = key(&"default".parse().unwrap(), kind, id);
+        journal.get_document(&key).await.unwrap().unwrap().body
+    }
+
+    #[tokio::test]
+    async fn sample_queues_are_recorded_unless_told_otherwise() {
+        for no_recording in [false, true] {
+            let wanted = DevSection { no_recording, ..DevSection::default() };
+            let queue = seeded(wanted, kind::QUEUE, "support").await;
+            assert_eq!(queue["recording"], json!(!no_recording));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_for_load_tests_signs_in_with_its_name() {
+        let wanted = DevSection { agents: 1, ..DevSection::default() };
+        let account = seeded(wanted, kind::ACCOUNT, "agent-001").await;
+        let hash = account["password_hash"].as_str().unwrap();
+        assert!(trunkline_console::password_fits("agent-001-dev", hash));
+        assert!(!trunkline_console::password_fits("agent-002-dev", hash));
+    }
+}
