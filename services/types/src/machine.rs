@@ -74,6 +74,13 @@ impl<Ev, Ef> Outbox<Ev, Ef> {
         self.items.is_empty()
     }
 
+    /// Gives back what an empty one holds for the next step. Machines rest for minutes, in great numbers.
+    pub fn shrink(&mut self) {
+        if self.items.is_empty() {
+            self.items = Vec::new();
+        }
+    }
+
     /// Takes all items, keeping the allocation.
     pub fn drain(&mut self) -> impl Iterator<Item = Output<Ev, Ef>> + '_ {
         self.items.drain(..)

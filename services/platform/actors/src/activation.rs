@@ -163,6 +163,7 @@ impl<B: Behaviour> Inner<B> {
             count: history.count,
             seq: history.last_seq,
             snapshot: history.snapshot.as_ref().map_or(0, |snapshot| snapshot.nth),
+            snapshot_bytes: history.snapshot.as_ref().map_or(0, |snapshot| snapshot.body.len()),
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Origin<B: Behaviour> {
     pub(crate) seq: u64,
     /// Events within the newest snapshot.
     pub(crate) snapshot: u64,
+    /// How large that was.
+    pub(crate) snapshot_bytes: usize,
 }
 
 /// An append under way.
@@ -171,11 +173,12 @@ impl<B: Behaviour> Entity<B> {
     /// The state that the append in hand leads to, when it is time for a snapshot.
     fn snapshot(&mut self) -> Option<Snapshot> {
         let nth = self.from.count;
-        if nth - self.from.snapshot < self.from.host.options.snapshot_every {
+        if nth - self.from.snapshot < self.from.host.options.spacing(self.from.snapshot_bytes) {
             return None;
         }
         self.from.snapshot = nth;
         let (version, body): (u16, Bytes) = self.from.behaviour.snapshot(&self.from.core)?;
+        self.from.snapshot_bytes = body.len();
         Some(Snapshot { nth, version, body })
     }
 
@@ -218,6 +221,9 @@ impl<B: Behaviour> Entity<B> {
     /// Ends the actor when there is nothing left to do for it.
     fn rest(&mut self, context: &mut Context<Self>) {
         let settled = self.flights.is_empty() && self.effects.is_empty();
+        if settled {
+            self.shrink();
+        }
         if !settled || self.dead || !(self.closing || self.from.behaviour.finished(&self.from.core)) {
             return;
         }
@@ -225,6 +231,13 @@ impl<B: Behaviour> Entity<B> {
         {
             self.stop(context);
         }
+    }
+
+    /// Most actors rest for most of the time: what a step needs is not kept until the next.
+    fn shrink(&mut self) {
+        self.outbox.shrink();
+        self.flights = VecDeque::new();
+        self.effects = VecDeque::new();
     }
 
     fn stop(&mut self, context: &mut Context<Self>) {
