@@ -71,6 +71,9 @@ pub(super) struct Target {
 /// Another connection's lock is waited for so long; only checkpoints and migrations ever hold one.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// KiB of pages that the writer keeps, as SQLite takes it: what it writes to are the ends of a few trees.
+const WRITER_CACHE: i32 = -4_096;
+
 impl Target {
     /// For readers. They are used by asynchronous code, so they run on threads of their own.
     pub(super) fn reader(&self) -> SqliteConnectOptions {
@@ -80,7 +83,7 @@ impl Target {
             .create_if_missing(false)
             .locking_mode(SqliteLockingMode::Normal)
             .busy_timeout(BUSY)
-            .pragma("cache_size", "-4096")
+            .pragma("cache_size", "-1024")
             .disable_statement_logging()
             .thread_name(|n| format!("journal-reader-{n}"))
     }
@@ -102,7 +105,7 @@ impl Target {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if self.synced { "FULL" } else { "OFF" })?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "cache_size", WRITER_CACHE)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     }
