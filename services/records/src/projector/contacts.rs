@@ -19,6 +19,10 @@ const SLACK: usize = 1_024;
 const ENDED: usize = 2_048;
 /// They are let go this long after the last event: most wrap-ups are over by then.
 const SETTLES: Duration = Duration::from_secs(60);
+/// Of a call that is up, after this long without an event: who waits or talks on has none for minutes.
+const RESTS: Duration = Duration::from_secs(20);
+/// What may be let go is looked for this much later, so that it is done for many at once.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 struct Held {
     contact: Contact,
@@ -38,14 +42,16 @@ pub(crate) struct Contacts {
     dirty: BTreeSet<(u64, String)>,
     /// Those whose call is over, as they were written: how far they were touched by then, and when.
     ended: VecDeque<(u64, Instant, String)>,
+    /// Those whose call is up, likewise.
+    up: VecDeque<(u64, Instant, String)>,
     defer: Duration,
     touches: u64,
 }
 
 impl Contacts {
     pub fn new(defer: Duration) -> Self {
-        let (held, dirty, ended) = (HashMap::new(), BTreeSet::new(), VecDeque::new());
-        Self { held, dirty, ended, defer, touches: 0 }
+        let (ended, up) = (VecDeque::new(), VecDeque::new());
+        Self { held: HashMap::new(), dirty: BTreeSet::new(), ended, up, defer, touches: 0 }
     }
 
     pub fn get(&self, tenant: &str, call: &str) -> Option<&Contact> {
@@ -100,9 +106,8 @@ impl Contacts {
         for key in due {
             if let Some(held) = self.held.get_mut(&key.1) {
                 held.due = None;
-                if held.contact.ended_us != 0 {
-                    self.ended.push_back((held.touched, now, key.1.clone()));
-                }
+                let list = if held.contact.ended_us == 0 { &mut self.up } else { &mut self.ended };
+                list.push_back((held.touched, now, key.1.clone()));
                 rows.push(ContactRow::new(&mut held.contact, held.position));
             }
             self.dirty.remove(&key);
@@ -115,18 +120,30 @@ impl Contacts {
         self.dirty.iter().filter_map(|(_, call)| self.held.get(call)?.due).min()
     }
 
+    /// When there is something to do: rows to write, or contacts to let go of. The latter wait for company.
+    pub fn next_chore(&self) -> Option<Instant> {
+        let rests = |list: &VecDeque<(u64, Instant, String)>, stays| Some(list.front()?.1 + stays + TOGETHER);
+        let times = [self.next_due(), rests(&self.ended, SETTLES), rests(&self.up, RESTS)];
+        times.into_iter().flatten().min()
+    }
+
     /// Lets go of what was not touched for longest. Only after what was taken is on the disk.
     pub fn trim(&mut self) {
         let now = Instant::now();
-        while let Some((touched, at, call)) = self.ended.front() {
-            if self.ended.len() <= ENDED && now.duration_since(*at) < SETTLES {
-                break;
+        for (list, most, stays) in [(&mut self.ended, ENDED, SETTLES), (&mut self.up, usize::MAX, RESTS)] {
+            while let Some((touched, at, call)) = list.front() {
+                if list.len() <= most && now.duration_since(*at) < stays {
+                    break;
+                }
+                // One that was touched since comes again when it is written.
+                if self.held.get(call).is_some_and(|held| held.touched == *touched && held.due.is_none()) {
+                    self.held.remove(call);
+                }
+                list.pop_front();
             }
-            // One that was touched since comes again when it is written.
-            if self.held.get(call).is_some_and(|held| held.touched == *touched && held.due.is_none()) {
-                self.held.remove(call);
-            }
-            self.ended.pop_front();
+        }
+        if self.held.capacity() > SLACK && self.held.len() < self.held.capacity() / 4 {
+            self.held.shrink_to(self.held.len() * 2);
         }
         if self.held.len() <= HELD + SLACK {
             return;
@@ -204,6 +221,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_up_and_has_no_events_is_let_go_once_its_row_is_written() {
+        let mut contacts = Contacts::new(Duration::from_secs(3));
+        for call in ["rests", "goes on", "unwritten"] {
+            contacts.fold("t", call, 1, |_| true);
+        }
+        contacts.take_due(1);
+        tokio::time::advance(RESTS).await;
+        contacts.fold("t", "goes on", 2, |_| false);
+        contacts.fold("t", "unwritten", 3, |_| false);
+        contacts.trim();
+        assert!(!contacts.holds("rests") && contacts.holds("goes on") && contacts.holds("unwritten"));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(contacts.take_due(3).0.len(), 2);
+        let chore = contacts.next_chore().unwrap();
+        assert_eq!(chore, Instant::now() + RESTS + TOGETHER);
+        tokio::time::sleep_until(chore).await;
+        contacts.trim();
+        assert_eq!((contacts.len(), contacts.next_chore()), (0, None));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_contact_is_let_go_a_while_after_its_last_event() {
         let mut contacts = Contacts::new(Duration::from_secs(3));
         let end = |contact: &mut Contact| {
@@ -217,15 +255,15 @@ mod tests {
         tokio::time::advance(SETTLES / 2).await;
         contacts.fold("t", "b", 4, |_| true);
         contacts.trim();
-        assert_eq!(contacts.len(), 3);
+        assert_eq!(contacts.len(), 2, "but for the one that is up");
         tokio::time::advance(SETTLES / 2).await;
         contacts.trim();
-        assert!(!contacts.holds("a") && contacts.holds("up"));
+        assert!(!contacts.holds("a"));
         assert!(contacts.holds("b"), "its last event is younger, and not on the disk");
         contacts.take_due(4);
         tokio::time::advance(SETTLES).await;
         contacts.trim();
-        assert!(!contacts.holds("b") && contacts.holds("up"));
+        assert!(!contacts.holds("b"));
         for n in 0..ENDED as u64 + 10 {
             contacts.fold("t", &n.to_string(), n + 5, end);
         }

@@ -163,7 +163,7 @@ impl Projector {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            let due = self.shared.contacts.lock().next_due();
+            let due = self.shared.contacts.lock().next_chore();
             tokio::select! {
                 changed = committed.changed() => if changed.is_err() { return },
                 () = sleep_until(due) => {}
@@ -200,6 +200,7 @@ impl Projector {
         if self.shared.contacts.lock().next_due().is_some_and(|due| due <= Instant::now()) {
             self.flush().await?;
         }
+        self.shared.contacts.lock().trim();
         Ok(())
     }
 

@@ -19,6 +19,9 @@ use trunkline_proto::records::v1::{Contact, ListContactsRequest};
 use crate::fold::{AgentState, Counters};
 
 /// A query waits this long for a free connection.
+const READERS: u32 = 4;
+/// KiB of pages that each of them keeps, as SQLite takes it.
+const READER_CACHE: &str = "-1024";
 const READER_WAIT: Duration = Duration::from_secs(5);
 /// Another connection's lock is waited for so long.
 const BUSY: Duration = Duration::from_secs(5);
@@ -162,8 +165,9 @@ impl Store {
         let file = path.to_owned();
         let writer = tokio::task::spawn_blocking(move || schema::open(&file)).await??;
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).read_only(true);
+        let options = options.pragma("cache_size", READER_CACHE);
         let readers = SqlitePoolOptions::new()
-            .max_connections(4)
+            .max_connections(READERS)
             .acquire_timeout(READER_WAIT)
             .connect_with(options)
             .await?;
