@@ -92,6 +92,7 @@ impl Call {
         };
         let Some(at) = caller.unacked.iter().position(|answer| answer.cseq == cseq.number) else { return };
         let answer = caller.unacked.remove(at);
+        caller.unacked.shrink_to_fit();
         if answer.offered && self.ended.is_none() {
             match sdp::of(request) {
                 Ok(Some(sdp)) => {

@@ -240,6 +240,10 @@ impl Call {
             return;
         };
         stay.announce_at = Some(cx.now.plus(announcement.every.max(ANNOUNCEMENT_GAP)));
+        if self.caller.as_deref().is_some_and(|caller| caller.holding) {
+            // They have put us on hold: nothing of it would be heard.
+            return;
+        }
         let play = Play {
             prompts: announcement.prompts.clone(),
             then: Program::Music(treatment.music.clone()),

@@ -262,6 +262,9 @@ impl Call {
             return;
         }
         let Some((body, then)) = self.media.waiting.pop_front() else { return };
+        if self.media.waiting.is_empty() {
+            self.media.waiting = VecDeque::new();
+        }
         let id = self.media.mint(cx.now);
         let resend = cx.now.plus(self.settings.media_resend);
         // Nobody waits for the end of a session, so there is time to get it through.

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use trunkline_types::ReleaseCause;
 
-use super::bed::*;
+use super::{bed::*, sip::SDP};
 use crate::{
-    Destination, EventBody, LeaveCause, MediaBody, MediaFailureKind, Phase, Program, QueueOutcome,
+    Destination, Direction, EventBody, LeaveCause, MediaBody, MediaFailureKind, Phase, Program, QueueOutcome,
     QueueRequest, QueueSignal, RefusedReason, Treatment,
 };
 
@@ -64,6 +64,27 @@ fn announcements_come_over_the_music_and_stop_when_there_is_no_prompt() {
     bed.pass(Duration::from_secs(100));
     assert!(bed.fresh().iter().filter_map(media_of).next().is_none());
     assert_eq!(bed.call.phase(), Phase::Queued);
+}
+
+#[test]
+fn who_has_put_us_on_hold_is_told_nothing_until_they_are_back() {
+    let mut bed = Bed::waiting();
+    bed.send("INVITE", SDP, "v=0\r\na=inactive\r\n");
+    bed.reply(Ok(ok(Direction::Inactive)));
+    bed.settle_media();
+    bed.send_as("ACK", 2, "", "");
+    bed.pass(Duration::from_secs(29));
+    assert!(bed.playing().is_none());
+    bed.send("INVITE", SDP, "v=0\r\na=sendrecv\r\n");
+    bed.reply(Ok(ok(Direction::SendRecv)));
+    bed.settle_media();
+    bed.send_as("ACK", 3, "", "");
+    bed.queue(0, QueueSignal::Queued { position: 0 });
+    // Its turn comes 45 s after the one that was left out at 20 s.
+    bed.pass(Duration::from_secs(29));
+    assert!(bed.playing().is_none());
+    bed.pass(Duration::from_secs(8));
+    assert_eq!(bed.playing().unwrap().prompts, ["queue-wait"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     TransactionFailure,
 };
 
-const SDP: &str = "Content-Type: application/sdp\r\n";
+pub(super) const SDP: &str = "Content-Type: application/sdp\r\n";
 
 fn invited() -> Bed {
     let mut bed = Bed::new(shelf(&[]));
