@@ -10,8 +10,11 @@ use super::commands::wants_sdp;
 
 /// Commands without a result at once.
 pub(super) const MAX_PENDING: usize = 32;
-/// Command ids remembered with their results.
-const MAX_REMEMBERED: usize = 256;
+/// Command ids remembered with their results. One that is forgotten is given to the agent's actor again, which remembers
+/// what must not be done twice.
+const MAX_REMEMBERED: usize = 64;
+/// So many of them are results with SDP.
+const MAX_SDP: usize = 4;
 
 /// A session's commands by the client's id: each is done once and answered by one result, which is given again when the
 /// id comes again. A command that the agent's actor does not answer is kept to be sent again: it, or its node, may be gone,
@@ -97,7 +100,22 @@ impl CommandLog {
         entry.result = Some(Arc::clone(result));
         entry.asked = None;
         self.pending -= 1;
-        Some(Finished { id: key, kind: entry.kind, took: now.saturating_duration_since(entry.begun) })
+        let (kind, took) = (entry.kind, now.saturating_duration_since(entry.begun));
+        if entry.wants_sdp {
+            self.forget_sdp();
+        }
+        Some(Finished { id: key, kind, took })
+    }
+
+    /// Results with SDP are long; after the newest ones they are forgotten.
+    fn forget_sdp(&mut self) {
+        let with_sdp = |entry: &Entry| entry.wants_sdp && entry.result.is_some();
+        let all = self.order.iter().rev().filter(|id| self.entries.get(*id).is_some_and(with_sdp));
+        let old: Vec<Arc<str>> = all.skip(MAX_SDP).cloned().collect();
+        for id in old {
+            self.entries.remove(&id);
+            self.order.retain(|kept| *kept != id);
+        }
     }
 
     /// Commands that have been without an answer for `pause` since they were last sent: they are to be sent again, in this
@@ -135,7 +153,7 @@ impl CommandLog {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_proto::acd::v1::SignOut;
+    use trunkline_proto::acd::v1::{Accept, SignOut};
 
     use super::*;
 
@@ -176,6 +194,25 @@ mod tests {
             "what is under way is not forgotten"
         );
         assert_eq!(log.overdue(now + Duration::from_secs(10), Duration::from_secs(10)), ["0".into()]);
+    }
+
+    #[test]
+    fn results_with_sdp_are_remembered_for_the_last_few() {
+        let (mut log, now) = (CommandLog::default(), Instant::now());
+        let accept = Command::Accept(Accept { sdp_offer: "v=0".into(), ..Accept::default() });
+        let waiting = "not answered";
+        assert_eq!(log.begin(waiting, "accept", &accept, now), Begin::New);
+        for n in 0..20 {
+            log.begin(&format!("a{n}"), "accept", &accept, now);
+            log.begin(&format!("h{n}"), "hold", &hold(), now);
+            log.finish(&format!("h{n}"), &"{}".into(), now);
+            log.finish(&format!("a{n}"), &"{sdp}".into(), now);
+        }
+        assert_eq!(log.begin("a16", "accept", &accept, now), Begin::Done("{sdp}".into()));
+        assert_eq!(log.begin("a15", "accept", &accept, now), Begin::New);
+        assert_eq!(log.begin("h0", "hold", &hold(), now), Begin::Done("{}".into()));
+        assert_eq!(log.begin(waiting, "accept", &accept, now), Begin::UnderWay);
+        assert_eq!(log.order.len(), log.entries.len());
     }
 
     #[test]

@@ -13,8 +13,17 @@ use crate::{Action, AgentToCall, SessionId};
 
 /// Answers kept for clients that ask again after a reconnect; as many are kept in the journal's fold.
 const ANSWERS_KEPT: usize = 64;
-/// Of those in the journal's fold so many keep their SDP; an older one is answered without.
+/// So many of them keep their SDP; an older one is answered without.
 const SDP_KEPT: usize = 4;
+
+/// Of these answers, the newest first, only some keep their SDP.
+fn forget_sdp<'a>(newest_first: impl Iterator<Item = &'a mut Answer>) {
+    let media = newest_first.filter_map(|answer| match answer {
+        Ok(CommandReply::Media { sdp_answer, .. }) => Some(sdp_answer),
+        _ => None,
+    });
+    media.skip(SDP_KEPT).for_each(|sdp| *sdp = String::new());
+}
 
 /// A command by the client's name for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -56,11 +65,7 @@ impl super::AgentSnapshot {
             self.done.pop_front();
         }
         self.done.push_back(Remembered { by: by.clone(), answer });
-        let media = self.done.iter_mut().rev().filter_map(|kept| match &mut kept.answer {
-            Ok(CommandReply::Media { sdp_answer, .. }) => Some(sdp_answer),
-            _ => None,
-        });
-        media.skip(SDP_KEPT).for_each(String::clear);
+        forget_sdp(self.done.iter_mut().rev().map(|kept| &mut kept.answer));
     }
 
     /// The call is over: so are the requests to it.
@@ -76,12 +81,10 @@ impl Agent {
     /// The answer to a command that was done before.
     pub(super) fn known_answer(&self, session: &SessionId, id: &str) -> Option<Answer> {
         let fresh = self.answered.iter().find(|(s, i, _)| s == session && i == id);
-        if let Some((_, _, answer)) = fresh {
-            return Some(answer.clone());
-        }
-        let kept =
-            self.state.done.iter().rev().find(|kept| kept.by.session == *session && kept.by.id == id)?;
-        Some(match &kept.answer {
+        let fresh = fresh.map(|(_, _, answer)| answer);
+        let is_it = |kept: &&Remembered| kept.by.session == *session && kept.by.id == id;
+        let kept = || self.state.done.iter().rev().find(is_it).map(|kept| &kept.answer);
+        Some(match fresh.or_else(kept)? {
             // Forgotten: the page makes a new offer.
             Ok(CommandReply::Media { sdp_answer, .. }) if sdp_answer.is_empty() => Err(CommandError::Call {
                 reason: "the audio was connected, its answer is gone: resume the audio".to_owned(),
@@ -103,6 +106,7 @@ impl Agent {
             self.answered.pop_front();
         }
         self.answered.push_back((session.clone(), id.clone(), answer.clone()));
+        forget_sdp(self.answered.iter_mut().rev().map(|(_, _, answer)| answer));
         Self::tell_answer(session, id, answer, out);
     }
 
@@ -151,5 +155,31 @@ impl Agent {
             self.controls.insert(control, pending);
             self.control_due(control, now, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_types::{Epoch, OfferId};
+
+    use super::*;
+
+    #[test]
+    fn the_newest_answers_keep_their_sdp() {
+        let media = |n: usize| -> Answer {
+            let offer = OfferId { queue: "support".parse().unwrap(), epoch: Epoch(1), n: 1 };
+            Ok(CommandReply::Media { offer, sdp_answer: format!("v=0 {n}") })
+        };
+        let mut answers: Vec<Answer> =
+            (0..12).map(|n| if n % 2 == 0 { media(n) } else { Ok(CommandReply::Done) }).collect();
+        forget_sdp(answers.iter_mut().rev());
+        let kept = |answer: &Answer| match answer {
+            Ok(CommandReply::Media { sdp_answer, .. }) => Some((sdp_answer.len(), sdp_answer.capacity())),
+            _ => None,
+        };
+        let kept: Vec<_> = answers.iter().filter_map(kept).collect();
+        assert_eq!(kept[..2], [(0, 0); 2], "and not what they took");
+        assert!(kept[2..].iter().all(|(bytes, _)| *bytes > 0));
+        assert_eq!(kept.len(), 2 + SDP_KEPT);
     }
 }
