@@ -126,7 +126,7 @@ others half, because handing shards over may take as long again.
 
 {{- define "trunkline.recording" -}}
 {{- $r := .Values.recordings -}}
-{{- $recording := dict "segment_ms" (int $r.segmentMs) "spool" "/var/lib/trunkline/spool" -}}
+{{- $recording := dict "segment_ms" (int $r.segmentMs) "uploads" (int $r.uploads) "spool" "/var/lib/trunkline/spool" -}}
 {{- if and (eq $r.kind "s3") $r.s3.bucket -}}
   {{- $store := dict "kind" "s3" "bucket" $r.s3.bucket "prefix" $r.s3.prefix "region" $r.s3.region "allow_http" $r.s3.allowHttp -}}
   {{- if $r.s3.endpoint -}}{{- $_ := set $store "endpoint" $r.s3.endpoint -}}{{- end -}}

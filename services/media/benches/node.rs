@@ -146,6 +146,7 @@ impl Bed {
                 spool: folder.path().join("spool"),
                 store: StoreConfig::Folder { path: folder.path().join("recordings") },
                 segment_ms,
+                ..RecordingConfig::default()
             },
             ..Config::default()
         };

@@ -65,6 +65,9 @@ pub struct RecordingConfig {
     /// costs two seconds of a recording. In S3 each part is a request. 0: not before the end. Default 1,000; 0 for a node
     /// that is alone and has spool and store on one disk, where the copy would be lost with what it is a copy of.
     pub segment_ms: u64,
+    /// Finished recordings that are put into the store at once; others wait in the spool. Each holds up to 8 MiB of memory
+    /// on its way to S3, where a media node puts about `uploads` ÷ seconds of one request. 1 to 256, default 16.
+    pub uploads: usize,
 }
 
 /// An object store.
@@ -152,7 +155,7 @@ fn default_attempts() -> u32 {
 impl Default for RecordingConfig {
     fn default() -> Self {
         let store = StoreConfig::Folder { path: "data/recordings".into() };
-        Self { spool: "data/spool".into(), store, segment_ms: 1_000 }
+        Self { spool: "data/spool".into(), store, segment_ms: 1_000, uploads: 16 }
     }
 }
 
@@ -299,6 +302,14 @@ impl Config {
                 "use 200 to 60000 (1000 keeps the loss of a node below two seconds), or 0 for no copies",
             );
         }
+        let uploads = self.recording.uploads;
+        if !(1..=256).contains(&uploads) {
+            return wrong(
+                "media.recording.uploads",
+                uploads.to_string(),
+                "use 1 to 256 (16 store 160 recordings a second at 100 ms each)",
+            );
+        }
         self.validate_transcription()
     }
 
@@ -340,6 +351,17 @@ mod tests {
     fn an_address_nobody_can_reach_is_refused_with_the_remedy() {
         let config = Config { bind: "0.0.0.0".parse().unwrap(), ..Config::default() };
         assert_eq!(config.validate().unwrap_err().field, "media.advertised");
+    }
+
+    #[test]
+    fn as_many_uploads_at_once_as_memory_can_bear() {
+        for (uploads, field) in
+            [(0, Some("media.recording.uploads")), (256, None), (257, Some("media.recording.uploads"))]
+        {
+            let recording = RecordingConfig { uploads, ..RecordingConfig::default() };
+            let config = Config { recording, ..Config::default() };
+            assert_eq!(config.validate().err().map(|error| error.field), field);
+        }
     }
 
     #[test]

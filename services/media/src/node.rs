@@ -61,6 +61,31 @@ pub enum StartError {
 pub struct MediaNode {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Takes the reply to a command, once, on the thread that has it: it must not wait.
+pub type Tell = Box<dyn FnOnce(pb::MediaReply) + Send>;
+
+type Made = Result<Prepared, Failure>;
+
+/// Where a command goes.
+enum Way<'a> {
+    /// Nowhere: it is done.
+    Done(pb::MediaOk),
+    /// To all workers.
+    List(ShardId),
+    Worker(Place<'a>),
+}
+
+struct Place<'a> {
+    call: CallId,
+    shard: ShardId,
+    worker: &'a WorkerHandle,
+}
+
+fn makes_a_connection(command: &pb::MediaCommand) -> bool {
+    matches!(command.command, Some(Command::CreateWebrtc(_) | Command::ReplaceWebrtc(_)))
 }
 
 /// The threads; dropped with the node, they end.
@@ -150,66 +175,96 @@ impl MediaNode {
             }
         });
         runtime.spawn_blocking(move || webrtc::warm_up(clock.now().instant));
-        Ok(Self { shared, workers })
+        Ok(Self { shared, workers, runtime })
     }
 
-    /// Executes a command and gives its reply; bounded by 5 s. May be called from any task, concurrently; commands of
-    /// one call should be awaited one after the other where their order matters.
+    /// Has a command executed and its reply told; a worker that has stopped tells nothing. Commands of one call are
+    /// executed in the order in which they are given, but for those that make a browser's connection: whoever needs an
+    /// order awaits the reply.
+    pub fn submit(self: &Arc<Self>, command: pb::MediaCommand, tell: Tell) {
+        match self.way(&command) {
+            Ok(Way::Done(done)) => tell(reply(&command.call_id, command.command_id, Ok(done))),
+            Ok(Way::Worker(place)) if !makes_a_connection(&command) => {
+                self.order(&place, command, None, tell)
+            }
+            Ok(_) => {
+                let node = self.clone();
+                self.runtime.spawn(async move { tell(node.command(command).await) });
+            }
+            Err(failure) => tell(self.refused(&command.call_id, command.command_id, failure)),
+        }
+    }
+
+    /// Executes a command and gives its reply; bounded by 5 s. May be called from any task, concurrently.
     pub async fn command(&self, command: pb::MediaCommand) -> pb::MediaReply {
         let (call_id, command_id) = (command.call_id.clone(), command.command_id);
         match self.carry(command).await {
             Ok(reply) => reply,
-            Err(failure) => {
-                self.shared.metrics.commands_refused.inc();
-                reply(&call_id, command_id, Err(failure))
-            }
+            Err(failure) => self.refused(&call_id, command_id, failure),
         }
     }
 
     async fn carry(&self, command: pb::MediaCommand) -> Result<pb::MediaReply, Failure> {
-        let shard = self.fence(&command)?;
-        let inner =
-            command.command.ok_or_else(|| Failure::invalid("command: none of the known ones is set"))?;
-        if let Command::ListSessions(list) = &inner {
+        match self.way(&command)? {
+            Way::Done(done) => Ok(reply(&command.call_id, command.command_id, Ok(done))),
+            Way::List(shard) => Ok(reply(&command.call_id, command.command_id, self.list(shard).await)),
+            Way::Worker(place) => {
+                let prepared = self.prepare(place.worker, command.command.as_ref()).await?;
+                let (sender, receiver) = oneshot::channel();
+                // The caller may have given up waiting.
+                let tell = |reply| drop(sender.send(reply));
+                self.order(&place, command, prepared, Box::new(tell));
+                answer(receiver).await
+            }
+        }
+    }
+
+    fn refused(&self, call_id: &str, command_id: u64, failure: Failure) -> pb::MediaReply {
+        self.shared.metrics.commands_refused.inc();
+        reply(call_id, command_id, Err(failure))
+    }
+
+    /// Where a command goes that may be executed. What needs no worker is done.
+    fn way(&self, command: &pb::MediaCommand) -> Result<Way<'_>, Failure> {
+        let shard = self.fence(command)?;
+        let none = || Failure::invalid("command: none of the known ones is set");
+        let inner = command.command.as_ref().ok_or_else(none)?;
+        if let Command::ListSessions(list) = inner {
             if list.shard != command.shard {
                 return Err(Failure::invalid("list_sessions.shard is not the shard of the command"));
             }
             self.shared.sink.new_owner(shard);
-            let done = self.list(shard).await;
-            return Ok(reply(&command.call_id, command.command_id, done));
+            return Ok(Way::List(shard));
         }
         let call: CallId = command.call_id.parse().map_err(|e| Failure::invalid(format!("call_id: {e}")))?;
         if call.shard() != shard {
             return Err(Failure::invalid(format!("shard {shard} is not that of call_id, {}", call.shard())));
         }
-        match &inner {
+        match inner {
             Command::AcknowledgeEvents(c) => {
                 let ids = c.event_ids.iter().copied().take(MAX_ACKNOWLEDGED).collect();
                 self.shared.sink.acknowledge(call, ids);
-                return Ok(reply(&command.call_id, command.command_id, Ok(pb::MediaOk::default())));
+                Ok(Way::Done(pb::MediaOk::default()))
             }
-            Command::SalvageRecording(c) => {
-                let done = self.salvage(call, c);
-                return Ok(reply(&command.call_id, command.command_id, done));
+            Command::SalvageRecording(c) => self.salvage(call, c).map(Way::Done),
+            _ => {
+                let stopping = || Failure::new(Kind::ShuttingDown, "this node has no workers");
+                let worker = self.workers.of(call).ok_or_else(stopping)?;
+                Ok(Way::Worker(Place { call, shard, worker }))
             }
-            _ => {}
         }
-        let stopping = || Failure::new(Kind::ShuttingDown, "this node has no workers");
-        let worker = self.workers.of(call).ok_or_else(stopping)?;
-        let prepared = self.prepare(worker, &inner).await?;
-        let (sender, receiver) = oneshot::channel();
-        let order = Order {
-            call,
-            shard,
-            epoch: Epoch(command.epoch),
-            command_id: command.command_id,
-            command: inner,
-            prepared,
-            reply: sender,
-        };
-        let sent = worker.send(Control::Order(Box::new(order)));
-        sent.map_err(|_| Failure::overload("the commands of this worker do not keep up: try again later"))?;
-        answer(receiver).await
+    }
+
+    /// Queues a command at its worker.
+    fn order(&self, place: &Place<'_>, command: pb::MediaCommand, prepared: Option<Made>, reply: Tell) {
+        let pb::MediaCommand { epoch, command_id, command: Some(command), .. } = command else { return };
+        let epoch = Epoch(epoch);
+        let order =
+            Order { call: place.call, shard: place.shard, epoch, command_id, command, prepared, reply };
+        if let Err(Control::Order(order)) = place.worker.send(Control::Order(Box::new(order))) {
+            let full = Failure::overload("the commands of this worker do not keep up: try again later");
+            (order.reply)(self.refused(&place.call.to_string(), command_id, full));
+        }
     }
 
     /// Raises the highest epoch seen for the shard, or refuses a lower one.
@@ -245,11 +300,11 @@ impl MediaNode {
     async fn prepare(
         &self,
         worker: &WorkerHandle,
-        command: &Command,
-    ) -> Result<Option<Result<Prepared, Failure>>, Failure> {
+        command: Option<&Command>,
+    ) -> Result<Option<Made>, Failure> {
         let (sdp, prefer) = match command {
-            Command::CreateWebrtc(c) => (c.sdp.clone(), &c.prefer),
-            Command::ReplaceWebrtc(c) => (c.sdp.clone(), &c.prefer),
+            Some(Command::CreateWebrtc(c)) => (c.sdp.clone(), &c.prefer),
+            Some(Command::ReplaceWebrtc(c)) => (c.sdp.clone(), &c.prefer),
             _ => return Ok(None),
         };
         let prefer = worker::codecs(prefer)?;
@@ -276,6 +331,11 @@ impl MediaNode {
     pub fn drain(&self, draining: bool) {
         self.shared.draining.store(draining, Ordering::Relaxed);
         self.shared.metrics.draining.set(i64::from(draining));
+    }
+
+    /// For how long a session may go on without a command or an event: it asks after its call before.
+    pub(crate) fn longest_silence(&self) -> Duration {
+        Duration::from_millis(self.shared.config.orphan_timeout_ms).saturating_mul(2)
     }
 
     /// Sessions on this node.

@@ -1,5 +1,6 @@
 //! What a party hears: silence, music, a tone, prompts with something after them, or another party.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clip::Clip;
@@ -76,6 +77,26 @@ struct Playing<P> {
     announcement: Announcement<P>,
     index: usize,
     position: usize,
+}
+
+impl<P> Playing<P> {
+    fn remaining(&self) -> usize {
+        let ahead = self.announcement.prompts.get(self.index..).unwrap_or_default();
+        ahead.iter().map(|clip| clip.len()).sum::<usize>().saturating_sub(self.position)
+    }
+
+    /// Goes on by so many samples; gives how many of them are behind the end.
+    fn pass(&mut self, mut samples: usize) -> usize {
+        while let Some(clip) = self.announcement.prompts.get(self.index) {
+            let take = (clip.len() - self.position).min(samples);
+            (self.position, samples) = (self.position + take, samples - take);
+            if self.position < clip.len() {
+                break;
+            }
+            (self.index, self.position) = (self.index + 1, 0);
+        }
+        samples
+    }
 }
 
 /// One party's program.
@@ -173,6 +194,30 @@ impl<P: Copy> Player<P> {
         Some(Finished { token: playing.announcement.token, outcome })
     }
 
+    /// Lets as many samples pass that nobody is sent; an announcement that ends within them is told.
+    pub fn pass(&mut self, mut samples: usize) -> Option<Finished> {
+        let mut finished = None;
+        if let Some(playing) = &mut self.playing {
+            if playing.announcement.over_music && matches!(self.bed, Bed::Music(..)) {
+                self.music_position = self.music_position.wrapping_add(samples.min(playing.remaining()));
+            }
+            samples = playing.pass(samples);
+            if playing.index < playing.announcement.prompts.len() {
+                return None;
+            }
+            finished = self.finish(Outcome::Completed);
+        }
+        if let Bed::Music(..) = &self.bed {
+            self.music_position = self.music_position.wrapping_add(samples);
+        }
+        finished
+    }
+
+    /// Samples until the end of the announcement that plays.
+    pub fn remaining(&self) -> Option<usize> {
+        self.playing.as_ref().map(Playing::remaining)
+    }
+
     /// Makes the next frame, as long as `out` (at most [`MAX_FRAME_SAMPLES`]). An announcement that ends within it is
     /// told; the rest of the frame is what follows.
     #[inline]
@@ -231,14 +276,11 @@ impl<P: Copy> Player<P> {
             Bed::Music(_, clip) => {
                 let law = clip.law(codec);
                 let mut filled = 0;
-                while filled < out.len() {
-                    // A clip that was replaced by a shorter one may leave the position behind its end.
-                    let from = self.music_position % law.len();
-                    let take = (law.len() - from).min(out.len() - filled);
-                    out[filled..filled + take].copy_from_slice(&law[from..from + take]);
-                    filled += take;
-                    self.music_position = (from + take) % law.len();
-                }
+                looped(law.len(), &mut self.music_position, out.len(), |span| {
+                    let to = filled + span.len();
+                    out[filled..to].copy_from_slice(&law[span]);
+                    filled = to;
+                });
             }
         }
         Frame::Audio
@@ -248,11 +290,28 @@ impl<P: Copy> Player<P> {
 /// A prompt over lowered music.
 fn mix(codec: Codec, prompt: &[i16], music: &Clip, position: &mut usize, out: &mut [u8]) {
     let music = music.linear();
-    for (byte, sample) in out.iter_mut().zip(prompt) {
-        let below = i32::from(music[*position % music.len()]) * DUCK.0 / DUCK.1;
-        *position = (*position + 1) % music.len();
-        let sum = (i32::from(*sample) + below).clamp(i32::from(i16::MIN), i32::from(i16::MAX));
-        *byte = codec.encode(sum as i16);
+    let mut filled = 0;
+    looped(music.len(), position, out.len(), |span| {
+        let to = filled + span.len();
+        let both = prompt[filled..to].iter().zip(&music[span]);
+        for (byte, (sample, below)) in out[filled..to].iter_mut().zip(both) {
+            let sum = i32::from(*sample) + i32::from(*below) * DUCK.0 / DUCK.1;
+            *byte = codec.encode(sum.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16);
+        }
+        filled = to;
+    });
+}
+
+/// The next `count` samples of a loop of `len`, as pieces without its seam; moves the position on.
+fn looped(len: usize, position: &mut usize, count: usize, mut piece: impl FnMut(Range<usize>)) {
+    let mut left = count;
+    while left > 0 {
+        // A clip that was replaced by a shorter one may leave the position behind its end.
+        let from = *position % len;
+        let take = (len - from).min(left);
+        piece(from..from + take);
+        *position = (from + take) % len;
+        left -= take;
     }
 }
 
@@ -344,6 +403,39 @@ mod tests {
         player.frame(Codec::Pcmu, &mut out);
         let heard = Codec::Pcmu.decode(out[80]);
         assert!((9_600..10_400).contains(&heard), "{heard}");
+    }
+
+    #[test]
+    fn what_nobody_is_sent_passes_as_if_it_had_been_made() {
+        let music = clip((0..250).map(|n| n * 100));
+        let started = || {
+            let mut player = Player::<u8>::default();
+            player.set(Bed::Music("hold".into(), music.clone()));
+            player.announce(Announcement {
+                over_music: true,
+                ..announcement(
+                    vec![clip(vec![1_000; 200]), clip(vec![-1_000; 130])],
+                    Bed::Music("hold".into(), music.clone()),
+                )
+            });
+            player
+        };
+        for passed in [0, 1, 199, 200, 329, 330, 331, 480, 900] {
+            let (mut heard, mut unheard) = (started(), started());
+            let mut told = Vec::new();
+            for n in 0..passed {
+                assert_eq!(heard.remaining().unwrap_or(0), 330usize.saturating_sub(n));
+                told.extend(heard.frame(Codec::Pcmu, &mut [0]).1);
+            }
+            // The end is told with the first sample after the last, or with the last that is passed.
+            let end = unheard.pass(passed);
+            assert_eq!(end.is_some(), passed >= 330);
+            assert!(told.is_empty() || told[0] == end.unwrap());
+            let mut out = ([0; 160], [0; 160]);
+            heard.frame(Codec::Pcmu, &mut out.0);
+            unheard.frame(Codec::Pcmu, &mut out.1);
+            assert_eq!(out.0, out.1, "after {passed}");
+        }
     }
 
     #[test]

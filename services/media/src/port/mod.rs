@@ -16,7 +16,7 @@ use trunkline_proto::media::v1::{
     MediaCommand, MediaEvent, media_command::Command, media_event::Event, media_reply,
 };
 use trunkline_rpc::{Bus, Deliver, Refused, entity};
-use trunkline_telemetry::tracing::{Instrument, Span, field::Empty};
+use trunkline_telemetry::tracing::{Span, field::Empty};
 use trunkline_telemetry::{TraceParent, call_span, trace_id_of};
 use trunkline_types::EntityAddress;
 
@@ -41,7 +41,7 @@ pub struct MediaPort {
 impl MediaPort {
     /// Attaches the node to the bus and passes its events on. Has to be called within a tokio runtime.
     pub fn attach(node: Arc<MediaNode>, bus: &Bus, events: mpsc::Receiver<MediaEvent>) {
-        let tenants = Arc::new(Tenants::default());
+        let tenants = Arc::new(Tenants::new(node.longest_silence()));
         let runtime = tokio::runtime::Handle::current();
         runtime.spawn(pass_events(events, bus.clone(), tenants.clone()));
         let permits = Arc::new(Semaphore::new(COMMANDS));
@@ -61,22 +61,28 @@ impl Deliver for MediaPort {
             self.tenants.remember(&command.call_id, &sender.tenant);
         }
         let answers = !matches!(command.command, Some(Command::AcknowledgeEvents(_)));
-        let (node, bus) = (self.node.clone(), self.bus.clone());
+        let (bus, runtime) = (self.bus.clone(), self.runtime.clone());
         let span = command_span(&traceparent, &command);
-        let traceparent = TraceParent::header(TraceParent::of_span(&span));
-        self.runtime.spawn(async move {
-            let reply = node.command(command).instrument(span.clone()).await;
-            drop(permit);
-            if matches!(reply.result, Some(media_reply::Result::Failure(_))) {
-                span.record("otel.status_code", "ERROR");
-            }
-            drop(span);
-            if answers {
-                // Refused: the call sends the command again and gets the same reply.
-                let reply = to_call(&bus, from, Message::MediaReply(reply));
-                let _ = bus.send(Envelope { traceparent, ..reply });
-            }
-        });
+        let within = span.clone();
+        let _within = within.enter();
+        self.node.submit(
+            command,
+            Box::new(move |reply| {
+                drop(permit);
+                let traceparent = TraceParent::header(TraceParent::of_span(&span));
+                if matches!(reply.result, Some(media_reply::Result::Failure(_))) {
+                    span.record("otel.status_code", "ERROR");
+                }
+                drop(span);
+                if answers {
+                    // On a thread of the node: what is woken by the reply may want the runtime.
+                    let _runtime = runtime.enter();
+                    // Refused: the call sends the command again and gets the same reply.
+                    let reply = to_call(&bus, from, Message::MediaReply(reply));
+                    let _ = bus.send(Envelope { traceparent, ..reply });
+                }
+            }),
+        );
         Ok(())
     }
 }
@@ -131,9 +137,9 @@ fn to_call(bus: &Bus, to: Address, message: Message) -> Envelope {
 async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus, tenants: Arc<Tenants>) {
     while let Some(event) = events.recv().await {
         let tenant = match &event.event {
-            Some(Event::RecordingFinished(e)) => Some(e.tenant.clone()),
-            Some(Event::RecordingFailed(e)) => Some(e.tenant.clone()),
-            Some(Event::RecordingTrouble(e)) => Some(e.tenant.clone()),
+            Some(Event::RecordingFinished(e)) => Some(e.tenant.as_str().into()),
+            Some(Event::RecordingFailed(e)) => Some(e.tenant.as_str().into()),
+            Some(Event::RecordingTrouble(e)) => Some(e.tenant.as_str().into()),
             _ => tenants.of(&event.call_id),
         };
         let address = tenant.and_then(|tenant| {

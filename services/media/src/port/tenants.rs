@@ -1,48 +1,105 @@
 //! Which tenant a call belongs to: media nodes know calls only, an address needs both.
+//!
+//! Calls are remembered for as long as anything is told to them or of them, and a while longer. Two generations: forgetting
+//! costs nothing per use.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use trunkline_types::CallId;
 
-/// Calls whose tenant is remembered: those that were told of last.
-const REMEMBERED: usize = 200_000;
+/// A generation is full.
+const MOST: usize = 100_000;
+/// What happened on a session that is gone is told for ten minutes (recordings, longer, but they know their tenant).
+const LEAST: Duration = Duration::from_secs(15 * 60);
 
-#[derive(Debug, Default)]
-pub(super) struct Tenants(Mutex<(HashMap<String, String>, VecDeque<String>)>);
+type Generation = HashMap<CallId, Arc<str>>;
+
+#[derive(Debug)]
+pub(super) struct Tenants {
+    keep: Duration,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    young: Generation,
+    old: Generation,
+    since: Instant,
+}
 
 impl Tenants {
+    /// `silence`: for how long a session may go on without a command or an event.
+    pub(super) fn new(silence: Duration) -> Self {
+        let known = Known { young: HashMap::new(), old: HashMap::new(), since: Instant::now() };
+        Self { keep: LEAST.max(silence), known: Mutex::new(known) }
+    }
+
     pub(super) fn remember(&self, call: &str, tenant: &str) {
-        if call.is_empty() {
-            return;
-        }
-        let (known, order) = &mut *self.0.lock();
-        if known.insert(call.to_owned(), tenant.to_owned()).is_none() {
-            order.push_back(call.to_owned());
-            if order.len() > REMEMBERED
-                && let Some(oldest) = order.pop_front()
-            {
-                known.remove(&oldest);
-            }
+        let Ok(call) = call.parse() else { return };
+        let mut known = self.known.lock();
+        if known.find(call).is_none_or(|found| *found != *tenant) {
+            known.put(call, tenant.into(), self.keep);
         }
     }
 
-    pub(super) fn of(&self, call: &str) -> Option<String> {
-        self.0.lock().0.get(call).cloned()
+    pub(super) fn of(&self, call: &str) -> Option<Arc<str>> {
+        let call = call.parse().ok()?;
+        self.known.lock().find(call)
+    }
+}
+
+impl Known {
+    /// Who is asked for stays.
+    fn find(&mut self, call: CallId) -> Option<Arc<str>> {
+        if let Some(found) = self.young.get(&call) {
+            return Some(found.clone());
+        }
+        let found = self.old.remove(&call)?;
+        self.young.insert(call, found.clone());
+        Some(found)
+    }
+
+    fn put(&mut self, call: CallId, tenant: Arc<str>, keep: Duration) {
+        if self.young.len() >= MOST || self.since.elapsed() >= keep {
+            self.old = mem::take(&mut self.young);
+            self.since = Instant::now();
+        }
+        self.young.insert(call, tenant);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use trunkline_types::{ShardId, Timestamp};
+
     use super::*;
 
+    fn call(n: usize) -> String {
+        let shard = ShardId::new(7).unwrap();
+        CallId::mint(shard, Timestamp::from_millis(1_000), n as u128).to_string()
+    }
+
     #[test]
-    fn the_oldest_are_forgotten_and_a_list_of_sessions_names_no_call() {
-        let tenants = Tenants::default();
-        tenants.remember("", "x");
-        for n in 0..=REMEMBERED {
-            tenants.remember(&n.to_string(), "default");
+    fn who_is_not_spoken_of_is_forgotten_after_two_generations() {
+        let tenants = Tenants::new(Duration::ZERO);
+        tenants.remember("no call", "default");
+        assert_eq!(tenants.of("no call"), None);
+        tenants.remember(&call(0), "default");
+        tenants.remember(&call(1), "other");
+        for n in 2..=2 * MOST {
+            tenants.remember(&call(n), "default");
+            if n % MOST == MOST / 2 {
+                assert_eq!(tenants.of(&call(1)).as_deref(), Some("other"), "it is spoken of");
+            }
         }
-        assert_eq!((tenants.of("0"), tenants.of("")), (None, None));
-        assert_eq!(tenants.of(&REMEMBERED.to_string()).as_deref(), Some("default"));
+        assert_eq!(tenants.of(&call(0)), None);
+        assert_eq!(tenants.of(&call(1)).as_deref(), Some("other"));
+        assert_eq!(tenants.of(&call(2 * MOST)).as_deref(), Some("default"));
+        let known = tenants.known.lock();
+        assert!(known.young.len() <= MOST && known.old.len() <= MOST);
     }
 }

@@ -40,8 +40,6 @@ use crate::tap::TapReader;
 
 /// Recordings that may begin between two turns of the writer.
 const QUEUE: usize = 1_024;
-/// Uploads at once.
-const UPLOADS: usize = 4;
 /// Parts under way at once.
 const COPIES: usize = 64;
 /// The store is looked at this often while it refuses.
@@ -113,7 +111,7 @@ impl Recorder {
             parts: Parts::new(store.clone()),
             store,
             runtime,
-            uploads: Semaphore::new(UPLOADS),
+            uploads: Semaphore::new(config.uploads),
             copies: Semaphore::new(COPIES),
             busy: Mutex::default(),
             untaken: Untaken::default(),

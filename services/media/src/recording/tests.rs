@@ -107,6 +107,7 @@ impl Life {
             spool: root.join("spool"),
             store: StoreConfig::Folder { path: root.join("recordings") },
             segment_ms,
+            ..RecordingConfig::default()
         };
         let recorder =
             Recorder::start(&config, clock, sink.clone(), metrics, handle.clone(), recordings).unwrap();

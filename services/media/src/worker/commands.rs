@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use trunkline_proto::media::v1::{
     self as pb, media_command::Command, media_event::Event, media_failure::Kind,
 };
-use trunkline_types::{CallId, ShardId, Timestamp};
+use trunkline_types::{CallId, Epoch, ShardId, Timestamp};
 
 use super::endpoint::Transport;
 use super::lifecycle::{find, unknown, vacant};
@@ -18,37 +18,34 @@ use crate::slab::Key;
 
 impl Worker {
     pub(super) fn execute(&mut self, order: Order) {
-        let call_id = order.call.to_string();
-        let answer = |done: Done| reply(&call_id, order.command_id, done);
+        let Order { call, shard, epoch, command_id, command, prepared, reply: tell } = order;
+        let call_id = call.to_string();
+        let answer = |done: Done| reply(&call_id, command_id, done);
         // Since it was admitted another owner may have spoken, whose command came first.
-        if let Err(stale) = self.shared.owners.check(order.shard, order.epoch) {
+        if let Err(stale) = self.shared.owners.check(shard, epoch) {
             self.shared.metrics.epochs_refused.inc();
-            let _ = order.reply.send(answer(Err(stale.into())));
-            return;
+            return tell(answer(Err(stale.into())));
         }
-        let known = self.sessions.get(&order.call).and_then(|s| s.replies.get(order.command_id));
-        if let Some(known) = known.or_else(|| self.tombstones.get(order.call, order.command_id)) {
-            let _ = order.reply.send(known.clone());
-            return;
+        let known = self.sessions.get(&call).and_then(|s| s.replies.get(command_id));
+        if let Some(known) = known.or_else(|| self.tombstones.get(call, command_id)) {
+            return tell(known.clone());
         }
-        let mut session = match self.session_for(&order) {
+        let ends = matches!(command, Command::CloseSession(_));
+        let mut session = match self.session_for(Owner { call, shard }, epoch, command_id, &command) {
             Ok(session) => session,
             Err(done) => {
                 let reply = answer(done);
-                if matches!(order.command, Command::CloseSession(_)) {
+                if ends {
                     // What the call wanted before comes late, if at all.
-                    self.tombstones.put(order.call, self.now.at, Replies::default());
-                    self.tombstones.add(order.call, Some((order.epoch, order.command_id)), reply.clone());
+                    self.tombstones.put(call, self.now.at, Replies::default());
+                    self.tombstones.add(call, Some((epoch, command_id)), reply.clone());
                 }
-                let _ = order.reply.send(reply);
-                return;
+                return tell(reply);
             }
         };
         session.commanded_at = self.now.at;
-        session.last_command = session.last_command.max(order.command_id);
-        let ends = matches!(order.command, Command::CloseSession(_));
-        let (epoch, command_id) = (order.epoch, order.command_id);
-        let done = self.apply(&mut session, order.command, order.prepared, order.command_id);
+        session.last_command = session.last_command.max(command_id);
+        let done = self.apply(&mut session, command, prepared, command_id);
         if done.is_err() {
             self.shared.metrics.commands_refused.inc();
         }
@@ -56,23 +53,28 @@ impl Worker {
         // A session whose first command failed has not begun.
         let stillborn = session.replies.is_empty() && session.endpoints.is_empty();
         if ends || stillborn {
-            let call = order.call;
             self.bury(session);
             self.tombstones.add(call, ends.then_some((epoch, command_id)), reply.clone());
         } else {
             session.replies.put(reply.clone());
-            self.sessions.insert(order.call, session);
+            self.rouse(session.endpoints.iter().map(|(_, key)| *key));
+            self.sessions.insert(call, session);
         }
-        // The caller may have given up waiting.
-        let _ = order.reply.send(reply);
+        tell(reply);
     }
 
     /// The call's session, taken out; a new one for commands that make one.
-    fn session_for(&mut self, order: &Order) -> Result<Session, Done> {
-        if let Some(session) = self.sessions.remove(&order.call) {
+    fn session_for(
+        &mut self,
+        owner: Owner,
+        epoch: Epoch,
+        command_id: u64,
+        command: &Command,
+    ) -> Result<Session, Done> {
+        if let Some(session) = self.sessions.remove(&owner.call) {
             return Ok(session);
         }
-        match order.command {
+        match command {
             Command::CreateRtp(_) | Command::CreateWebrtc(_) | Command::ReplaceWebrtc(_) => {}
             Command::CloseSession(_)
             | Command::CloseEndpoint(_)
@@ -83,7 +85,7 @@ impl Worker {
                 return Err(Err(Failure::new(Kind::UnknownSession, text)));
             }
         }
-        if self.tombstones.is_late(order.call, order.epoch, order.command_id) {
+        if self.tombstones.is_late(owner.call, epoch, command_id) {
             let text = "the session was closed by a later command: this one comes too late";
             return Err(Err(Failure::new(Kind::UnknownSession, text)));
         }
@@ -102,7 +104,7 @@ impl Worker {
             ))));
         }
         self.shared.metrics.sessions.inc();
-        Ok(Session::new(Owner { call: order.call, shard: order.shard }, self.now.at))
+        Ok(Session::new(owner, self.now.at))
     }
 
     fn apply(

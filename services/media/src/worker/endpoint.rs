@@ -10,7 +10,7 @@ use trunkline_media_core::emodel::{self, Impairment};
 use trunkline_media_core::latch::{Latch, Verdict};
 use trunkline_media_core::one_way::{self, Missing, Traffic};
 use trunkline_media_core::outbound::Outbound;
-use trunkline_media_core::program::Player;
+use trunkline_media_core::program::{Bed, Player};
 use trunkline_media_core::repack::Repacketizer;
 use trunkline_media_core::rtcp::RemoteView;
 use trunkline_media_core::rtp::Header;
@@ -22,6 +22,7 @@ use trunkline_types::Timestamp;
 
 use super::rtp::RtpPort;
 use super::webrtc::{Peer, Prepared};
+use super::wheel::Turn;
 use crate::events::Owner;
 use crate::slab::Key;
 
@@ -44,6 +45,16 @@ pub(crate) struct Heard {
     /// A key.
     pub(crate) pressed: Option<Pressed>,
 }
+
+/// A listener whose party sends nothing for this long is sent silence: its own timers and its NAT need packets.
+pub(crate) const COMFORT_AFTER: Duration = Duration::from_millis(400);
+/// One that is sent nothing is looked after this often.
+const REST: Duration = Duration::from_millis(250);
+/// One that is sent what another party says.
+const REST_BETWEEN_PACKETS: Duration = Duration::from_millis(100);
+
+/// All audio is narrowband, see [`trunkline_media_core::SAMPLE_RATE_HZ`].
+pub(crate) const SAMPLES_PER_MS: u64 = trunkline_media_core::SAMPLE_RATE_HZ as u64 / 1_000;
 
 const DROPPED: Heard = Heard { dropped: true, audio: None, connected: false, pressed: None };
 
@@ -80,6 +91,12 @@ pub(crate) struct Endpoint {
     pub(crate) taps: [Option<(Key, u8)>; 2],
     pub(crate) connected: bool,
     pub(crate) heard_at: Timestamp,
+    /// Which of its entries in the wheel counts.
+    pub(crate) turn: Turn,
+    /// Served less often than it would make frames.
+    pub(crate) rests: bool,
+    /// How far its program has come.
+    pub(crate) played_until: Timestamp,
     pub(crate) next_chore: Timestamp,
     pub(crate) next_rtcp: Timestamp,
     pub(crate) next_quality: Timestamp,
@@ -117,6 +134,9 @@ impl Endpoint {
             taps: [None; 2],
             connected: false,
             heard_at: now,
+            turn: 0,
+            rests: false,
+            played_until: now,
             next_chore: now.plus(Duration::from_millis(250)),
             next_rtcp: now.plus(Duration::from_millis(2_000) + spread),
             next_quality: now.plus(Duration::from_millis(10_000) + spread),
@@ -135,7 +155,7 @@ impl Endpoint {
         if negotiated.remote.is_none() {
             self.direction = Direction::new(false, negotiated.direction.receives());
         }
-        let frame = negotiated.ptime_ms.map_or(FRAME_SAMPLES, |ms| ms as usize * 8);
+        let frame = negotiated.ptime_ms.map_or(FRAME_SAMPLES, |ms| ms as usize * SAMPLES_PER_MS as usize);
         if frame != self.frame || self.repack.is_some() != negotiated.ptime_ms.is_some() {
             self.frame = frame;
             self.repack = negotiated.ptime_ms.map(|_| Repacketizer::new(frame));
@@ -206,6 +226,26 @@ impl Endpoint {
             }
     }
 
+    /// For how long there is nothing to make for it, unless a command changes that; `None`: the next frame is to be made.
+    /// Who is not to be sent anything, or hears a party whose packets are relayed as they come, needs no frames.
+    pub(crate) fn rest(&self, now: Timestamp) -> Option<Duration> {
+        let Transport::Rtp(_) = &self.transport else { return None };
+        if self.pressing || !self.digits.is_idle() {
+            return None;
+        }
+        if !self.direction.sends() {
+            // The end of an announcement is told in time.
+            return Some(self.player.remaining().map_or(REST, |samples| REST.min(lasting(samples))));
+        }
+        if self.player.announcement().is_some() {
+            return None;
+        }
+        let relayed = matches!(self.player.bed(), Bed::Peer(_));
+        let heard =
+            self.out.last_sent().is_some_and(|at| now.since(at) + REST_BETWEEN_PACKETS <= COMFORT_AFTER);
+        (relayed && heard).then_some(REST_BETWEEN_PACKETS)
+    }
+
     /// Quality so far.
     pub(crate) fn quality(&mut self, last: bool) -> (pb::Quality, u64) {
         let (loss, packets) = self.interval.step(&self.stats);
@@ -243,6 +283,11 @@ impl Endpoint {
         };
         (quality, packets)
     }
+}
+
+/// How long so many samples are.
+pub(crate) fn lasting(samples: usize) -> Duration {
+    Duration::from_micros(samples as u64 * 1_000 / SAMPLES_PER_MS)
 }
 
 fn missing(missing: Missing) -> pb::Missing {

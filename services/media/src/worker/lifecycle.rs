@@ -74,7 +74,7 @@ impl Worker {
             self.close_endpoint(session, key);
             return Err(failure);
         }
-        self.wheel.insert(self.now.at, key);
+        self.wheel.insert(self.now.at, key, 0);
         self.attach_taps(session);
         Ok(pb::MediaOk { sdp: sdp.into(), ..self.state(key) })
     }
@@ -171,7 +171,7 @@ impl Worker {
                 let key = self.endpoints.insert(endpoint);
                 session.endpoints.push((name.to_owned(), key));
                 self.shared.metrics.endpoints.get_or_create(&KindLabel { kind: metrics::Kind::Webrtc }).inc();
-                self.wheel.insert(self.now.at, key);
+                self.wheel.insert(self.now.at, key, 0);
                 key
             }
         };

@@ -17,6 +17,7 @@ mod wheel;
 pub(crate) use lifecycle::codecs;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -44,6 +45,7 @@ use crate::config::Config;
 use crate::events::Sink;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::node::Tell;
 use crate::owners::Owners;
 use crate::recording::Recorder;
 use crate::slab::{Key, Slab};
@@ -87,7 +89,6 @@ impl Shared {
 }
 
 /// A command for one call.
-#[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) call: CallId,
     pub(crate) shard: ShardId,
@@ -96,7 +97,14 @@ pub(crate) struct Order {
     pub(crate) command: pb::media_command::Command,
     /// A browser's connection, made before on another thread.
     pub(crate) prepared: Option<Result<webrtc::Prepared, Failure>>,
-    pub(crate) reply: oneshot::Sender<pb::MediaReply>,
+    pub(crate) reply: Tell,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { call, epoch, command_id, command, .. } = self;
+        write!(f, "Order({call} {epoch:?} {command_id}: {command:?})")
+    }
 }
 
 /// What a worker is told.

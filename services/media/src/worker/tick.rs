@@ -10,7 +10,7 @@ use trunkline_proto::media::v1::{self as pb, disconnected::Reason, media_event::
 use trunkline_telemetry::hep::{Carrier, Flow};
 use trunkline_types::Timestamp;
 
-use super::endpoint::{Endpoint, Transport};
+use super::endpoint::{COMFORT_AFTER, Endpoint, SAMPLES_PER_MS, Transport, lasting};
 use super::path::{disconnected, made, send};
 use super::wheel::SLOT;
 use super::{Counts, Shared, Worker};
@@ -18,8 +18,6 @@ use crate::clock::Now;
 use crate::events::Sink;
 use crate::slab::Key;
 
-/// A listener whose party sends nothing for this long is sent silence: its own timers and its NAT need packets.
-const COMFORT_AFTER: Duration = Duration::from_millis(400);
 const CHORE_PERIOD: Duration = Duration::from_millis(250);
 const RTCP_PERIOD: Duration = Duration::from_secs(5);
 const QUALITY_PERIOD: Duration = Duration::from_secs(10);
@@ -31,8 +29,10 @@ impl Worker {
             if !keys.is_empty() {
                 self.counts.late += self.now.at.since(due);
             }
-            for key in &keys {
-                self.tick(*key);
+            for (key, turn) in &keys {
+                if self.endpoints.get(*key).is_some_and(|endpoint| endpoint.turn == *turn) {
+                    self.tick(*key);
+                }
             }
             self.wheel.done(keys);
         }
@@ -41,7 +41,6 @@ impl Worker {
 
     fn tick(&mut self, key: Key) {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        let slots = (endpoint.frame * 1_000 / 8) / SLOT.as_micros() as usize;
         play(endpoint, self.now, &mut self.frame[..], &self.shared.sink, &mut self.counts);
         let mut pump = false;
         if let Transport::WebRtc(peer) = &mut endpoint.transport {
@@ -57,7 +56,24 @@ impl Worker {
         if pump {
             self.pump(key);
         }
-        self.wheel.put(slots, key);
+        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
+        let rest = endpoint.rest(self.now.at);
+        endpoint.rests = rest.is_some();
+        let until = rest.unwrap_or_else(|| lasting(endpoint.frame));
+        let slots = (until.as_micros() / SLOT.as_micros()) as usize;
+        self.wheel.put(slots, key, endpoint.turn);
+    }
+
+    /// Something was changed about endpoints: those that rest make frames again from now on, if there are any to be made.
+    pub(super) fn rouse(&mut self, keys: impl Iterator<Item = Key>) {
+        for key in keys {
+            if let Some(endpoint) = self.endpoints.get_mut(key)
+                && std::mem::take(&mut endpoint.rests)
+            {
+                endpoint.turn = endpoint.turn.wrapping_add(1);
+                self.wheel.insert(self.now.at, key, endpoint.turn);
+            }
+        }
     }
 
     /// Reports and timers of one endpoint.
@@ -154,6 +170,15 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
     }
     if was_pressing && let Some(repacketizer) = &mut endpoint.repack {
         repacketizer.clear();
+    }
+    let since = now.at.since(std::mem::replace(&mut endpoint.played_until, now.at));
+    if !endpoint.direction.sends() {
+        // Nobody hears it: it goes on as if somebody did.
+        let passed = since.as_micros() as u64 * SAMPLES_PER_MS / 1_000;
+        if let Some(finished) = endpoint.player.pass(passed as usize) {
+            sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
+        }
+        return;
     }
     let body = &mut scratch[HEADER_BYTES..HEADER_BYTES + samples];
     let (mut made_frame, finished) = endpoint.player.frame(endpoint.codec, body);

@@ -30,8 +30,8 @@ pub struct Negotiation {
     /// The numbers that this dialog gave codecs before, when another node began it.
     before: Option<PayloadTypes>,
     version: u64,
-    /// What was sent last: (SDP without its origin, the whole).
-    last: Option<(Session, Vec<u8>)>,
+    /// What was sent last.
+    last: Option<Vec<u8>>,
     /// The media lines of this dialog and the index of ours.
     lines: Vec<MediaLine>,
     index: usize,
@@ -79,7 +79,7 @@ impl Negotiation {
 
     /// The last SDP given out.
     pub fn last_sdp(&self) -> &[u8] {
-        self.last.as_ref().map_or(&[], |(_, bytes)| bytes)
+        self.last.as_deref().unwrap_or_default()
     }
 
     /// Answers an offer.
@@ -192,7 +192,7 @@ impl Negotiation {
         media
     }
 
-    /// Puts our audio in its place among the refused media; raises the version when anything changed.
+    /// Puts our audio in its place among the refused media; raises the version when anything but it changed.
     fn publish(&mut self, audio: Media) -> Vec<u8> {
         let ip: IpAddr = self.local.address.ip();
         let origin = self.origin.clone();
@@ -208,16 +208,15 @@ impl Negotiation {
                 line(&refused.media, 0, &refused.proto, first)
             }));
         }
-        match &self.last {
-            Some((before, bytes)) if same(before, &session) => return bytes.clone(),
-            Some(_) => self.version += 1,
-            None => {}
+        let mut bytes = written(&mut session, self.version);
+        if let Some(before) = &self.last {
+            if *before == bytes {
+                return bytes;
+            }
+            self.version += 1;
+            bytes = written(&mut session, self.version);
         }
-        session.origin.sess_version = self.version;
-        let mut bytes = Vec::with_capacity(512);
-        // Writing into memory does not fail.
-        let _ = session.write(&mut bytes);
-        self.last = Some((session, bytes.clone()));
+        self.last = Some(bytes.clone());
         bytes
     }
 }
@@ -265,6 +264,11 @@ fn line(media: &str, port: u16, proto: &str, fmt: &str) -> Media {
     }
 }
 
-fn same(before: &Session, now: &Session) -> bool {
-    before.medias == now.medias && before.connection == now.connection
+fn written(session: &mut Session, version: u64) -> Vec<u8> {
+    session.origin.sess_version = version;
+    let mut bytes = Vec::with_capacity(512);
+    // Writing into memory does not fail.
+    let _ = session.write(&mut bytes);
+    bytes.shrink_to_fit();
+    bytes
 }
