@@ -262,8 +262,8 @@ pub enum Measure {
         /// Let them hear the music (otherwise they offer inactive media)
         #[arg(long)]
         media: bool,
-        /// How long to measure
-        #[arg(long, default_value = "20", value_parser = seconds)]
+        /// How long to measure; within a minute everybody's place is checked and a comfort announcement comes
+        #[arg(long, default_value = "60", value_parser = seconds)]
         seconds: Duration,
     },
     /// Calls come at a steady rate and are answered: processor time of each, INVITE to 180 and 200, order of service

@@ -35,9 +35,10 @@ impl Screen {
 
 fn line(at: Duration, length: Duration, tally: &Tally, used: Option<(f64, f64)>) -> String {
     let clock = |time: Duration| format!("{:02}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
-    // The latest second that is complete.
-    let second =
-        tally.seconds.len().checked_sub(2).and_then(|n| tally.seconds.get(n)).cloned().unwrap_or_default();
+    // The latest second that is complete; what agents say of one may come before what callers say of it.
+    let complete = || tally.seconds.iter().rev().skip(1);
+    let second = complete().take(2).find(|second| second.live > 0).or(complete().next()).cloned();
+    let second = second.unwrap_or_default();
     let ms = |time: Option<f64>| time.map_or("–".into(), |ms| format!("{ms:.0} ms"));
     let (waiting, talking) = tally.now();
     let failed = tally.counts.refused_all() + tally.counts.not_started;
@@ -70,6 +71,11 @@ mod tests {
         tally.counts.not_started = 2;
         let line = line(Duration::from_secs(62), Duration::from_secs(120), &tally, Some((55.0, 80.0)));
         assert!(line.starts_with("01:02/02:00  17 calls/s"), "{line}");
+        tally.seconds.push(Default::default());
+        tally.seconds[1].live = 5;
+        tally.seconds[2].free_p99 = Some(3.0);
+        let late = super::line(Duration::from_secs(63), Duration::from_secs(120), &tally, None);
+        assert!(late.starts_with("01:03/02:00  17 calls/s  5 under way"), "{late}");
         assert!(line.contains("failed 2  set-up p99 12 ms  free to ring p99 –  CPU 55 %"), "{line}");
     }
 }
