@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 use trunkline_proto::media::v1::{self as pb, media_command::Command, media_failure::Kind};
 use trunkline_telemetry::hep::Hep;
+use trunkline_telemetry::tracing::Instrument;
 use trunkline_types::{CallId, Epoch, RecordingId, SHARD_COUNT, ShardId, TenantId};
 
 use crate::assets;
@@ -20,7 +21,7 @@ use crate::owners::Owners;
 use crate::recording::Recorder;
 use crate::transcription::Transcriber;
 use crate::worker::webrtc::{self, Prepared};
-use crate::worker::{self, Control, Order, Shared, WorkerHandle};
+use crate::worker::{self, Control, Order, Reply, Shared, WorkerHandle};
 
 /// A worker that does not answer within this has stopped; it answers in microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -178,7 +179,7 @@ impl MediaNode {
         Ok(Self { shared, workers, runtime })
     }
 
-    /// Has a command executed and its reply told; a worker that has stopped tells nothing. Commands of one call are
+    /// Has a command executed and its reply told, on whichever thread has it. Commands of one call are
     /// executed in the order in which they are given, but for those that make a browser's connection: whoever needs an
     /// order awaits the reply.
     pub fn submit(self: &Arc<Self>, command: pb::MediaCommand, tell: Tell) {
@@ -189,7 +190,8 @@ impl MediaNode {
             }
             Ok(_) => {
                 let node = self.clone();
-                self.runtime.spawn(async move { tell(node.command(command).await) });
+                let work = async move { tell(node.command(command).await) };
+                self.runtime.spawn(work.in_current_span());
             }
             Err(failure) => tell(self.refused(&command.call_id, command.command_id, failure)),
         }
@@ -256,14 +258,14 @@ impl MediaNode {
     }
 
     /// Queues a command at its worker.
-    fn order(&self, place: &Place<'_>, command: pb::MediaCommand, prepared: Option<Made>, reply: Tell) {
+    fn order(&self, place: &Place<'_>, command: pb::MediaCommand, prepared: Option<Made>, tell: Tell) {
         let pb::MediaCommand { epoch, command_id, command: Some(command), .. } = command else { return };
-        let epoch = Epoch(epoch);
+        let (epoch, reply) = (Epoch(epoch), Reply::new(place.call, command_id, tell));
         let order =
             Order { call: place.call, shard: place.shard, epoch, command_id, command, prepared, reply };
         if let Err(Control::Order(order)) = place.worker.send(Control::Order(Box::new(order))) {
             let full = Failure::overload("the commands of this worker do not keep up: try again later");
-            (order.reply)(self.refused(&place.call.to_string(), command_id, full));
+            order.reply.tell(self.refused(&place.call.to_string(), command_id, full));
         }
     }
 

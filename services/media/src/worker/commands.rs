@@ -18,17 +18,17 @@ use crate::slab::Key;
 
 impl Worker {
     pub(super) fn execute(&mut self, order: Order) {
-        let Order { call, shard, epoch, command_id, command, prepared, reply: tell } = order;
+        let Order { call, shard, epoch, command_id, command, prepared, reply: to } = order;
         let call_id = call.to_string();
         let answer = |done: Done| reply(&call_id, command_id, done);
         // Since it was admitted another owner may have spoken, whose command came first.
         if let Err(stale) = self.shared.owners.check(shard, epoch) {
             self.shared.metrics.epochs_refused.inc();
-            return tell(answer(Err(stale.into())));
+            return to.tell(answer(Err(stale.into())));
         }
         let known = self.sessions.get(&call).and_then(|s| s.replies.get(command_id));
         if let Some(known) = known.or_else(|| self.tombstones.get(call, command_id)) {
-            return tell(known.clone());
+            return to.tell(known.clone());
         }
         let ends = matches!(command, Command::CloseSession(_));
         let mut session = match self.session_for(Owner { call, shard }, epoch, command_id, &command) {
@@ -40,7 +40,7 @@ impl Worker {
                     self.tombstones.put(call, self.now.at, Replies::default());
                     self.tombstones.add(call, Some((epoch, command_id)), reply.clone());
                 }
-                return tell(reply);
+                return to.tell(reply);
             }
         };
         session.commanded_at = self.now.at;
@@ -60,7 +60,7 @@ impl Worker {
             self.rouse(session.endpoints.iter().map(|(_, key)| *key));
             self.sessions.insert(call, session);
         }
-        tell(reply);
+        to.tell(reply);
     }
 
     /// The call's session, taken out; a new one for commands that make one.

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 use trunkline_media_core::clip::Library;
 use trunkline_media_core::program::MAX_FRAME_SAMPLES;
 use trunkline_media_core::rtp::HEADER_BYTES;
-use trunkline_proto::media::v1 as pb;
+use trunkline_proto::media::v1::{self as pb, media_failure::Kind};
 use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, Epoch, ShardId, Timestamp};
 
@@ -43,7 +43,7 @@ use self::wheel::Wheel;
 use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::events::Sink;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::metrics::Metrics;
 use crate::node::Tell;
 use crate::owners::Owners;
@@ -97,7 +97,35 @@ pub(crate) struct Order {
     pub(crate) command: pb::media_command::Command,
     /// A browser's connection, made before on another thread.
     pub(crate) prepared: Option<Result<webrtc::Prepared, Failure>>,
-    pub(crate) reply: Tell,
+    pub(crate) reply: Reply,
+}
+
+/// What takes the reply to a command, once. Dropped, it says that the node is stopping.
+pub(crate) struct Reply {
+    call: CallId,
+    command_id: u64,
+    tell: Option<Tell>,
+}
+
+impl Reply {
+    pub(crate) fn new(call: CallId, command_id: u64, tell: Tell) -> Self {
+        Self { call, command_id, tell: Some(tell) }
+    }
+
+    pub(crate) fn tell(mut self, reply: pb::MediaReply) {
+        if let Some(tell) = self.tell.take() {
+            tell(reply);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            let stopping = Failure::new(Kind::ShuttingDown, "the node is stopping");
+            tell(failure::reply(&self.call.to_string(), self.command_id, Err(stopping)));
+        }
+    }
 }
 
 impl fmt::Debug for Order {
@@ -280,5 +308,31 @@ impl Worker {
         metrics.packets_refused.inc_by(counts.refused);
         metrics.send_errors.inc_by(counts.errors);
         metrics.tick_late.inc_by(counts.late.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_proto::media::v1::media_reply;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_nobody_executes_is_answered_all_the_same() {
+        let call = CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_000), 1);
+        let (sender, told) = std::sync::mpsc::channel();
+        let reply = |n| {
+            let sender = sender.clone();
+            Reply::new(call, n, Box::new(move |reply| sender.send(reply).unwrap()))
+        };
+        drop(reply(1));
+        let done = pb::MediaReply { command_id: 2, ..pb::MediaReply::default() };
+        reply(2).tell(done.clone());
+        let stopping = told.recv().unwrap();
+        assert_eq!((stopping.call_id, stopping.command_id), (call.to_string(), 1));
+        let Some(media_reply::Result::Failure(failure)) = stopping.result else { panic!("no failure") };
+        assert_eq!(failure.kind(), Kind::ShuttingDown);
+        assert_eq!(told.recv().unwrap(), done);
+        assert!(told.try_recv().is_err(), "each once");
     }
 }
