@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_command_that_nobody_executes_is_answered_all_the_same() {
         let call = CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_000), 1);
-        let (sender, told) = std::sync::mpsc::channel();
+        let (sender, told) = sync_channel(2);
         let reply = |n| {
             let sender = sender.clone();
             Reply::new(call, n, Box::new(move |reply| sender.send(reply).unwrap()))
