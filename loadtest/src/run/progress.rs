@@ -71,11 +71,16 @@ mod tests {
         tally.counts.not_started = 2;
         let line = line(Duration::from_secs(62), Duration::from_secs(120), &tally, Some((55.0, 80.0)));
         assert!(line.starts_with("01:02/02:00  17 calls/s"), "{line}");
-        tally.seconds.push(Default::default());
-        tally.seconds[1].live = 5;
-        tally.seconds[2].free_p99 = Some(3.0);
-        let late = super::line(Duration::from_secs(63), Duration::from_secs(120), &tally, None);
-        assert!(late.starts_with("01:03/02:00  17 calls/s  5 under way"), "{late}");
         assert!(line.contains("failed 2  set-up p99 12 ms  free to ring p99 –  CPU 55 %"), "{line}");
+    }
+
+    #[test]
+    fn a_second_of_which_only_agents_have_told_is_not_complete() {
+        let mut tally = Tally::new(Duration::ZERO, false, false);
+        tally.seconds = vec![Default::default(); 4];
+        (tally.seconds[1].due, tally.seconds[1].live) = (17, 5);
+        tally.seconds[2].free_p99 = Some(3.0);
+        let line = line(Duration::from_secs(63), Duration::from_secs(120), &tally, None);
+        assert!(line.starts_with("01:03/02:00  17 calls/s  5 under way"), "{line}");
     }
 }

@@ -18,10 +18,11 @@ use trunkline_proto::records::v1::{Contact, ListContactsRequest};
 
 use crate::fold::{AgentState, Counters};
 
-/// A query waits this long for a free connection.
+/// Connections for queries.
 const READERS: u32 = 4;
 /// KiB of pages that each of them keeps, as SQLite takes it.
 const READER_CACHE: &str = "-1024";
+/// A query waits this long for a free connection.
 const READER_WAIT: Duration = Duration::from_secs(5);
 /// Another connection's lock is waited for so long.
 const BUSY: Duration = Duration::from_secs(5);
