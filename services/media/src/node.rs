@@ -179,9 +179,9 @@ impl MediaNode {
         Ok(Self { shared, workers, runtime })
     }
 
-    /// Has a command executed and its reply told, on whichever thread has it. Commands of one call are
-    /// executed in the order in which they are given, but for those that make a browser's connection: whoever needs an
-    /// order awaits the reply.
+    /// Has a command executed and its reply told, on whichever thread has it. Commands of one call are executed in the
+    /// order in which they are given, but for those that make a browser's connection: whoever needs an order awaits the
+    /// reply.
     pub fn submit(self: &Arc<Self>, command: pb::MediaCommand, tell: Tell) {
         match self.way(&command) {
             Ok(Way::Done(done)) => tell(reply(&command.call_id, command.command_id, Ok(done))),
@@ -235,7 +235,6 @@ impl MediaNode {
             if list.shard != command.shard {
                 return Err(Failure::invalid("list_sessions.shard is not the shard of the command"));
             }
-            self.shared.sink.new_owner(shard);
             return Ok(Way::List(shard));
         }
         let call: CallId = command.call_id.parse().map_err(|e| Failure::invalid(format!("call_id: {e}")))?;
@@ -317,7 +316,9 @@ impl MediaNode {
         Ok(Some(made))
     }
 
+    /// Who asks for a shard's sessions owns it anew: what was told to the former owner is told again.
     async fn list(&self, shard: ShardId) -> Done {
+        self.shared.sink.new_owner(shard);
         let mut sessions = Vec::new();
         for worker in &self.workers.0 {
             let (reply, receiver) = oneshot::channel();
