@@ -41,7 +41,7 @@ pub struct ServerArgs {
     #[arg(long, global = true, value_name = "PATH", visible_alias = "program", conflicts_with_all = ["sip", "http"])]
     pub spawn: Option<PathBuf>,
 
-    /// A running process to measure, `NAME=PID` or `PID`; may be repeated
+    /// A running process to measure with its descendants, `NAME=PID` or `PID`; may be repeated
     #[arg(long, global = true, value_name = "[NAME=]PID", value_parser = process)]
     pub pid: Vec<(String, u32)>,
 

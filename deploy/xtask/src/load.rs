@@ -7,9 +7,15 @@ use crate::{packages, process::Step, target, web};
 /// These commands work without a system, or with one on another machine.
 const WITHOUT: &[&str] = &["check", "scenarios", "worker", "help", "--help", "-h", "--version"];
 
+/// Not of the generator: a cluster with one role a node, made and measured by the operator's tests.
+const ROLES: &str = "roles";
+
 /// Builds both sides and runs the generator.
 pub fn run(arguments: &[String]) -> Result<()> {
     let command = arguments.first().map(String::as_str).unwrap_or("--help");
+    if command == ROLES {
+        return roles(arguments.get(1..).unwrap_or_default());
+    }
     if command == "peers" {
         packages::for_peers()?;
     }
@@ -28,6 +34,18 @@ pub fn run(arguments: &[String]) -> Result<()> {
         step = step.args(["--spawn"]).args([bin.join("trunkline")]);
     }
     step.run()
+}
+
+/// What calls cost in each role. Needs root: the nodes are in network namespaces.
+fn roles(arguments: &[String]) -> Result<()> {
+    packages::for_tests()?;
+    web::build()?;
+    Step::cargo("an optimised system").args(["build", "--release", "--package", "trunkline"]).run()?;
+    Step::cargo("processor time by role")
+        .args(["bench", "--package", "trunkline-operations-tests", "--bench", ROLES, "--"])
+        .args(arguments)
+        .env("TRUNKLINE_BIN", target().join("release/trunkline"))
+        .run()
 }
 
 /// Whether the arguments name a system that runs already, or another binary.

@@ -62,7 +62,8 @@ enum Command {
     /// Inject faults into a real cluster of many nodes and check that it keeps its promises (needs root).
     Faults(faults::Options),
     /// Build an optimised system and offer load to it: `trunkline-load` with these arguments, for example `run steady
-    /// --html steady.html`, `growth`, `soak`, or `peers` (installs Kamailio and rtpengine when it may).
+    /// --html steady.html`, `growth`, `soak`, or `peers` (installs Kamailio and rtpengine when it may); `roles` measures a
+    /// cluster with one role a node (needs root).
     Load {
         /// Arguments of `trunkline-load` (see `cargo xtask load -- --help`).
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 
-/// What a process has and has used at one moment.
+/// What a process and its descendants have and have used at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// User and system time of all threads, ended ones included.
     pub cpu: Duration,
-    /// Resident memory.
+    /// Resident memory; of descendants only what they do not share.
     pub rss_bytes: u64,
     /// Threads.
     pub threads: u64,
@@ -17,8 +17,21 @@ pub struct Usage {
     pub descriptors: u64,
 }
 
-/// Of a process, now.
+/// Of a process and its descendants (a database server is one for each connection), now.
 pub fn usage(pid: u32) -> Result<Usage> {
+    let (mut all, _) = alone(pid)?;
+    // One that has ended in the meantime has used nothing more.
+    for (of, own_bytes) in family(pid).into_iter().skip(1).filter_map(|child| alone(child).ok()) {
+        all.cpu += of.cpu;
+        all.rss_bytes += own_bytes;
+        all.threads += of.threads;
+        all.descriptors += of.descriptors;
+    }
+    Ok(all)
+}
+
+/// Of a process without its descendants, and the resident memory that it shares with nobody.
+fn alone(pid: u32) -> Result<(Usage, u64)> {
     let folder = format!("/proc/{pid}");
     let gone = || format!("no process {pid}");
     let stat = std::fs::read_to_string(format!("{folder}/stat")).with_context(gone)?;
@@ -27,12 +40,13 @@ pub fn usage(pid: u32) -> Result<Usage> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
     };
-    Ok(Usage {
+    let usage = Usage {
         cpu: cpu(&stat).with_context(|| format!("{folder}/stat is not as expected"))?,
         rss_bytes: field("VmRSS:") * 1_024,
         threads: field("Threads:"),
         descriptors: std::fs::read_dir(format!("{folder}/fd")).map_or(0, |entries| entries.count() as u64),
-    })
+    };
+    Ok((usage, field("RssAnon:") * 1_024))
 }
 
 /// Processor time of a process by the names of its threads, numbers at their ends left out. From the scheduler's own
@@ -97,6 +111,30 @@ mod tests {
         let usage = usage(pid).unwrap();
         assert!(usage.rss_bytes > 100_000 && usage.threads >= 1 && usage.descriptors >= 3);
         assert!(exact(&[pid]) > Duration::ZERO && family(pid).first() == Some(&pid));
+    }
+
+    /// The shell does nothing itself: what is used is its child's.
+    #[test]
+    fn descendants_count_with_their_ancestor() {
+        let program = "while :; do :; done & wait";
+        let mut shell = std::process::Command::new("sh").args(["-c", program]).spawn().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let seen = loop {
+            let seen = (usage(shell.id()).unwrap(), alone(shell.id()).unwrap().0);
+            let enough = seen.0.cpu >= seen.1.cpu + Duration::from_millis(50);
+            if enough || std::time::Instant::now() > deadline {
+                break seen;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        for pid in family(shell.id()).into_iter().rev() {
+            let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
+        let (all, alone) = seen;
+        assert!(all.cpu >= alone.cpu + Duration::from_millis(50), "{all:?} {alone:?}");
+        assert!(all.threads == 2 && all.descriptors > alone.descriptors && all.rss_bytes > alone.rss_bytes);
     }
 
     #[test]

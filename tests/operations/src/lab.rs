@@ -31,6 +31,15 @@ const SETTLED_WITHIN: Duration = s(60);
 /// Names and roles of nodes.
 pub type Roles = [(&'static str, &'static str)];
 
+/// What nodes stand on, where it is not the usual.
+#[derive(Debug, Clone, Default)]
+pub struct Ground {
+    /// Where recordings are kept.
+    pub keep: Keep,
+    /// Further settings of every node, as its environment.
+    pub environment: Vec<(String, String)>,
+}
+
 /// Everything but the people.
 #[derive(Debug)]
 pub struct Lab {
@@ -72,15 +81,15 @@ impl Lab {
     /// # Errors
     /// When one of them does not start.
     pub async fn ground(network: Network, folder: &Path, nodes: &Roles, agents: usize) -> Result<Self> {
-        Self::ground_on(Keep::Folder, network, folder, nodes, agents).await
+        Self::ground_on(Ground::default(), network, folder, nodes, agents).await
     }
 
-    /// The same with recordings kept in a store of this kind, which is empty.
+    /// The same on another ground; its store is empty.
     ///
     /// # Errors
     /// When one of them does not start.
     pub async fn ground_on(
-        keep: Keep,
+        ground: Ground,
         mut network: Network,
         folder: &Path,
         nodes: &Roles,
@@ -93,7 +102,7 @@ impl Lab {
         fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let etcd = Etcd::start(&mut network, data.path(), folder).await.context("etcd")?;
         let postgres = Postgres::start(&mut network, data.path(), folder).await.context("PostgreSQL")?;
-        let store = Store::make(keep, data.path(), network.address(CLIENTS)?.into()).await?;
+        let store = Store::make(ground.keep, data.path(), network.address(CLIENTS)?.into()).await?;
         let shared = Shared {
             etcd: etcd.endpoints(),
             journal: postgres.url(),
@@ -101,7 +110,7 @@ impl Lab {
             store: store.config(),
             agents,
             lease_s: 3,
-            environment: Default::default(),
+            environment: ground.environment,
         };
         let authority = Authority::new("trunkline lab")?;
         let mut all = BTreeMap::new();
@@ -153,6 +162,20 @@ impl Lab {
     /// When there is none of this name.
     pub fn node(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes.get_mut(name).with_context(|| format!("no node {name}"))
+    }
+
+    /// Names and process ids of the nodes that run.
+    ///
+    /// # Errors
+    /// When one ends meanwhile.
+    pub fn pids(&mut self) -> Result<Vec<(String, u32)>> {
+        let mut running = Vec::new();
+        for (name, node) in &mut self.nodes {
+            if node.runs() {
+                running.push((name.clone(), node.program()?.pid()));
+            }
+        }
+        Ok(running)
     }
 
     /// All names.

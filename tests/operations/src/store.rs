@@ -22,9 +22,10 @@ const ANSWER: Duration = s(20);
 const MOST: usize = 10_000;
 
 /// A kind of store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keep {
     /// A folder that all nodes see.
+    #[default]
     Folder,
     /// A bucket.
     S3,

@@ -30,8 +30,14 @@ kind: account
 id: olga
 body: { display_name: Olga Olsen, password: a-long-secret, roles: [agent], agent: olga }
 ---
+kind: telephone
+id: '2001'
+body: { password: another-secret, agent: olga, may_dial: [orders] }
+---
 # The end of the file.
 ";
+
+const TELEPHONE: (&str, &str) = ("telephone", "2001");
 
 /// The administrator at the node's machine.
 struct Desk<'a> {
@@ -95,13 +101,19 @@ fn a_centre_comes_from_files() {
 async fn written(desk: &Desk<'_>) -> Result<()> {
     let before = desk.list().await?;
     let tried = desk.apply(CENTRE, &["--dry-run"]).await?.success()?;
-    ensure!(tried.stdout.contains("4 would be written, 0 the same as before"), "{}", tried.stdout);
+    ensure!(tried.stdout.contains("5 would be written, 0 the same as before"), "{}", tried.stdout);
     ensure!(desk.list().await? == before, "a trial wrote something");
 
     let applied = desk.apply(CENTRE, &[]).await?.success()?;
-    ensure!(applied.stdout.contains("4 written, 0 the same as before"), "{}", applied.stdout);
-    let kept = desk.documents(&["get", "account", "olga"]).await?.success()?.stdout;
-    ensure!(kept.contains("$argon2id$") && !kept.contains("a-long-secret"), "{kept}");
+    ensure!(applied.stdout.contains("5 written, 0 the same as before"), "{}", applied.stdout);
+    let shown = desk.documents(&["get", "account", "olga"]).await?.success()?.stdout;
+    ensure!(shown.contains("password_hash: (kept)") && !shown.contains("argon2"), "{shown}");
+    let all = desk.documents(&["get", "--secrets", "account", "olga"]).await?.success()?.stdout;
+    ensure!(all.contains("$argon2id$") && !all.contains("a-long-secret"), "{all}");
+    let shown = desk.documents(&["get", "telephone", "2001"]).await?.success()?.stdout;
+    ensure!(shown.contains("ha1_sha256: (kept)") && shown.contains("ha1_md5: (kept)"), "{shown}");
+    let all = desk.documents(&["get", "--secrets", "telephone", "2001"]).await?.success()?.stdout;
+    ensure!(all.contains("ha1_sha256") && !all.contains("(kept)") && !all.contains("secret\n"), "{all}");
     let console = *desk.lab.consoles().first().context("no console")?;
     until("olga can sign in", s(10), || async {
         let body = json!({ "name": "olga", "password": "a-long-secret" });
@@ -116,21 +128,21 @@ async fn written(desk: &Desk<'_>) -> Result<()> {
 
     // Again, and as it is read back: nothing changes.
     let again = desk.apply(CENTRE, &[]).await?.success()?;
-    ensure!(again.stdout.contains("0 written, 4 the same as before"), "{}", again.stdout);
+    ensure!(again.stdout.contains("0 written, 5 the same as before"), "{}", again.stdout);
     let mut all = String::new();
     for (kind, id) in
-        [("queue", "orders"), ("agent", "olga"), ("account", "olga"), ("number", "+49301234567")]
+        [("queue", "orders"), ("agent", "olga"), ("account", "olga"), ("number", "+49301234567"), TELEPHONE]
     {
         all += &desk.documents(&["get", kind, id]).await?.success()?.stdout;
         all += "---\n";
     }
     let back = desk.apply(&all, &[]).await?.success()?;
-    ensure!(back.stdout.contains("0 written, 4 the same as before"), "{}", back.stdout);
+    ensure!(back.stdout.contains("0 written, 5 the same as before"), "{}", back.stdout);
 
     let changed = CENTRE.replace("max_waiting: 50", "max_waiting: 60");
     let applied = desk.apply(&changed, &[]).await?.success()?;
     ensure!(applied.stdout.contains("changed  queue orders"), "{}", applied.stdout);
-    ensure!(applied.stdout.contains("1 written, 3 the same as before"), "{}", applied.stdout);
+    ensure!(applied.stdout.contains("1 written, 4 the same as before"), "{}", applied.stdout);
     Ok(())
 }
 
@@ -150,6 +162,14 @@ async fn wrong_ones(desk: &Desk<'_>) -> Result<()> {
         ),
         ("kind: queue\nid: fine", &["document 2", "queue fine", "twice"]),
         ("kind: account\nid: eve\nbody: { password: short }", &["document 2", "account eve", "8 characters"]),
+        (
+            "kind: telephone\nid: '2002'\nbody: { ha1_sha256: (kept) }",
+            &["telephone 2002", "ha1_sha256", "none to keep; write `password`"],
+        ),
+        (
+            "kind: telephone\nid: '2001'\nbody: { ha1_sha256: (kept), realm: other.example.com }",
+            &["telephone 2001", "ha1_sha256", "former realm; write `password`"],
+        ),
     ] {
         desk.refused(&format!("{good}{bad}\n"), told).await?;
     }
@@ -163,7 +183,7 @@ async fn deleted(desk: &Desk<'_>) -> Result<()> {
     let used = desk.documents(&["delete", "queue", "orders"]).await?;
     expect_error(&used, &["queue orders is used by", "agent olga", "number +49301234567"])?;
     for (kind, id) in
-        [("account", "olga"), ("agent", "olga"), ("number", "+49301234567"), ("queue", "orders")]
+        [TELEPHONE, ("account", "olga"), ("agent", "olga"), ("number", "+49301234567"), ("queue", "orders")]
     {
         desk.documents(&["delete", kind, id]).await?.success()?;
         expect_error(&desk.documents(&["delete", kind, id]).await?, &["there is no"])?;

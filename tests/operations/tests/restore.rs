@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use trunkline_faults::scenario::Stage;
 use trunkline_operations_tests::{
-    lab::{Done, Lab, on_network, run},
+    lab::{Done, Ground, Lab, on_network, run},
     store::Keep,
 };
 use trunkline_system_tests::{api::Api, s, until};
@@ -179,7 +179,8 @@ fn comes_back(test: &str, keep: Keep) -> Result<()> {
         let (backup, outlived) = (folder.join("backup"), folder.join("outlived"));
         fs::create_dir_all(&backup)?;
 
-        let mut lab = Lab::ground_on(keep, network, &folder, &NODES, AGENTS).await?;
+        let mut lab =
+            Lab::ground_on(Ground { keep, ..Ground::default() }, network, &folder, &NODES, AGENTS).await?;
         lab.start_nodes().await?;
         let mut stage = lab.stage(AGENTS).await?;
         serve(&mut stage, SERVED).await?;
@@ -210,7 +211,8 @@ fn comes_back(test: &str, keep: Keep) -> Result<()> {
         take_records(&lab.folder_of("e1").join("data"), &outlived)?;
         let network = lab.destroy()?;
 
-        let mut lab = Lab::ground_on(keep, network, &folder, &NODES, AGENTS).await?;
+        let mut lab =
+            Lab::ground_on(Ground { keep, ..Ground::default() }, network, &folder, &NODES, AGENTS).await?;
         restore_database(&lab, "trunkline", &backup).await?;
         lab.store().restore(&backup.join("recordings")).await?;
         take_records(&outlived, &lab.folder_of("e1").join("data"))?;

@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,15 +19,19 @@ const MAX_SDP: usize = 4;
 /// A session's commands by the client's id: each is done once and answered by one result, which is given again when the
 /// id comes again. A command that the agent's actor does not answer is kept to be sent again: it, or its node, may be gone,
 /// and its successor knows by the id what has been done.
+///
+/// There are thousands of sessions, with a few commands a minute: a list that is searched, since a table of so many that come
+/// and go takes four times the memory.
 #[derive(Debug, Default)]
 pub(super) struct CommandLog {
-    entries: HashMap<Arc<str>, Entry>,
-    order: VecDeque<Arc<str>>,
+    /// In the order in which they came.
+    entries: VecDeque<Entry>,
     pending: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
+    id: Arc<str>,
     kind: &'static str,
     wants_sdp: bool,
     begun: Instant,
@@ -60,62 +64,62 @@ pub(super) struct Finished {
 impl CommandLog {
     /// A command came.
     pub(super) fn begin(&mut self, id: &str, kind: &'static str, command: &Command, now: Instant) -> Begin {
-        if let Some(entry) = self.entries.get(id) {
+        if let Some(entry) = self.find(id) {
             return entry.result.as_ref().map_or(Begin::UnderWay, |result| Begin::Done(Arc::clone(result)));
         }
         if self.pending >= MAX_PENDING {
             return Begin::Full;
         }
-        let id: Arc<str> = id.into();
+        self.make_room();
         let (wants_sdp, asked) = (wants_sdp(command), Some((Box::new(command.clone()), now)));
-        let entry = Entry { kind, wants_sdp, begun: now, result: None, asked };
-        self.entries.insert(Arc::clone(&id), entry);
-        self.order.push_back(id);
+        self.entries.push_back(Entry { id: id.into(), kind, wants_sdp, begun: now, result: None, asked });
         self.pending += 1;
-        self.forget();
         Begin::New
     }
 
+    /// The newest ones are asked for.
+    fn find(&self, id: &str) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| *entry.id == *id)
+    }
+
     /// The oldest with a result goes first; those under way stay.
-    fn forget(&mut self) {
-        while self.order.len() > MAX_REMEMBERED {
-            let done = |id: &Arc<str>| self.entries.get(id).is_none_or(|entry| entry.result.is_some());
-            let Some(at) = self.order.iter().position(done) else { return };
-            if let Some(id) = self.order.remove(at) {
-                self.entries.remove(&id);
-            }
+    fn make_room(&mut self) {
+        while self.entries.len() >= MAX_REMEMBERED {
+            let Some(at) = self.entries.iter().position(|entry| entry.result.is_some()) else { return };
+            self.entries.remove(at);
         }
     }
 
     /// Type of the command that is under way with this id.
     pub(super) fn under_way(&self, id: &str) -> Option<(&'static str, bool)> {
-        self.entries.get(id).filter(|e| e.result.is_none()).map(|e| (e.kind, e.wants_sdp))
+        self.find(id).filter(|entry| entry.result.is_none()).map(|entry| (entry.kind, entry.wants_sdp))
     }
 
     /// The result of a command; `None` when it is not under way (unknown, or answered already).
     pub(super) fn finish(&mut self, id: &str, result: &Arc<str>, now: Instant) -> Option<Finished> {
-        let (key, _) = self.entries.get_key_value(id)?;
-        let key = Arc::clone(key);
-        let entry = self.entries.get_mut(id).filter(|entry| entry.result.is_none())?;
+        let named = |entry: &&mut Entry| *entry.id == *id && entry.result.is_none();
+        let entry = self.entries.iter_mut().rev().find(named)?;
         entry.result = Some(Arc::clone(result));
         entry.asked = None;
         self.pending -= 1;
-        let (kind, took) = (entry.kind, now.saturating_duration_since(entry.begun));
+        let took = now.saturating_duration_since(entry.begun);
+        let finished = Finished { id: Arc::clone(&entry.id), kind: entry.kind, took };
         if entry.wants_sdp {
             self.forget_sdp();
         }
-        Some(Finished { id: key, kind, took })
+        Some(finished)
     }
 
-    /// Results with SDP are long; after the newest ones they are forgotten.
+    /// Results with SDP are long; before the newest ones they are forgotten.
     fn forget_sdp(&mut self) {
         let with_sdp = |entry: &Entry| entry.wants_sdp && entry.result.is_some();
-        let all = self.order.iter().rev().filter(|id| self.entries.get(*id).is_some_and(with_sdp));
-        let old: Vec<Arc<str>> = all.skip(MAX_SDP).cloned().collect();
-        for id in old {
-            self.entries.remove(&id);
-            self.order.retain(|kept| *kept != id);
-        }
+        let all = self.entries.iter().filter(|entry| with_sdp(entry)).count();
+        let mut old = all.saturating_sub(MAX_SDP);
+        self.entries.retain(|entry| {
+            let goes = old > 0 && with_sdp(entry);
+            old -= usize::from(goes);
+            !goes
+        });
     }
 
     /// Commands that have been without an answer for `pause` since they were last sent: they are to be sent again, in this
@@ -125,12 +129,11 @@ impl CommandLog {
             return Vec::new();
         }
         let mut again = Vec::new();
-        for id in self.order.iter().rev() {
-            let Some(entry) = self.entries.get_mut(id) else { continue };
+        for entry in self.entries.iter_mut().rev() {
             let Some((command, sent)) = &mut entry.asked else { break };
             if now.saturating_duration_since(*sent) >= pause {
                 *sent = now;
-                again.push((Arc::clone(id), (**command).clone()));
+                again.push((Arc::clone(&entry.id), (**command).clone()));
             }
         }
         again.reverse();
@@ -142,12 +145,9 @@ impl CommandLog {
         if self.pending == 0 {
             return Vec::new();
         }
-        let late = |id: &&Arc<str>| {
-            self.entries
-                .get(*id)
-                .is_some_and(|e| e.result.is_none() && now.saturating_duration_since(e.begun) >= limit)
-        };
-        self.order.iter().filter(late).cloned().collect()
+        let late =
+            |entry: &&Entry| entry.result.is_none() && now.saturating_duration_since(entry.begun) >= limit;
+        self.entries.iter().filter(late).map(|entry| Arc::clone(&entry.id)).collect()
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(log.begin(&id, "hold", &hold(), now), Begin::New);
             log.finish(&id, &"{}".into(), now);
         }
-        assert!(log.entries.len() <= MAX_REMEMBERED && log.order.len() == log.entries.len());
+        assert!(log.entries.len() <= MAX_REMEMBERED && log.entries.capacity() <= MAX_REMEMBERED);
         assert_eq!(
             log.begin("0", "hold", &hold(), now),
             Begin::UnderWay,
@@ -212,7 +212,6 @@ mod tests {
         assert_eq!(log.begin("a15", "accept", &accept, now), Begin::New);
         assert_eq!(log.begin("h0", "hold", &hold(), now), Begin::Done("{}".into()));
         assert_eq!(log.begin(waiting, "accept", &accept, now), Begin::UnderWay);
-        assert_eq!(log.order.len(), log.entries.len());
     }
 
     #[test]

@@ -24,6 +24,10 @@ use crate::{
 
 /// The database answers within this.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What proves a password. Whoever reads a telephone's can register as it, so that `get` shows [`KEPT`] instead.
+const PROOFS: [&str; 3] = ["password_hash", "ha1_sha256", "ha1_md5"];
+/// Written in the place of a proof: the one that is there stays.
+const KEPT: &str = "(kept)";
 
 /// `trunkline documents`
 #[derive(Args, Clone, Debug)]
@@ -54,10 +58,13 @@ enum DocumentsCommand {
         /// Only of this kind: tenant, queue, agent, account, telephone, number, flow
         kind: Option<String>,
     },
-    /// Print a document as `apply` takes it
+    /// Print a document as `apply` takes it. What proves a password reads `(kept)`: applied again, it stays as it is
     Get {
         #[command(flatten)]
         at: At,
+        /// Print what proves a password too, to take it to another database
+        #[arg(long)]
+        secrets: bool,
         /// Its kind
         kind: String,
         /// Its name
@@ -111,7 +118,7 @@ pub async fn run(args: DocumentsArgs) -> Result<ExitCode> {
     match args.command {
         DocumentsCommand::Apply { at, dry_run, files } => apply(&at, dry_run, &files).await,
         DocumentsCommand::List { at, kind } => list(&at, kind.as_deref()).await,
-        DocumentsCommand::Get { at, kind, id } => get(&at, &kind, &id).await,
+        DocumentsCommand::Get { at, secrets, kind, id } => get(&at, secrets, &kind, &id).await,
         DocumentsCommand::Delete { at, kind, id } => delete(&at, &kind, &id).await,
     }
 }
@@ -142,7 +149,9 @@ async fn apply(at: &At, dry_run: bool, files: &[PathBuf]) -> Result<ExitCode> {
     }
     for one in &mut wanted {
         let before = journal.get_document(&one.key).await?;
-        hash_password(one, before.as_ref().map(|before| &before.body), config.console.password_cost)?;
+        let before = before.as_ref().map(|before| &before.body);
+        keep_proofs(one, before)?;
+        hash_password(one, before, config.console.password_cost)?;
         hash_telephone(one)?;
     }
     check(&*journal, &wanted).await?;
@@ -190,6 +199,25 @@ fn read_file(file: &std::path::Path, at: &At, wanted: &mut Vec<Wanted>) -> Resul
             bail!("{place}: it is there twice");
         }
         wanted.push(Wanted { place, key, body });
+    }
+    Ok(())
+}
+
+/// Puts what is there already where the file says [`KEPT`].
+fn keep_proofs(one: &mut Wanted, before: Option<&Value>) -> Result<()> {
+    let realm = |body: &Value| body["realm"].as_str().map(str::to_ascii_lowercase);
+    let Wanted { place, body, .. } = one;
+    let moved = before.is_some_and(|before| realm(before) != realm(body));
+    let Some(fields) = body.as_object_mut() else { return Ok(()) };
+    for name in PROOFS {
+        let Some(field) = fields.get_mut(name).filter(|field| field.as_str() == Some(KEPT)) else { continue };
+        match before.and_then(|before| before.get(name)).filter(|known| known.is_string()) {
+            None => bail!("{place}: {name}: there is none to keep; write `password` instead"),
+            Some(_) if moved => {
+                bail!("{place}: {name}: the kept one is of the former realm; write `password` instead")
+            }
+            Some(known) => field.clone_from(known),
+        }
     }
     Ok(())
 }
@@ -294,12 +322,18 @@ async fn list(at: &At, kind: Option<&str>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn get(at: &At, kind: &str, id: &str) -> Result<ExitCode> {
+async fn get(at: &At, secrets: bool, kind: &str, id: &str) -> Result<ExitCode> {
     let key = key(&at.tenant, kind, id)?;
     let (journal, _) = open(at).await?;
     let found = journal.get_document(&key).await?;
     journal.close().await;
-    let Some(found) = found else { bail!("there is no {kind} {id} in the tenant {}", key.tenant) };
+    let Some(mut found) = found else { bail!("there is no {kind} {id} in the tenant {}", key.tenant) };
+    for name in PROOFS {
+        let field = found.body.get_mut(name).filter(|field| field.is_string() && !secrets);
+        if let Some(field) = field {
+            *field = KEPT.into();
+        }
+    }
     let tenant = (kind != kind::TENANT).then_some(key.tenant);
     let written = Written { tenant, kind: kind.to_owned(), id: id.to_owned(), body: found.body };
     print!("{}", serde_yaml_ng::to_string(&written)?);

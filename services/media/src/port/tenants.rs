@@ -3,7 +3,7 @@
 //! Calls are remembered for as long as anything is told to them or of them, and a while longer. Two generations: forgetting
 //! costs nothing per use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ pub(super) struct Tenants {
 
 #[derive(Debug)]
 struct Known {
+    /// Each name once, however many calls are a tenant's.
+    names: HashSet<Arc<str>>,
     young: Generation,
     old: Generation,
     since: Instant,
@@ -34,15 +36,14 @@ struct Known {
 impl Tenants {
     /// `silence`: for how long a session may go on without a command or an event.
     pub(super) fn new(silence: Duration) -> Self {
-        let known = Known { young: HashMap::new(), old: HashMap::new(), since: Instant::now() };
-        Self { keep: LEAST.max(silence), known: Mutex::new(known) }
+        Self { keep: LEAST.max(silence), known: Mutex::new(Known::new()) }
     }
 
     pub(super) fn remember(&self, call: &str, tenant: &str) {
         let Ok(call) = call.parse() else { return };
         let mut known = self.known.lock();
         if known.find(call).is_none_or(|found| *found != *tenant) {
-            known.put(call, tenant.into(), self.keep);
+            known.put(call, tenant, self.keep);
         }
     }
 
@@ -53,6 +54,15 @@ impl Tenants {
 }
 
 impl Known {
+    fn new() -> Self {
+        Self {
+            names: HashSet::new(),
+            young: Generation::new(),
+            old: Generation::new(),
+            since: Instant::now(),
+        }
+    }
+
     /// Who is asked for stays.
     fn find(&mut self, call: CallId) -> Option<Arc<str>> {
         if let Some(found) = self.young.get(&call) {
@@ -63,12 +73,21 @@ impl Known {
         Some(found)
     }
 
-    fn put(&mut self, call: CallId, tenant: Arc<str>, keep: Duration) {
+    fn put(&mut self, call: CallId, tenant: &str, keep: Duration) {
         if self.young.len() >= MOST || self.since.elapsed() >= keep {
             self.old = mem::take(&mut self.young);
+            self.names.retain(|name| Arc::strong_count(name) > 1);
             self.since = Instant::now();
         }
-        self.young.insert(call, tenant);
+        let name = match self.names.get(tenant) {
+            Some(name) => name.clone(),
+            None => {
+                let name: Arc<str> = tenant.into();
+                self.names.insert(name.clone());
+                name
+            }
+        };
+        self.young.insert(call, name);
     }
 }
 
@@ -101,5 +120,6 @@ mod tests {
         assert_eq!(tenants.of(&call(2 * MOST)).as_deref(), Some("default"));
         let known = tenants.known.lock();
         assert!(known.young.len() <= MOST && known.old.len() <= MOST);
+        assert_eq!(known.names.len(), 2, "one for each tenant that has calls");
     }
 }

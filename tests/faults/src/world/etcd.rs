@@ -91,6 +91,11 @@ impl Etcd {
         self.members.iter_mut().take(members).try_for_each(|member| member.program.signal(signal))
     }
 
+    /// Process ids of the members.
+    pub fn pids(&self) -> Vec<u32> {
+        self.members.iter().map(|member| member.program.pid()).collect()
+    }
+
     /// Hosts of the members.
     pub fn hosts(&self) -> Vec<&str> {
         self.members.iter().map(|member| member.name.as_str()).collect()

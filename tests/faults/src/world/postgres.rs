@@ -55,6 +55,11 @@ impl Postgres {
         format!("postgres://trunkline@{}:{PORT}/trunkline", self.address)
     }
 
+    /// Process id of the postmaster, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.program.as_ref().map(Program::pid)
+    }
+
     /// SIGKILL to the postmaster; its children follow by themselves.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut program) = self.program.take() {

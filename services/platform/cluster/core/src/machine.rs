@@ -87,10 +87,11 @@ impl Machine {
         effects
     }
 
-    /// When it wants a [`Input::Tick`].
+    /// When it wants a [`Input::Tick`]: after an input at `now`, later than that. What is due and cannot be done waits for
+    /// another input, so that nobody ticks in vain.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let registration = match self.registration {
-            Registration::Due(at) if self.connected => Some(at),
+            Registration::Due(at) if self.connected && !self.has_left() => Some(at),
             _ => None,
         };
         let campaign = self.campaign_at();
@@ -99,7 +100,8 @@ impl Machine {
             campaign,
             self.relist_at,
             self.holder.next_deadline(self.may(now)),
-            self.coordinator.next_deadline(),
+            // Cut off from the store it neither plans nor probes.
+            self.coordinator.next_deadline().filter(|_| self.connected),
             self.observer.next_deadline(),
         ]
         .into_iter()
@@ -356,11 +358,16 @@ impl Machine {
             Registration::In { .. } => self.record_stale,
             _ => false,
         };
-        if due && !(self.quitting && self.holder.is_idle()) {
+        if due && !self.has_left() {
             self.record_stale = false;
             self.registration = Registration::Writing;
             effects.push(Effect::Register(self.record.clone(), self.holder.holdings()));
         }
+    }
+
+    /// It ends, and nothing of any shard acts here any more.
+    fn has_left(&self) -> bool {
+        self.quitting && self.holder.is_idle()
     }
 
     /// This node.

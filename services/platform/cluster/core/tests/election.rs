@@ -55,3 +55,20 @@ fn who_was_deposed_leaves_the_election_to_the_others() {
     // Alone it takes over again after a lease's life.
     assert!(campaigns(&mut deposed, 3_200));
 }
+
+/// A coordinator that is cut off from the store can neither plan nor probe: it waits for the store and does not look every
+/// moment whether it is back.
+#[test]
+fn who_is_cut_off_from_the_store_waits_for_it() {
+    let mut machine = member("a", "a");
+    assert_eq!(machine.elected(), Some(5));
+    assert!(machine.next_deadline(at(2)).is_some(), "a plan is due");
+    machine.handle(at(3), Input::Connected(false));
+    for ms in [3, 500, 20_000] {
+        machine.handle(at(ms), Input::Tick);
+        let next = machine.next_deadline(at(ms));
+        assert!(next.is_none_or(|next| next > at(ms)), "at {ms} ms it wants to be woken at {next:?}");
+    }
+    machine.handle(at(20_001), Input::Connected(true));
+    assert!(machine.next_deadline(at(20_001)).is_some(), "it goes on");
+}

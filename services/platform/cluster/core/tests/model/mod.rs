@@ -545,7 +545,8 @@ impl Model {
         for effect in effects {
             self.carry_out(n, effect);
         }
-        let wake = self.nodes[n].machine.next_deadline(now).map(|at| at.max(now + ms(1)));
+        let wake = self.nodes[n].machine.next_deadline(now);
+        assert!(wake.is_none_or(|at| at > now), "node {n} wants to be woken at {wake:?} and it is {now:?}");
         if let Some(at) = wake.filter(|at| self.nodes[n].wake_at.is_none_or(|due| *at < due || due <= now)) {
             self.nodes[n].wake_at = Some(at);
             self.at(n, at, Event::Wake);
