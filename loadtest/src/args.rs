@@ -109,9 +109,10 @@ pub enum Command {
     },
     /// Generate load for a coordinator on another machine
     Worker(WorkerArgs),
-    /// Half an hour at half capacity: growth of memory, descriptors and lag, with confidence intervals
+    /// Half an hour at half capacity, after ten minutes of warm-up: growth of memory, descriptors and lag, with confidence
+    /// intervals
     Soak {
-        /// How long
+        /// How many minutes count
         #[arg(long, default_value_t = 30)]
         minutes: u32,
         /// The rest

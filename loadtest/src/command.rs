@@ -21,8 +21,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => play(&args.scenario, &args.play, server).await,
         Command::Soak { minutes, mut run } => {
-            let built_in = 30.0;
-            run.play.time_factor.get_or_insert(f64::from(minutes.max(1)) / built_in);
+            if run.play.time_factor.is_none() {
+                run.play.time_factor = Some(soak_factor(minutes)?);
+            }
             play("soak", &run.play, server).await
         }
         Command::Check { scenario } => {
@@ -52,6 +53,13 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// What the scenario's length is multiplied by, so that so many minutes count.
+fn soak_factor(minutes: u32) -> Result<f64> {
+    let soak = Scenario::parse("soak", builtin("soak").context("no soak")?)?;
+    let counted = f64::from(minutes.max(1)) * 60.0;
+    Ok((soak.warm_up.0.as_secs_f64() + counted) / soak.length().as_secs_f64())
+}
+
 async fn play(scenario: &str, args: &PlayArgs, server: &ServerArgs) -> Result<ExitCode> {
     let (text, file, folder) = run::find(scenario)?;
     let played = Box::pin(run::play(&text, &file, &folder, args, server)).await?;
@@ -63,4 +71,18 @@ async fn play(scenario: &str, args: &PlayArgs, server: &ServerArgs) -> Result<Ex
 fn say(text: &str) -> Result<ExitCode> {
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half an hour counts when nobody says otherwise, and the warm-up comes on top of what counts.
+    #[test]
+    fn the_minutes_of_a_soak_are_those_that_count() {
+        assert!((soak_factor(30).unwrap() - 1.0).abs() < 1e-9);
+        let mut soak = Scenario::parse("soak", builtin("soak").unwrap()).unwrap();
+        soak.stretch(soak_factor(5).unwrap());
+        assert_eq!((soak.length() - soak.warm_up.0).as_secs(), 300);
+    }
 }

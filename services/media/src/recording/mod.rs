@@ -78,6 +78,9 @@ pub(crate) struct Context {
     /// Recordings that are being written, stored or salvaged here, or whose audio is in the spool for another reason.
     busy: Mutex<HashSet<RecordingId>>,
     untaken: Untaken,
+    /// Held while files that tell of stored recordings are removed, and while those of a salvaged one are written: a call may
+    /// take the outcome of one salvage while the next is under way.
+    telling: tokio::sync::Mutex<()>,
 }
 
 /// The handle that workers have.
@@ -115,6 +118,7 @@ impl Recorder {
             copies: Semaphore::new(COPIES),
             busy: Mutex::default(),
             untaken: Untaken::default(),
+            telling: tokio::sync::Mutex::default(),
         });
         salvage::spool(&context);
         context.runtime.spawn(watch_store(context.clone()));

@@ -100,6 +100,7 @@ impl Context {
 
     /// Their calls know: nothing has to tell of them any more. The spool last, because it leads to the rest after a crash.
     async fn taken(self: &Arc<Self>, recordings: Vec<String>) {
+        let _alone = self.telling.lock().await;
         let mut known = Vec::new();
         for recording in recordings {
             let told = recording.parse().ok().and_then(|id| self.untaken.take(&id));

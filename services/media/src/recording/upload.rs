@@ -42,7 +42,7 @@ impl Context {
         let complete = std::time::Instant::now();
         let failing = self.metrics.failing(Stage::Store);
         let (mut tries, mut pause) = (0, FIRST_PAUSE);
-        let mut needed = false;
+        let (mut needed, mut stored) = (false, None);
         loop {
             tries += 1;
             let attempt = {
@@ -60,6 +60,7 @@ impl Context {
                 Ok(Some(meta)) => {
                     self.metrics.upload_lag.observe(complete.elapsed().as_secs_f64());
                     needed = self.stored(&meta, &source).await;
+                    stored = Some(meta);
                     break;
                 }
                 Ok(None) => {
@@ -91,10 +92,14 @@ impl Context {
         if tries > 1 {
             failing.dec();
         }
-        self.metrics.uploads_waiting.dec();
         if !needed {
             self.busy.lock().remove(&meta.recording);
         }
+        // After that: it may be taken, or asked for again, at once.
+        if let Some(stored) = stored {
+            self.finished(&stored);
+        }
+        self.metrics.uploads_waiting.dec();
     }
 
     /// The recording with what is stored of it. `None`: there is nothing to store.
@@ -133,8 +138,12 @@ impl Context {
     async fn stored(self: &Arc<Self>, meta: &Meta, source: &Source) -> bool {
         let outcome = if meta.salvaged { Outcome::Salvaged } else { Outcome::Stored };
         self.metrics.recordings.get_or_create(&OutcomeLabel { outcome }).inc();
+        // Of one that is salvaged a second time, the files that told of the first may be being removed just now.
+        let _alone = match source {
+            Source::Spool { .. } => None,
+            Source::Parts => Some(self.telling.lock().await),
+        };
         let rest = self.tidy(meta, source).await;
-        // Before it is told: it may be taken at once.
         let kept = match source {
             Source::Spool { .. } => self.untaken.add(meta.clone(), rest),
             Source::Parts => false,
@@ -143,7 +152,6 @@ impl Context {
             let (context, meta) = (self.clone(), meta.clone());
             let _ = tokio::task::spawn_blocking(move || context.note(&meta)).await;
         }
-        self.finished(meta);
         kept
     }
 

@@ -181,6 +181,17 @@ impl Bench {
         }
     }
 
+    /// Waits for a condition, and takes what is told meanwhile, as a call does.
+    pub async fn until(&mut self, what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+            if let Ok(Some(event)) = timeout(Duration::from_millis(5), self.events.recv()).await {
+                self.acknowledge(&event).await;
+            }
+        }
+    }
+
     /// Events that came and were not asked for.
     pub fn others(&mut self) -> Vec<pb::MediaEvent> {
         while let Ok(event) = self.events.try_recv() {
