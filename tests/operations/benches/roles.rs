@@ -174,7 +174,8 @@ impl<'a> Cluster<'a> {
         );
         let report = self.play(&format!("calls, {how}"), &text).await?;
         let counts = &report.counts;
-        ensure!(counts.served == counts.due, "not everybody was served: {counts:?}");
+        // One that is due at the end of the warm-up may be served after it.
+        ensure!(counts.served >= counts.due, "not everybody was served: {counts:?}");
         let busy = self.busy(&report, WARM_UP_S, end)?;
         let mut figures = Vec::new();
         for (name, share) in &busy {
