@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
 /// Memory in pages of 4 KiB only. The allocator asks for 2 MiB each, which the kernel clears whole, and which it also makes of
 /// small ones in the background, so that memory grows for half an hour without anything being kept (measured: 10 to 15 % of the
-/// processor time of a call, a fifth of the memory under load).
+/// processor time of a call, a third of the memory under load).
 fn small_pages() {
     // A kernel that has no large ones need not be told.
     let _ = rustix::thread::disable_transparent_huge_pages(true);

@@ -270,8 +270,10 @@ async fn of_a_node_that_dies_with_its_disk_another_one_has_all_but_the_last_two_
     other.call = bench.call;
     let id = recording_id(&bench);
     other.ok(salvage(&other, &id)).await;
-    // A call that does not take it at once is told again.
-    for_ms(1_500).await;
+    // A call that does not take it is told again.
+    other.acknowledges = false;
+    finished(&mut other).await;
+    other.acknowledges = true;
     let found = finished(&mut other).await;
     assert!(found.salvaged && found.recording_id == id && found.started_at_us > 0, "{found:?}");
     assert!(
