@@ -45,7 +45,6 @@ fn roles(arguments: &[String]) -> Result<()> {
         .args(["bench", "--package", "trunkline-operations-tests", "--bench", ROLES, "--"])
         .args(arguments)
         .env("TRUNKLINE_BIN", target().join("release/trunkline"))
-        .env("TRUNKLINE_ROOT", crate::root())
         .run()
 }
 
