@@ -98,6 +98,7 @@ async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -
         epoch: 1,
         command_id,
         acknowledges_events: false,
+        tenant: "default".into(),
         command: Some(command),
     };
     match node.command(command).await.result {

@@ -74,9 +74,15 @@ fn id(call: CallId) -> String {
 }
 
 async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) {
-    let (call_id, command) = (call.to_string(), Some(command));
-    let command =
-        pb::MediaCommand { call_id, shard: 1, epoch: 1, command_id, acknowledges_events: true, command };
+    let command = pb::MediaCommand {
+        call_id: call.to_string(),
+        shard: 1,
+        epoch: 1,
+        command_id,
+        acknowledges_events: true,
+        tenant: "default".into(),
+        command: Some(command),
+    };
     let reply = node.command(command).await;
     assert!(matches!(reply.result, Some(Reply::Ok(_))), "{reply:?}");
 }

@@ -14,7 +14,7 @@ use trunkline_types::{CallId, Epoch, RecordingId, SHARD_COUNT, ShardId, TenantId
 use crate::assets;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::events::{Acknowledged, Sink};
+use crate::events::{Acknowledged, Owner, Sink};
 use crate::failure::{Done, Failure, reply};
 use crate::metrics::Metrics;
 use crate::owners::Owners;
@@ -258,10 +258,12 @@ impl MediaNode {
 
     /// Queues a command at its worker.
     fn order(&self, place: &Place<'_>, command: pb::MediaCommand, prepared: Option<Made>, tell: Tell) {
-        let pb::MediaCommand { epoch, command_id, command: Some(command), .. } = command else { return };
+        let pb::MediaCommand { epoch, command_id, tenant, command: Some(command), .. } = command else {
+            return;
+        };
         let (epoch, reply) = (Epoch(epoch), Reply::new(place.call, command_id, tell));
-        let order =
-            Order { call: place.call, shard: place.shard, epoch, command_id, command, prepared, reply };
+        let owner = Owner { call: place.call, shard: place.shard, tenant: tenant.into() };
+        let order = Order { owner, epoch, command_id, command, prepared, reply };
         if let Err(Control::Order(order)) = place.worker.send(Control::Order(Box::new(order))) {
             let full = Failure::overload("the commands of this worker do not keep up: try again later");
             order.reply.tell(self.refused(&place.call.to_string(), command_id, full));
@@ -334,11 +336,6 @@ impl MediaNode {
     pub fn drain(&self, draining: bool) {
         self.shared.draining.store(draining, Ordering::Relaxed);
         self.shared.metrics.draining.set(i64::from(draining));
-    }
-
-    /// For how long a session may go on without a command or an event: it asks after its call before.
-    pub(crate) fn longest_silence(&self) -> Duration {
-        Duration::from_millis(self.shared.config.orphan_timeout_ms).saturating_mul(2)
     }
 
     /// Sessions on this node.

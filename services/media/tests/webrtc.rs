@@ -255,6 +255,13 @@ async fn a_browser_talks_to_a_telephone_presses_keys_and_survives_a_reload() {
         "the caller's codec: no transcoding"
     );
     assert_eq!(ok.direction(), pb::Direction::Sendrecv);
+    assert!(browser.offer.contains("transport-wide-cc"), "{}", browser.offer);
+    let answer = String::from_utf8(ok.sdp.to_vec()).unwrap();
+    let extensions: Vec<_> = answer.lines().filter(|line| line.starts_with("a=extmap:")).collect();
+    assert!(
+        matches!(extensions[..], [mid] if mid.ends_with("sdes:mid")),
+        "no feedback on every packet: {answer}"
+    );
     bench.program("agent", program::Kind::Tone(pb::Tone { hz: 700 })).await;
     browser.hears(700).await;
     bench.ok(bridge("alice", "agent")).await;

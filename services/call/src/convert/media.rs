@@ -29,6 +29,7 @@ pub(crate) fn to_media(
         command_id: command.id,
         acknowledges_events: true,
         command: Some(body(tenant, call, command.body)),
+        ..pb::MediaCommand::default()
     }
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn acknowledge(call: CallId, epoch: Epoch, event: u64) -> pb::MediaCo
         command_id: 0,
         acknowledges_events: true,
         command: Some(Command::AcknowledgeEvents(pb::AcknowledgeEvents { event_ids: vec![event] })),
+        ..pb::MediaCommand::default()
     }
 }
 

@@ -6,8 +6,6 @@ use std::time::Duration;
 use trunkline_proto::media::v1::{self as pb, media_event::Event};
 use trunkline_types::{CallId, ShardId, Timestamp};
 
-use super::Owner;
-
 /// Events kept in all, and for one call; more are told once only.
 const MOST: usize = 65_536;
 const MOST_OF_A_CALL: usize = 512;
@@ -78,7 +76,8 @@ impl Book {
     pub(super) fn keep(
         &mut self,
         now: Timestamp,
-        owner: Owner,
+        call: CallId,
+        shard: ShardId,
         event: pb::MediaEvent,
         worth: Duration,
     ) -> bool {
@@ -86,10 +85,10 @@ impl Book {
             return false;
         }
         let schedule = &mut self.schedule;
-        let of_call = self.calls.entry(owner.call).or_insert_with(|| {
+        let of_call = self.calls.entry(call).or_insert_with(|| {
             let next = now + FIRST_PAUSE;
-            schedule.insert((next, owner.call));
-            OfCall { shard: owner.shard, events: VecDeque::new(), next, pause: FIRST_PAUSE }
+            schedule.insert((next, call));
+            OfCall { shard, events: VecDeque::new(), next, pause: FIRST_PAUSE }
         });
         if of_call.events.len() >= MOST_OF_A_CALL {
             return false;
@@ -164,9 +163,12 @@ mod tests {
         Timestamp::from_millis(1_795_000_000_000 + seconds * 1_000)
     }
 
-    fn owner(n: u128) -> Owner {
-        let shard = ShardId::new(2_000).unwrap();
-        Owner { call: CallId::mint(shard, at(0), n), shard }
+    fn shard(n: u16) -> ShardId {
+        ShardId::new(n).unwrap()
+    }
+
+    fn call(n: u128) -> CallId {
+        CallId::mint(shard(2_000), at(0), n)
     }
 
     fn digit(id: u64) -> pb::MediaEvent {
@@ -186,12 +188,12 @@ mod tests {
     fn what_is_not_acknowledged_is_told_again_in_order_with_longer_pauses_and_given_up_in_the_end() {
         let mut book = Book::default();
         for id in [3, 5, 9] {
-            assert!(book.keep(at(0), owner(1), digit(id), MINUTE));
+            assert!(book.keep(at(0), call(1), shard(2_000), digit(id), MINUTE));
         }
         assert!(told(&mut book, at(0)).is_empty());
         assert_eq!(told(&mut book, at(1)), [3, 5, 9]);
         assert!(told(&mut book, at(2)).is_empty(), "the pause has doubled");
-        assert_eq!(book.acknowledge(owner(1).call, &[5, 77]).len(), 1);
+        assert_eq!(book.acknowledge(call(1), &[5, 77]).len(), 1);
         assert_eq!(told(&mut book, at(3)), [3, 9]);
         let mut times = 0;
         let mut forgotten = 0;
@@ -207,18 +209,17 @@ mod tests {
     #[test]
     fn a_new_owner_is_told_at_once_and_other_shards_are_not_touched() {
         let mut book = Book::default();
-        let elsewhere = Owner { shard: ShardId::new(2_001).unwrap(), ..owner(2) };
-        book.keep(at(0), owner(1), digit(1), MINUTE);
-        book.keep(at(0), elsewhere, digit(2), MINUTE);
+        book.keep(at(0), call(1), shard(2_000), digit(1), MINUTE);
+        book.keep(at(0), call(2), shard(2_001), digit(2), MINUTE);
         assert_eq!(told(&mut book, at(1)), [1, 2]);
-        book.raise(at(1), owner(1).shard);
+        book.raise(at(1), shard(2_000));
         assert_eq!(told(&mut book, at(1)), [1]);
     }
 
     #[test]
     fn an_owner_that_acknowledges_nothing_is_told_once() {
         let mut book = Book::default();
-        book.keep(at(0), owner(1), digit(1), MINUTE);
+        book.keep(at(0), call(1), shard(2_000), digit(1), MINUTE);
         let (again, lost) = book.due(at(1), |_| false).unwrap();
         assert_eq!((again.len(), lost, book.len(), book.next()), (0, 0, 0, None));
     }
@@ -226,11 +227,12 @@ mod tests {
     #[test]
     fn one_call_cannot_take_all_the_room() {
         let mut book = Book::default();
-        let kept = (0..1_000).filter(|id| book.keep(at(0), owner(1), digit(*id), MINUTE)).count();
+        let kept =
+            (0..1_000).filter(|id| book.keep(at(0), call(1), shard(2_000), digit(*id), MINUTE)).count();
         assert_eq!((kept, book.len()), (MOST_OF_A_CALL, MOST_OF_A_CALL));
-        assert!(book.keep(at(0), owner(2), digit(1), MINUTE));
+        assert!(book.keep(at(0), call(2), shard(2_000), digit(1), MINUTE));
         let everything: Vec<u64> = (0..1_000).collect();
-        assert_eq!(book.acknowledge(owner(1).call, &everything).len(), MOST_OF_A_CALL);
+        assert_eq!(book.acknowledge(call(1), &everything).len(), MOST_OF_A_CALL);
         assert_eq!((book.len(), book.next()), (1, Some(at(1))));
     }
 }

@@ -23,17 +23,19 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Outcomes of recordings that were taken and wait for their files to be removed.
 const SETTLED: usize = 4_096;
 
-/// Whose event it is.
-#[derive(Clone, Copy, Debug)]
+/// Whose event it is: where it is told.
+#[derive(Clone, Debug)]
 pub(crate) struct Owner {
     pub(crate) call: CallId,
     pub(crate) shard: ShardId,
+    /// As its commands name it; empty, if they do not.
+    pub(crate) tenant: Arc<str>,
 }
 
 /// What the task is told.
 #[derive(Debug)]
 enum Told {
-    Event(Owner, pb::MediaEvent),
+    Event(CallId, ShardId, pb::MediaEvent),
     Acknowledged { call: CallId, ids: Vec<u64> },
     NewOwner(ShardId),
 }
@@ -86,17 +88,18 @@ impl Sink {
         (sink, Acknowledged { recordings, attended })
     }
 
-    pub(crate) fn emit(&self, owner: Owner, event: Event) {
+    pub(crate) fn emit(&self, owner: &Owner, event: Event) {
         let event = pb::MediaEvent {
             call_id: owner.call.to_string(),
             shard: u32::from(owner.shard.index()),
+            tenant: owner.tenant.to_string(),
             event_id: self.next.fetch_add(1, Ordering::Relaxed),
             at_us: self.clock.timestamp().as_micros(),
             acknowledge: false,
             event: Some(event),
         };
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        if self.sender.try_send(Told::Event(owner, event)).is_err() {
+        if self.sender.try_send(Told::Event(owner.call, owner.shard, event)).is_err() {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             self.metrics.events_dropped.inc();
         }
@@ -156,7 +159,7 @@ impl Teller {
 
     async fn take(&mut self, told: Told) -> Result<(), mpsc::error::SendError<pb::MediaEvent>> {
         match told {
-            Told::Event(owner, event) => return self.tell(owner, event).await,
+            Told::Event(call, shard, event) => return self.tell(call, shard, event).await,
             Told::Acknowledged { call, ids } => {
                 let taken = self.book.acknowledge(call, &ids);
                 self.waiting.fetch_sub(taken.len(), Ordering::AcqRel);
@@ -169,19 +172,20 @@ impl Teller {
 
     async fn tell(
         &mut self,
-        owner: Owner,
+        call: CallId,
+        shard: ShardId,
         mut event: pb::MediaEvent,
     ) -> Result<(), mpsc::error::SendError<pb::MediaEvent>> {
         let worth = event.event.as_ref().and_then(book::worth);
-        let kept = worth.filter(|_| self.owners.acknowledges(owner.shard)).is_some_and(|worth| {
+        let kept = worth.filter(|_| self.owners.acknowledges(shard)).is_some_and(|worth| {
             event.acknowledge = true;
-            self.book.keep(self.clock.timestamp(), owner, event.clone(), worth)
+            self.book.keep(self.clock.timestamp(), call, shard, event.clone(), worth)
         });
         event.acknowledge = kept;
         if !kept {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             // Whoever does not acknowledge has taken it when it was told.
-            self.settle(owner.call, event.clone());
+            self.settle(call, event.clone());
         }
         self.receiver.send(event).await
     }

@@ -50,10 +50,15 @@ fn number(kind: SpanKind) -> u8 {
 }
 
 impl Meta {
-    pub(crate) fn new(recording: RecordingId, owner: Owner, tenant: TenantId, started_at: Timestamp) -> Self {
+    pub(crate) fn new(
+        recording: RecordingId,
+        shard: ShardId,
+        tenant: TenantId,
+        started_at: Timestamp,
+    ) -> Self {
         Self {
             recording,
-            shard: owner.shard.index(),
+            shard: shard.index(),
             tenant,
             started_at_us: started_at.as_micros(),
             spans: Vec::new(),
@@ -65,7 +70,7 @@ impl Meta {
 
     pub(crate) fn owner(&self) -> Owner {
         let shard = ShardId::new(self.shard).unwrap_or(self.recording.call.shard());
-        Owner { call: self.recording.call, shard }
+        Owner { call: self.recording.call, shard, tenant: self.tenant.as_str().into() }
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {

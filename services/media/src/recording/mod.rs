@@ -185,7 +185,7 @@ impl Context {
             spans: meta.wire_spans(),
             salvaged: meta.salvaged,
         };
-        self.sink.emit(meta.owner(), Event::RecordingFinished(finished));
+        self.sink.emit(&meta.owner(), Event::RecordingFinished(finished));
     }
 
     /// The talk goes on; what there is of the audio stays in the spool.
@@ -198,7 +198,7 @@ impl Context {
             message: problem.to_owned(),
             kept_at,
         };
-        self.sink.emit(meta.owner(), Event::RecordingFailed(failed));
+        self.sink.emit(&meta.owner(), Event::RecordingFailed(failed));
     }
 
     /// The writing of a recording is disturbed, or goes on.
@@ -211,7 +211,7 @@ impl Context {
             message: problem.to_owned(),
             over,
         };
-        self.sink.emit(meta.owner(), Event::RecordingTrouble(trouble));
+        self.sink.emit(&meta.owner(), Event::RecordingTrouble(trouble));
     }
 }
 

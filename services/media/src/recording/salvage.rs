@@ -16,7 +16,6 @@ use super::meta::Meta;
 use super::parts::Part;
 use super::store::Writing;
 use super::upload::Source;
-use crate::events::Owner;
 
 /// Recordings that may be salvaged or stored at once; a node has as many at most.
 const MOST: usize = 20_000;
@@ -121,8 +120,7 @@ pub(super) fn command(
         }
     }
     tracing::info!(call_id = %recording.call, trace_id = %trace_id_of(recording.call), recording_id = %recording, node, "salvaging a recording");
-    let owner = Owner { call: recording.call, shard: recording.call.shard() };
-    context.gather(Meta::new(recording, owner, tenant, Timestamp::from_micros(0)));
+    context.gather(Meta::new(recording, recording.call.shard(), tenant, Timestamp::from_micros(0)));
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use trunkline_types::{CallId, RecordingId, ShardId, TenantId, Timestamp};
 use super::{Meta, Recorder};
 use crate::clock::Clock;
 use crate::config::{RecordingConfig, StoreConfig};
-use crate::events::{Acknowledged, Owner, Sink};
+use crate::events::{Acknowledged, Sink};
 use crate::metrics::Metrics;
 use crate::owners::Owners;
 use crate::tap::tap;
@@ -156,18 +156,18 @@ fn until(what: &str, done: impl Fn() -> bool, state: impl Fn() -> Vec<PathBuf>) 
     }
 }
 
-fn ids() -> (RecordingId, Owner, TenantId) {
+fn ids() -> (RecordingId, ShardId, TenantId) {
     let shard = ShardId::new(2_000).unwrap();
     let call = CallId::mint(shard, Timestamp::from_millis(1_795_000_000_000), 77);
-    (RecordingId { call, index: 0 }, Owner { call, shard }, "default".parse().unwrap())
+    (RecordingId { call, index: 0 }, shard, "default".parse().unwrap())
 }
 
 /// Two parties who speak for so long, with a hold from the first to the second share of it.
 fn record(life: &Life, packets: u32, hold: Option<(u32, u32)>) {
-    let (recording, owner, tenant) = ids();
+    let (recording, shard, tenant) = ids();
     let (mut left, reader) = tap("a", "b");
     let start = life.clock.timestamp();
-    life.recorder().begin(Meta::new(recording, owner, tenant, start), reader).unwrap();
+    life.recorder().begin(Meta::new(recording, shard, tenant, start), reader).unwrap();
     for n in 0..packets {
         let at = start + Duration::from_millis(20) * n;
         // In step with the clock, as telephones are.

@@ -143,5 +143,5 @@ fn status(sink: &Sink, order: &Order, state: State, message: &str, recogniser: &
         started_at_us: order.axis.as_micros(),
         lag_ms: 0,
     };
-    sink.emit(order.owner, Event::TranscriptStatus(status));
+    sink.emit(&order.owner, Event::TranscriptStatus(status));
 }

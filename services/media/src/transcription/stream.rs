@@ -205,7 +205,7 @@ impl Run {
         let Missing { start_ms, end_ms, why } = self.feed.gaps.take()?;
         let transcription_id = self.order.id.clone();
         let gap = pb::TranscriptGap { transcription_id, start_ms, end_ms, reason: why.text().to_owned() };
-        self.sink.emit(self.order.owner, Event::TranscriptGap(gap));
+        self.sink.emit(&self.order.owner, Event::TranscriptGap(gap));
         self.gaps += 1;
         let gap = wire::Gap {
             gap_id: self.gaps,
@@ -334,7 +334,7 @@ impl Run {
             r#final: segment.is_final,
             confidence: segment.confidence.map_or(-1.0, f64::from),
         };
-        self.sink.emit(self.order.owner, Event::TranscriptSegment(event));
+        self.sink.emit(&self.order.owner, Event::TranscriptSegment(event));
     }
 }
 

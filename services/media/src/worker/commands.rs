@@ -18,7 +18,8 @@ use crate::slab::Key;
 
 impl Worker {
     pub(super) fn execute(&mut self, order: Order) {
-        let Order { call, shard, epoch, command_id, command, prepared, reply: to } = order;
+        let Order { owner, epoch, command_id, command, prepared, reply: to } = order;
+        let (call, shard) = (owner.call, owner.shard);
         let call_id = call.to_string();
         let answer = |done: Done| reply(&call_id, command_id, done);
         // Since it was admitted another owner may have spoken, whose command came first.
@@ -31,7 +32,7 @@ impl Worker {
             return to.tell(known.clone());
         }
         let ends = matches!(command, Command::CloseSession(_));
-        let mut session = match self.session_for(Owner { call, shard }, epoch, command_id, &command) {
+        let mut session = match self.session_for(owner, epoch, command_id, &command) {
             Ok(session) => session,
             Err(done) => {
                 let reply = answer(done);
@@ -197,10 +198,10 @@ impl Worker {
     /// Ends a session by our own decision.
     pub(super) fn end_session(&mut self, call: CallId, reason: Option<pb::session_ended::Reason>) {
         let Some(session) = self.sessions.remove(&call) else { return };
-        let owner = session.owner;
+        let owner = session.owner.clone();
         self.bury(session);
         if let Some(reason) = reason {
-            self.shared.sink.emit(owner, Event::SessionEnded(pb::SessionEnded { reason: reason as i32 }));
+            self.shared.sink.emit(&owner, Event::SessionEnded(pb::SessionEnded { reason: reason as i32 }));
         }
     }
 
@@ -213,7 +214,7 @@ impl Worker {
             if session.asked_at.is_none_or(|at| at < session.commanded_at || now.since(at) > 2 * limit) {
                 session.asked_at = Some(now);
                 let question = Event::SessionUnattended(pb::SessionUnattended {});
-                self.shared.sink.emit(session.owner, question);
+                self.shared.sink.emit(&session.owner, question);
             }
         }
         let endpoints = &self.endpoints;

@@ -108,8 +108,8 @@ impl Endpoint {
         // Reports of many endpoints made at once are spread over their period.
         let spread = Duration::from_millis((seed & 1_023) as u64);
         Self {
-            owner,
             correlation: Correlation::Call(owner.call),
+            owner,
             name: name.to_owned(),
             transport,
             codec: Codec::Pcmu,

@@ -63,7 +63,7 @@ impl Worker {
         };
         let latch = Latch::new(self.shared.config.latch == LatchPolicy::Strict, signalling);
         let transport = Transport::Rtp(Box::new(port));
-        let mut endpoint = Endpoint::new(session.owner, &c.endpoint, transport, latch, self.now.at);
+        let mut endpoint = Endpoint::new(session.owner.clone(), &c.endpoint, transport, latch, self.now.at);
         if self.shared.hep.wants_rtcp() && (1..=MAX_CALL_ID_BYTES).contains(&c.sip_call_id.len()) {
             endpoint.correlation = Correlation::Sip(c.sip_call_id.as_str().into());
         }
@@ -163,8 +163,13 @@ impl Worker {
                 let (codec, types, direction) = (prepared.codec, prepared.payload_types, prepared.direction);
                 let ssrc = prepared.peer.ssrc();
                 let transport = Transport::WebRtc(prepared.peer);
-                let mut endpoint =
-                    Endpoint::new(session.owner, name, transport, Latch::new(true, None), self.now.at);
+                let mut endpoint = Endpoint::new(
+                    session.owner.clone(),
+                    name,
+                    transport,
+                    Latch::new(true, None),
+                    self.now.at,
+                );
                 (endpoint.codec, endpoint.send, endpoint.receive) = (codec, types, types);
                 (endpoint.direction, endpoint.negotiated) = (direction, true);
                 endpoint.out.set_ssrc(ssrc);
@@ -213,12 +218,12 @@ impl Worker {
         }
         let sink = &self.shared.sink;
         if let Some(ended) = endpoint.player.close() {
-            sink.emit(endpoint.owner, super::program::finished(&endpoint.name, ended));
+            sink.emit(&endpoint.owner, super::program::finished(&endpoint.name, ended));
         }
         tick::send_report(&mut endpoint, self.now.at, true, &self.shared);
         let (quality, _) = endpoint.quality(true);
         self.shared.metrics.packets_lost.inc_by(quality.lost_packets);
-        sink.emit(endpoint.owner, Event::Quality(quality));
+        sink.emit(&endpoint.owner, Event::Quality(quality));
         let kind = match endpoint.transport {
             Transport::Rtp(_) => metrics::Kind::Rtp,
             Transport::WebRtc(_) => metrics::Kind::Webrtc,

@@ -42,7 +42,7 @@ use self::session::{Session, Tombstones};
 use self::wheel::Wheel;
 use crate::clock::{Clock, Now};
 use crate::config::Config;
-use crate::events::Sink;
+use crate::events::{Owner, Sink};
 use crate::failure::{self, Failure};
 use crate::metrics::Metrics;
 use crate::node::Tell;
@@ -90,8 +90,7 @@ impl Shared {
 
 /// A command for one call.
 pub(crate) struct Order {
-    pub(crate) call: CallId,
-    pub(crate) shard: ShardId,
+    pub(crate) owner: Owner,
     pub(crate) epoch: Epoch,
     pub(crate) command_id: u64,
     pub(crate) command: pb::media_command::Command,
@@ -130,8 +129,8 @@ impl Drop for Reply {
 
 impl fmt::Debug for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, epoch, command_id, command, .. } = self;
-        write!(f, "Order({call} {epoch:?} {command_id}: {command:?})")
+        let Self { owner, epoch, command_id, command, .. } = self;
+        write!(f, "Order({} {epoch:?} {command_id}: {command:?})", owner.call)
     }
 }
 

@@ -112,7 +112,7 @@ impl Worker {
             Note::Closed => disconnected(name, pb::disconnected::Reason::Closed),
             Note::Failed => disconnected(name, pb::disconnected::Reason::Failed),
         };
-        self.shared.sink.emit(endpoint.owner, event);
+        self.shared.sink.emit(&endpoint.owner, event);
     }
 
     /// Passes on what browsers said.
@@ -155,7 +155,7 @@ impl Worker {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         let sink = &self.shared.sink;
         if heard.connected {
-            sink.emit(endpoint.owner, Event::Connected(pb::Connected { endpoint: endpoint.name.clone() }));
+            sink.emit(&endpoint.owner, Event::Connected(pb::Connected { endpoint: endpoint.name.clone() }));
         }
         if let Some(pressed) = heard.pressed {
             let digit = pb::Digit {
@@ -163,9 +163,9 @@ impl Worker {
                 digit: pressed.digit.as_char().to_string(),
                 duration_ms: u32::try_from(pressed.duration.as_millis()).unwrap_or(u32::MAX),
             };
-            sink.emit(endpoint.owner, Event::Digit(digit));
+            sink.emit(&endpoint.owner, Event::Digit(digit));
             if let Some(finished) = endpoint.player.digit() {
-                sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
+                sink.emit(&endpoint.owner, super::program::finished(&endpoint.name, finished));
             }
         }
     }

@@ -44,7 +44,7 @@ impl Worker {
             repacketizer.clear();
         }
         if let Some(ended) = ended {
-            self.shared.sink.emit(session.owner, finished(&endpoint.name, ended));
+            self.shared.sink.emit(&session.owner, finished(&endpoint.name, ended));
         }
         self.listen(session, key);
         Ok(pb::MediaOk::default())

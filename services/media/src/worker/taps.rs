@@ -56,7 +56,7 @@ impl Worker {
         }
         let (tap, reader) = tap::tap(&c.left, &c.right);
         let started_at = self.now.at;
-        let meta = Meta::new(id, session.owner, tenant, started_at);
+        let meta = Meta::new(id, session.owner.shard, tenant, started_at);
         self.shared.recorder.begin(meta, reader).map_err(Failure::overload)?;
         session.recording = Some((c.recording_id.clone(), self.taps.insert(tap)));
         session.recording_started = Some(started_at);
@@ -65,7 +65,7 @@ impl Worker {
             recording_id: c.recording_id.clone(),
             started_at_us: started_at.as_micros(),
         };
-        self.shared.sink.emit(session.owner, Event::RecordingStarted(started));
+        self.shared.sink.emit(&session.owner, Event::RecordingStarted(started));
         Ok(pb::MediaOk::default())
     }
 
@@ -162,7 +162,7 @@ impl Worker {
             tap.hold(self.now.at, recording.held);
         }
         let order = TranscriptionOrder {
-            owner: session.owner,
+            owner: session.owner.clone(),
             id: c.transcription_id.clone(),
             tenant,
             language: c.language,

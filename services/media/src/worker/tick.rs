@@ -90,7 +90,7 @@ impl Worker {
             if packets > 0 {
                 shared.metrics.jitter.observe(quality.jitter_ms / 1_000.0);
                 shared.metrics.mos.observe(quality.mos);
-                shared.sink.emit(endpoint.owner, Event::Quality(quality));
+                shared.sink.emit(&endpoint.owner, Event::Quality(quality));
             }
         }
         if let Some(reason) = silence(endpoint, now, &shared.config) {
@@ -104,7 +104,7 @@ impl Worker {
                 _ => "no_rtp",
             };
             shared.metrics.silent(missed).inc();
-            shared.sink.emit(endpoint.owner, disconnected(endpoint.name.clone(), reason));
+            shared.sink.emit(&endpoint.owner, disconnected(endpoint.name.clone(), reason));
         }
     }
 
@@ -150,7 +150,7 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
         match endpoint.digits.step(samples as u32) {
             Step::Done(command_id) => {
                 let sent = pb::DigitsSent { endpoint: endpoint.name.clone(), command_id };
-                sink.emit(endpoint.owner, Event::DigitsSent(sent));
+                sink.emit(&endpoint.owner, Event::DigitsSent(sent));
             }
             step => break step,
         }
@@ -176,14 +176,14 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
         // Nobody hears it: it goes on as if somebody did.
         let passed = since.as_micros() as u64 * SAMPLES_PER_MS / 1_000;
         if let Some(finished) = endpoint.player.pass(passed as usize) {
-            sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
+            sink.emit(&endpoint.owner, super::program::finished(&endpoint.name, finished));
         }
         return;
     }
     let body = &mut scratch[HEADER_BYTES..HEADER_BYTES + samples];
     let (mut made_frame, finished) = endpoint.player.frame(endpoint.codec, body);
     if let Some(finished) = finished {
-        sink.emit(endpoint.owner, super::program::finished(&endpoint.name, finished));
+        sink.emit(&endpoint.owner, super::program::finished(&endpoint.name, finished));
     }
     let Some(payload_type) = endpoint.send.audio(endpoint.codec).filter(|_| endpoint.listens()) else {
         return;

@@ -9,7 +9,7 @@ use str0m::config::DtlsVersion;
 use str0m::format::{Codec as WireCodec, FormatParams};
 use str0m::media::{Direction as WireDirection, Frequency, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{Extension, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use trunkline_media_core::codec::Codec;
 use trunkline_media_core::outbound::Placed;
@@ -25,6 +25,8 @@ use crate::worker::dtls;
 
 /// Payload type at which telephone events are configured; the browser's own number replaces it when answering.
 const EVENT_PAYLOAD_TYPE: u8 = 110;
+/// Number of the header extension that names the media section (RFC 8843 section 15); the browser's own replaces it.
+const MID_EXTENSION: u8 = 4;
 /// Source addresses remembered for one browser: its candidates.
 const MAX_ADDRESSES: usize = 8;
 /// Outputs taken in one go; str0m never has so many.
@@ -131,6 +133,10 @@ fn config(codec: Codec) -> RtcConfig {
         .set_ice_lite(true)
         .set_dtls_version(DtlsVersion::Auto)
         .set_stats_interval(Some(Duration::from_secs(5)))
+        // G.711 has one rate: no transport-wide feedback, which is ten more packets a second each way and tells nothing that
+        // the reports do not tell.
+        .clear_extension_map()
+        .set_extension(MID_EXTENSION, Extension::RtpMid)
         .clear_codecs()
         .enable_pcmu(codec == Codec::Pcmu, false)
         .enable_pcma(codec == Codec::Pcma, false);

@@ -99,6 +99,7 @@ impl Bench {
             epoch,
             command_id,
             acknowledges_events: true,
+            tenant: "default".into(),
             command: Some(command),
         }
     }
@@ -172,6 +173,7 @@ impl Bench {
 
     /// As a call does after its commit.
     pub async fn acknowledge(&self, event: &pb::MediaEvent) {
+        assert!(!event.tenant.is_empty(), "it finds its call: {event:?}");
         if self.acknowledges && event.acknowledge {
             let command =
                 Command::AcknowledgeEvents(pb::AcknowledgeEvents { event_ids: vec![event.event_id] });

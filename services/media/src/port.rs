@@ -4,23 +4,18 @@
 //! nobody is told again by the node, except to owners that do not acknowledge events, for which a full mailbox is tried for a
 //! second.
 
-mod tenants;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use trunkline_proto::call::v1::{CallMessage, call_message::Message};
 use trunkline_proto::common::v1::{Address, Envelope, Role, address::Target, envelope::Payload};
-use trunkline_proto::media::v1::{
-    MediaCommand, MediaEvent, media_command::Command, media_event::Event, media_reply,
-};
+use trunkline_proto::media::v1::{MediaCommand, MediaEvent, media_command::Command, media_reply};
 use trunkline_rpc::{Bus, Deliver, Refused, entity};
 use trunkline_telemetry::tracing::{Span, field::Empty};
 use trunkline_telemetry::{TraceParent, call_span, trace_id_of};
 use trunkline_types::EntityAddress;
 
-use self::tenants::Tenants;
 use crate::node::MediaNode;
 
 /// Commands that wait for the media threads at once.
@@ -33,7 +28,6 @@ const EVENT_PAUSE: Duration = Duration::from_millis(50);
 pub struct MediaPort {
     node: Arc<MediaNode>,
     bus: Bus,
-    tenants: Arc<Tenants>,
     permits: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
 }
@@ -41,11 +35,10 @@ pub struct MediaPort {
 impl MediaPort {
     /// Attaches the node to the bus and passes its events on. Has to be called within a tokio runtime.
     pub fn attach(node: Arc<MediaNode>, bus: &Bus, events: mpsc::Receiver<MediaEvent>) {
-        let tenants = Arc::new(Tenants::new(node.longest_silence()));
         let runtime = tokio::runtime::Handle::current();
-        runtime.spawn(pass_events(events, bus.clone(), tenants.clone()));
+        runtime.spawn(pass_events(events, bus.clone()));
         let permits = Arc::new(Semaphore::new(COMMANDS));
-        let port = Self { node, bus: bus.clone(), tenants, permits, runtime };
+        let port = Self { node, bus: bus.clone(), permits, runtime };
         bus.attach_role(Role::Media, Arc::new(port));
     }
 }
@@ -53,12 +46,12 @@ impl MediaPort {
 impl Deliver for MediaPort {
     fn deliver(&self, _: Option<EntityAddress>, envelope: Envelope) -> Result<(), Refused> {
         let Envelope { from, payload, traceparent, .. } = envelope;
-        let (Some(from), Some(Payload::Media(command))) = (from, payload) else {
+        let (Some(from), Some(Payload::Media(mut command))) = (from, payload) else {
             return Err(Refused::Unroutable);
         };
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Refused::Full)?;
         if let Some(Target::Entity(sender)) = &from.target {
-            self.tenants.remember(&command.call_id, &sender.tenant);
+            command.tenant.clone_from(&sender.tenant);
         }
         let answers = !matches!(command.command, Some(Command::AcknowledgeEvents(_)));
         let (bus, runtime) = (self.bus.clone(), self.runtime.clone());
@@ -134,19 +127,9 @@ fn to_call(bus: &Bus, to: Address, message: Message) -> Envelope {
     }
 }
 
-async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus, tenants: Arc<Tenants>) {
+async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus) {
     while let Some(event) = events.recv().await {
-        let tenant = match &event.event {
-            Some(Event::RecordingFinished(e)) => Some(e.tenant.as_str().into()),
-            Some(Event::RecordingFailed(e)) => Some(e.tenant.as_str().into()),
-            Some(Event::RecordingTrouble(e)) => Some(e.tenant.as_str().into()),
-            _ => tenants.of(&event.call_id),
-        };
-        let address = tenant.and_then(|tenant| {
-            let (tenant, call) = (tenant.parse().ok()?, event.call_id.parse().ok()?);
-            Some(EntityAddress::call(&tenant, call))
-        });
-        let Some(address) = address else {
+        let (Ok(tenant), Ok(call)) = (event.tenant.parse(), event.call_id.parse()) else {
             tracing::warn!(
                 call_id = event.call_id,
                 trace_id = trace_of(&event.call_id),
@@ -154,7 +137,7 @@ async fn pass_events(mut events: mpsc::Receiver<MediaEvent>, bus: Bus, tenants: 
             );
             continue;
         };
-        pass_event(&bus, &address, event).await;
+        pass_event(&bus, &EntityAddress::call(&tenant, call), event).await;
     }
 }
 
