@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::merge_patch::{as_a_whole, by_fields};
+
 /// No data.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Empty {}
@@ -288,6 +290,42 @@ pub(crate) struct CallView {
     /// to be.
     pub(crate) media_generation: u32,
 }
+
+by_fields!(Snapshot {
+    server_ms,
+    state,
+    reason,
+    since_ms,
+    until_ms,
+    call,
+    next,
+    microphone,
+    sessions,
+    queues,
+});
+by_fields!(CallView {
+    call_id,
+    offer_id,
+    queue_id,
+    queue_name,
+    caller_number,
+    caller_name,
+    dialled,
+    attributes,
+    entered_ms,
+    connected_ms,
+    on_hold,
+    muted,
+    recording,
+    caller_held,
+    notes,
+    disposition_required,
+    dispositions,
+    consulted_by,
+    consultation,
+    media_generation,
+});
+as_a_whole!(AgentState, RecordingState, Option<NextView>, Option<ConsultationView>);
 
 /// A consultation of another agent, or by one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

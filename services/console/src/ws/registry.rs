@@ -5,7 +5,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     acd::v1::{self as acd, AgentCommand, agent_command::Command},
@@ -263,8 +262,7 @@ impl Registry {
         let message = match message {
             Message::Snapshot(snapshot) => {
                 let order = (snapshot.epoch, snapshot.version);
-                let view = serde_json::to_value(Snapshot::from(snapshot)).unwrap_or(Value::Null);
-                let view = Arc::new(view);
+                let view = Arc::new(Snapshot::from(snapshot));
                 receivers.iter().for_each(|session| session.lock().show(order, &view));
                 return self.metrics.delivery("ok");
             }

@@ -2,15 +2,14 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::Notify;
 use trunkline_proto::{acd::v1::agent_command::Command, console::v1 as proto};
 
 use super::{
     command_log::{Begin, CommandLog, Finished},
-    merge_patch,
+    merge_patch::Patch,
     outbox::{Frame, NeverSent, Outbox},
-    protocol::{CloseCode, CommandResult, MediaMoved, MicrophoneLost, Ring, Transcript, kind},
+    protocol::{CloseCode, CommandResult, MediaMoved, MicrophoneLost, Ring, Snapshot, Transcript, kind},
 };
 use crate::{auth::Caller, config::Timings, metrics::ConsoleMetrics};
 
@@ -59,7 +58,7 @@ pub(super) struct State {
     pub(super) caller: Caller,
     outbox: Outbox,
     commands: CommandLog,
-    view: Option<Arc<Value>>,
+    view: Option<Arc<Snapshot>>,
     /// Epoch and version of the newest state that came.
     newest: (u64, u64),
     /// The client's count of its connections, for the agent's actor.
@@ -253,8 +252,8 @@ impl State {
 
     /// Notes of the call in the last state.
     pub(super) fn saved_notes(&self) -> String {
-        let notes = self.view.as_ref().and_then(|view| view["call"]["notes"].as_str());
-        notes.unwrap_or_default().to_owned()
+        let call = self.view.as_ref().and_then(|view| view.call.as_ref());
+        call.map(|call| call.notes.clone()).unwrap_or_default()
     }
 
     /// The client's count of its connections.
@@ -264,7 +263,7 @@ impl State {
 
     /// The agent's actor has a new state. One that was overtaken on its way by a newer one, perhaps of another node, is
     /// nothing.
-    pub(super) fn show(&mut self, order: (u64, u64), new: &Arc<Value>) {
+    pub(super) fn show(&mut self, order: (u64, u64), new: &Arc<Snapshot>) {
         self.waits_for_state = false;
         if order < self.newest {
             return;
@@ -272,11 +271,11 @@ impl State {
         self.newest = order;
         let Some(old) = &self.view else {
             self.view = Some(Arc::clone(new));
-            self.push(kind::SNAPSHOT, None, new.to_string().into());
+            self.push(kind::SNAPSHOT, None, json(&**new));
             return;
         };
         // The clock alone is no news.
-        let news = merge_patch::diff(old, new).filter(|patch| {
+        let news = new.patch(old).filter(|patch| {
             patch.as_object().is_some_and(|fields| fields.keys().any(|field| field != "server_ms"))
         });
         if let Some(patch) = news {
