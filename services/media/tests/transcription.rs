@@ -247,6 +247,14 @@ async fn a_recogniser_that_does_not_read_is_given_a_gap() {
 async fn without_a_recogniser_the_transcript_says_so() {
     let mut bench = Bench::start();
     let _alice = bench.phone("alice", Codec::Pcmu).await;
+    // Whoever knows this from the recording's beginning does not ask.
+    let recording = pb::StartRecording {
+        recording_id: trunkline_types::RecordingId { call: bench.call, index: 0 }.to_string(),
+        tenant: "default".into(),
+        left: "alice".into(),
+        right: "bob".into(),
+    };
+    assert!(bench.ok(Command::StartRecording(recording)).await.no_recogniser);
     bench.ok(start()).await;
     let status = status(&mut bench, State::NoRecogniser).await;
     assert!(status.message.contains("no recogniser is configured"), "{status:?}");

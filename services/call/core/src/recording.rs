@@ -1,6 +1,6 @@
 //! Recordings and transcripts of a call: begun with the bridge, ended with it, expected until they are stored.
 
-use trunkline_types::{Feature, LegId, NodeId, RecordingId, ReleaseCause, Timestamp};
+use trunkline_types::{Feature, NodeId, RecordingId, ReleaseCause, Timestamp};
 
 use crate::{
     agent::Unrecorded,
@@ -57,7 +57,7 @@ impl Call {
         self.recordings.iter().find(|recording| recording.deadline.is_none() && !recording.stored)
     }
 
-    /// Begins a recording of both legs, and its transcript.
+    /// Begins a recording of both legs; its transcript follows ([`Self::transcribe`]).
     pub(crate) fn start_recording(&mut self, cx: &mut Cx<'_>, treatment: &Treatment, recording: RecordingId) {
         let Some(right) = self.agent.as_deref().map(|part| part.leg) else { return };
         let left = self.caller_leg();
@@ -70,23 +70,28 @@ impl Call {
         if self.held() {
             self.mark_hold(cx, true);
         }
-        if treatment.transcribe {
-            self.start_transcription(cx, treatment, recording, left, right);
-        } else {
+        if !treatment.transcribe {
             let detail = "not wanted for this queue".to_owned();
             let status = TranscriptState::None;
             self.emit(cx, EventBody::TranscriptStatus { recording: Some(recording), status, detail });
         }
     }
 
-    fn start_transcription(
-        &mut self,
-        cx: &mut Cx<'_>,
-        treatment: &Treatment,
-        recording: RecordingId,
-        left: LegId,
-        right: LegId,
-    ) {
+    /// What was to be recorded is; now its transcript. Begun once more, it goes on.
+    pub(crate) fn transcribe(&mut self, cx: &mut Cx<'_>, recording: RecordingId, no_recogniser: bool) {
+        let known = self.recordings.iter().find(|known| known.id == recording && known.transcript_open);
+        let Some(ended) = known.map(|known| known.deadline.is_some()) else { return };
+        let part = self.agent.as_deref().filter(|_| !ended && !no_recogniser);
+        let Some((right, queue)) = part.map(|part| (part.leg, part.queue.clone())) else {
+            let detail = if no_recogniser {
+                "no recogniser is configured (media.transcription)"
+            } else {
+                "the conversation ended before it began"
+            };
+            return self.transcript_status(cx, recording, TranscriptState::None, detail.to_owned());
+        };
+        let treatment = self.library.treatment(&self.tenant, &queue);
+        let left = self.caller_leg();
         let (language, phrases) = (treatment.language.clone(), treatment.phrases.clone());
         let body = MediaBody::StartTranscription { recording, left, right, language, phrases };
         self.media(cx, body, Then::Optional);

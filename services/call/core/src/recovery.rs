@@ -225,18 +225,26 @@ impl Call {
 
     fn resume_conversation(&mut self, cx: &mut Cx<'_>, session: &SessionInfo) {
         self.programs(cx);
-        // The crash may have come between the decision to record and the command.
+        self.resume_recording(cx, session);
+        self.notify_state(cx);
+    }
+
+    /// The crash may have come between the decision to record and the commands, or before what came of them was known.
+    fn resume_recording(&mut self, cx: &mut Cx<'_>, session: &SessionInfo) {
         let queue = self.agent.as_deref().map(|part| part.queue.clone());
-        let recording = self.running_recording().map(|recording| recording.id);
-        if let (Some(queue), Some(recording)) = (queue, recording)
-            && session.recording.is_none()
-        {
-            let treatment = self.library.treatment(&self.tenant, &queue);
-            self.start_recording(cx, &treatment, recording);
-        } else if self.held() {
+        let running = self.running_recording().map(|recording| (recording.id, recording.transcript_open));
+        if let (Some(queue), Some((recording, transcript))) = (queue, running) {
+            if session.recording.is_none() {
+                let treatment = self.library.treatment(&self.tenant, &queue);
+                return self.start_recording(cx, &treatment, recording);
+            }
+            if transcript && !session.transcribing {
+                self.transcribe(cx, recording, false);
+            }
+        }
+        if self.held() {
             self.mark_hold(cx, true);
         }
-        self.notify_state(cx);
     }
 }
 
@@ -245,6 +253,6 @@ fn ok_of(endpoint: &EndpointInfo) -> MediaOk {
         sdp: endpoint.local_sdp.clone(),
         codec: endpoint.codec,
         direction: endpoint.direction,
-        sessions: Vec::new(),
+        ..MediaOk::default()
     }
 }

@@ -118,6 +118,7 @@ fn waiting(n: u128, library: &Arc<NoFlows>, settings: &Arc<Settings>) -> Call {
             codec: Some(Codec::Pcmu),
             direction: Some(Direction::SendRecv),
             sessions: Vec::new(),
+            no_recogniser: false,
         };
         open = step(&mut call, Input::MediaReply(Box::new(MediaReply { command, result: Ok(ok) })));
     }

@@ -204,6 +204,7 @@ pub(crate) fn from_reply(call: CallId, reply: pb::MediaReply) -> Parsed<Input> {
             direction: direction(ok.direction()),
             sessions: sessions(call, ok.sessions),
             sdp: ok.sdp,
+            no_recogniser: ok.no_recogniser,
         }),
         media_reply::Result::Failure(failure) => {
             Err(MediaFailure { kind: failure_kind(failure.kind()), message: failure.message })

@@ -20,14 +20,13 @@ pub(super) fn worth(event: &Event) -> Option<Duration> {
     match event {
         Event::Quality(quality) if !quality.r#final => None,
         Event::TranscriptSegment(segment) if !segment.r#final => None,
+        // Nobody decides by these: their commands were answered.
+        Event::RecordingStarted(_) | Event::DigitsSent(_) => None,
         // A key is an answer to what is heard now.
-        Event::Digit(_)
-        | Event::PlaybackFinished(_)
-        | Event::DigitsSent(_)
-        | Event::Connected(_)
-        | Event::Disconnected(_) => Some(MINUTE),
+        Event::Digit(_) | Event::PlaybackFinished(_) | Event::Connected(_) | Event::Disconnected(_) => {
+            Some(MINUTE)
+        }
         Event::Quality(_)
-        | Event::RecordingStarted(_)
         | Event::RecordingTrouble(_)
         | Event::TranscriptSegment(_)
         | Event::TranscriptGap(_)

@@ -3,10 +3,12 @@
 
 mod book;
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use trunkline_proto::media::v1::{self as pb, media_event::Event};
 use trunkline_types::{CallId, ShardId};
@@ -34,16 +36,23 @@ pub(crate) struct Owner {
 
 /// What the task is told.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
 enum Told {
     Event(CallId, ShardId, pb::MediaEvent),
-    Acknowledged { call: CallId, ids: Vec<u64> },
     NewOwner(ShardId),
+    /// What was acknowledged is wanted now.
+    Look,
 }
+
+/// What calls have taken, by the events' ids. It is looked at before anything is told again and with each event: to wake the
+/// task for it, for each event of each call, costs more than the rest of an acknowledgement.
+type Taken = Arc<Mutex<Vec<(CallId, Vec<u64>)>>>;
 
 /// Where events go. Never blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Sink {
     sender: mpsc::Sender<Told>,
+    taken: Taken,
     next: Arc<AtomicU64>,
     waiting: Arc<AtomicUsize>,
     clock: Clock,
@@ -70,9 +79,11 @@ impl Sink {
         let (sender, queue) = mpsc::channel(CAPACITY);
         let (settled, recordings) = mpsc::channel(SETTLED);
         let (attends, attended) = mpsc::channel(SETTLED);
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let (waiting, taken) = (Arc::new(AtomicUsize::new(0)), Taken::default());
         let teller = Teller {
             book: Book::default(),
+            taken: taken.clone(),
+            settling: Vec::new(),
             clock,
             metrics: metrics.clone(),
             owners,
@@ -84,7 +95,7 @@ impl Sink {
         runtime.spawn(teller.run(queue));
         // Microseconds since 1970 as the first number: ascending across restarts, a million events a second to spare.
         let first = u64::try_from(clock.timestamp().as_micros()).unwrap_or(0);
-        let sink = Self { sender, next: Arc::new(AtomicU64::new(first)), waiting, clock, metrics };
+        let sink = Self { sender, taken, next: Arc::new(AtomicU64::new(first)), waiting, clock, metrics };
         (sink, Acknowledged { recordings, attended })
     }
 
@@ -107,7 +118,10 @@ impl Sink {
 
     /// The call has taken these. What is lost here is made good by the event's repetition.
     pub(crate) fn acknowledge(&self, call: CallId, ids: Vec<u64>) {
-        let _ = self.sender.try_send(Told::Acknowledged { call, ids });
+        let mut taken = self.taken.lock();
+        if taken.len() < CAPACITY {
+            taken.push((call, ids));
+        }
     }
 
     /// The shard has a new owner, who has heard nothing yet.
@@ -119,6 +133,7 @@ impl Sink {
     pub(crate) async fn drain(&self, patience: Duration) {
         let deadline = tokio::time::Instant::now() + patience;
         while self.waiting.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline {
+            let _ = self.sender.try_send(Told::Look);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -127,6 +142,9 @@ impl Sink {
 /// The task behind the sinks.
 struct Teller {
     book: Book,
+    taken: Taken,
+    /// Room for what is taken over.
+    settling: Vec<(CallId, Vec<u64>)>,
     clock: Clock,
     metrics: Arc<Metrics>,
     owners: Arc<Owners>,
@@ -152,6 +170,7 @@ impl Teller {
                 }
                 Err(_) => {}
             }
+            self.settle_taken();
             self.repeat();
             self.metrics.events_waiting.set(i64::try_from(self.book.len()).unwrap_or(i64::MAX));
         }
@@ -160,12 +179,8 @@ impl Teller {
     async fn take(&mut self, told: Told) -> Result<(), mpsc::error::SendError<pb::MediaEvent>> {
         match told {
             Told::Event(call, shard, event) => return self.tell(call, shard, event).await,
-            Told::Acknowledged { call, ids } => {
-                let taken = self.book.acknowledge(call, &ids);
-                self.waiting.fetch_sub(taken.len(), Ordering::AcqRel);
-                taken.into_iter().for_each(|event| self.settle(call, event));
-            }
             Told::NewOwner(shard) => self.book.raise(self.clock.timestamp(), shard),
+            Told::Look => {}
         }
         Ok(())
     }
@@ -188,6 +203,17 @@ impl Teller {
             self.settle(call, event.clone());
         }
         self.receiver.send(event).await
+    }
+
+    fn settle_taken(&mut self) {
+        let mut all = mem::take(&mut self.settling);
+        mem::swap(&mut all, &mut self.taken.lock());
+        for (call, ids) in all.drain(..) {
+            let taken = self.book.acknowledge(call, &ids);
+            self.waiting.fetch_sub(taken.len(), Ordering::AcqRel);
+            taken.into_iter().for_each(|event| self.settle(call, event));
+        }
+        self.settling = all;
     }
 
     fn repeat(&mut self) {

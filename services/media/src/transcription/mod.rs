@@ -68,6 +68,11 @@ impl Transcriber {
         Ok(Self { config, clock, sink, metrics, runtime, running: Arc::default() })
     }
 
+    /// Whether there is anybody to listen.
+    pub(crate) fn listens(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// Begins a transcription. `false`: no recogniser is configured, and an event has said so.
     pub(crate) fn begin(&self, order: Order, reader: TapReader) -> Result<bool, &'static str> {
         let Some((config, endpoint)) = self.config.clone() else {

@@ -47,9 +47,11 @@ impl Worker {
         let tenant: TenantId = c.tenant.parse().map_err(|e| Failure::invalid(format!("tenant: {e}")))?;
         check_name("left", &c.left)?;
         check_name("right", &c.right)?;
+        let no_recogniser = !self.shared.transcriber.listens();
+        let begun = pb::MediaOk { no_recogniser, ..pb::MediaOk::default() };
         if let Some((running, _)) = &session.recording {
             return if *running == c.recording_id {
-                Ok(pb::MediaOk::default())
+                Ok(begun)
             } else {
                 Err(Failure::new(Kind::Conflict, format!("recording {running} runs: stop it first")))
             };
@@ -66,7 +68,7 @@ impl Worker {
             started_at_us: started_at.as_micros(),
         };
         self.shared.sink.emit(&session.owner, Event::RecordingStarted(started));
-        Ok(pb::MediaOk::default())
+        Ok(begun)
     }
 
     fn recording<'a>(&'a mut self, session: &Session, id: &str) -> Result<&'a mut tap::Tap, Failure> {

@@ -260,6 +260,8 @@ pub struct MediaOk {
     pub direction: Option<Direction>,
     /// Answer to [`MediaBody::ListSessions`].
     pub sessions: Vec<SessionInfo>,
+    /// Answer to [`MediaBody::StartRecording`]: nobody transcribes on that node.
+    pub no_recogniser: bool,
 }
 
 /// Not done.

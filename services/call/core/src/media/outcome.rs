@@ -16,6 +16,9 @@ impl Call {
         if then == Then::Close {
             return self.session_closed();
         }
+        if let (Then::Recording(recording), Outcome::Done(ok)) = (&then, &outcome) {
+            self.transcribe(cx, *recording, ok.no_recogniser);
+        }
         if self.ended.is_some() || then == Then::Clear {
             return;
         }
@@ -71,6 +74,7 @@ impl Call {
             Then::Recording(recording) => {
                 if let Err(kind) = outcome.into_result() {
                     self.recording_refused(cx, recording, kind);
+                    self.transcribe(cx, recording, false);
                 }
             }
             Then::Needed => self.needed_done(cx, &body, outcome),

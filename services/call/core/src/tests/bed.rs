@@ -513,7 +513,7 @@ pub(super) fn ok(direction: Direction) -> MediaOk {
         sdp: Bytes::from_static(ANSWER.as_bytes()),
         codec: Some(Codec::Pcmu),
         direction: Some(direction),
-        sessions: Vec::new(),
+        ..MediaOk::default()
     }
 }
 

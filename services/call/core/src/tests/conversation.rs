@@ -204,6 +204,47 @@ fn a_recording_that_never_comes_is_told_as_failed() {
 }
 
 #[test]
+fn nobody_is_asked_to_transcribe_where_nobody_can() {
+    let mut bed = Bed::waiting();
+    bed.connect(1);
+    while !matches!(bed.command().body, MediaBody::StartRecording { .. }) {
+        bed.media_ok();
+    }
+    bed.reply(Ok(crate::MediaOk { no_recogniser: true, ..crate::MediaOk::default() }));
+    assert!(bed.settle_media().iter().all(|body| !matches!(body, MediaBody::StartTranscription { .. })));
+    let why = |e: &EventBody| match e {
+        EventBody::TranscriptStatus { status: TranscriptState::None, detail, .. } => Some(detail.clone()),
+        _ => None,
+    };
+    let told: Vec<_> = bed.events.iter().filter_map(|event| why(&event.body)).collect();
+    assert_eq!(told, ["no recogniser is configured (media.transcription)"]);
+    // Nothing is waited for but the recording.
+    bed.queue(0, QueueSignal::Acknowledged(offer(1)));
+    bed.send("BYE", "", "");
+    bed.settle_media();
+    bed.agent(1, AgentRequest::EndedAck);
+    bed.media_event(MediaEvent::RecordingFinished(object()));
+    for n in [0, 1] {
+        let quality = crate::Quality { mos: 4.3, ..crate::Quality::default() };
+        bed.media_event(MediaEvent::Quality { leg: leg(n), last: true, quality });
+    }
+    assert!(bed.call.finished());
+}
+
+#[test]
+fn a_conversation_that_ends_before_its_recording_runs_has_no_transcript() {
+    let mut bed = Bed::waiting();
+    bed.connect(1);
+    while !matches!(bed.command().body, MediaBody::StartRecording { .. }) {
+        bed.media_ok();
+    }
+    bed.send("BYE", "", "");
+    let done = bed.settle_media();
+    assert!(done.iter().all(|body| !matches!(body, MediaBody::StartTranscription { .. })), "{done:?}");
+    assert!(bed.has(|e| matches!(e, EventBody::TranscriptStatus { status: TranscriptState::None, .. })));
+}
+
+#[test]
 fn hold_plays_music_to_the_caller_and_is_marked() {
     let mut bed = Bed::talking();
     bed.control("1", Control::Hold(true));

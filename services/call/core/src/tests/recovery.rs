@@ -244,3 +244,24 @@ fn what_had_ended_is_ended_on_the_node_too() {
         assert!(done.contains(&wanted), "{wanted:?} is missing in {done:?}");
     }
 }
+
+#[test]
+fn a_transcript_that_had_not_begun_begins_after_a_recovery() {
+    let mut bed = Bed::talking();
+    bed.crash(Duration::from_secs(1));
+    let recording = trunkline_types::RecordingId { call: call_id(), index: 0 };
+    let session = |transcribing| SessionInfo {
+        call: call_id(),
+        endpoints: vec![endpoint(0, true), endpoint(1, true)],
+        recording: Some(recording),
+        transcribing,
+    };
+    let begins = |body: &MediaBody| matches!(body, MediaBody::StartTranscription { .. });
+    bed.reply(Ok(MediaOk { sessions: vec![session(false)], ..MediaOk::default() }));
+    let done = bed.settle_media();
+    assert!(done.iter().any(begins), "{done:?}");
+    bed.crash(Duration::from_secs(1));
+    bed.reply(Ok(MediaOk { sessions: vec![session(true)], ..MediaOk::default() }));
+    let done = bed.settle_media();
+    assert!(!done.iter().any(begins), "it runs: {done:?}");
+}

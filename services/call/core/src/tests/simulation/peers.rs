@@ -326,6 +326,7 @@ impl World {
         if (caller_offers || matches!(body, MediaBody::CreateWebRtc { .. })) && self.dice.percent(3) {
             return fail(MediaFailureKind::NoCommonCodec);
         }
+        let mut no_recogniser = false;
         match body {
             MediaBody::CreateRtp { leg, .. } => {
                 assert_eq!(leg.index, 0);
@@ -368,6 +369,7 @@ impl World {
             }
             MediaBody::StartRecording { recording, .. } => {
                 media.recording = Some(recording);
+                no_recogniser = self.dice.percent(20);
                 if self.dice.percent(8) {
                     for over in [false, true].into_iter().take(1 + self.dice.below(2) as usize) {
                         let reason = "No space left on device".to_owned();
@@ -390,7 +392,7 @@ impl World {
             _ => {}
         }
         let direction = if self.dice.percent(50) { Direction::RecvOnly } else { Direction::SendRecv };
-        Ok(MediaOk { sdp: sdp_of(node), ..ok(direction) })
+        Ok(MediaOk { sdp: sdp_of(node), no_recogniser, ..ok(direction) })
     }
 
     fn finish_recording(&mut self, node: &NodeId, media: &mut Media) {
