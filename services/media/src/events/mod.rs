@@ -22,6 +22,8 @@ use crate::owners::Owners;
 const CAPACITY: usize = 65_536;
 /// Longest sleep of the task that tells events.
 const IDLE: Duration = Duration::from_secs(5);
+/// While events wait to be acknowledged, it looks this often whether they were.
+const ROUND: Duration = Duration::from_millis(20);
 /// Outcomes of recordings that were taken and wait for their files to be removed.
 const SETTLED: usize = 4_096;
 
@@ -40,12 +42,10 @@ pub(crate) struct Owner {
 enum Told {
     Event(CallId, ShardId, pb::MediaEvent),
     NewOwner(ShardId),
-    /// What was acknowledged is wanted now.
-    Look,
 }
 
-/// What calls have taken, by the events' ids. It is looked at before anything is told again and with each event: to wake the
-/// task for it, for each event of each call, costs more than the rest of an acknowledgement.
+/// What calls have taken, by the events' ids. It is looked at in rounds: to wake the task for each event of each call costs
+/// more than the rest of an acknowledgement.
 type Taken = Arc<Mutex<Vec<(CallId, Vec<u64>)>>>;
 
 /// Where events go. Never blocks.
@@ -133,7 +133,6 @@ impl Sink {
     pub(crate) async fn drain(&self, patience: Duration) {
         let deadline = tokio::time::Instant::now() + patience;
         while self.waiting.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < deadline {
-            let _ = self.sender.try_send(Told::Look);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -159,8 +158,8 @@ impl Teller {
     async fn run(mut self, mut queue: mpsc::Receiver<Told>) {
         loop {
             let now = self.clock.timestamp();
-            let sleep = self.book.next().map_or(IDLE, |at| at.since(now)).min(IDLE);
-            match tokio::time::timeout(sleep, queue.recv()).await {
+            let due = self.book.next().map_or(IDLE, |at| at.since(now).min(ROUND));
+            match tokio::time::timeout(due, queue.recv()).await {
                 Ok(None) => return,
                 Ok(Some(told)) => {
                     if self.take(told).await.is_err() {
@@ -180,7 +179,6 @@ impl Teller {
         match told {
             Told::Event(call, shard, event) => return self.tell(call, shard, event).await,
             Told::NewOwner(shard) => self.book.raise(self.clock.timestamp(), shard),
-            Told::Look => {}
         }
         Ok(())
     }
