@@ -139,6 +139,12 @@ async fn written(desk: &Desk<'_>) -> Result<()> {
     let back = desk.apply(&all, &[]).await?.success()?;
     ensure!(back.stdout.contains("0 written, 5 the same as before"), "{}", back.stdout);
 
+    // The realm that it has anyway, written down.
+    let explicit =
+        "kind: telephone\nid: '2001'\nbody: { ha1_sha256: (kept), ha1_md5: (kept), realm: default }\n";
+    let tried = desk.apply(explicit, &["--dry-run"]).await?.success()?;
+    ensure!(tried.stdout.contains("1 would be written"), "{}", tried.stdout);
+
     let changed = CENTRE.replace("max_waiting: 50", "max_waiting: 60");
     let applied = desk.apply(&changed, &[]).await?.success()?;
     ensure!(applied.stdout.contains("changed  queue orders"), "{}", applied.stdout);

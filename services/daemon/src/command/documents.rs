@@ -205,8 +205,8 @@ fn read_file(file: &std::path::Path, at: &At, wanted: &mut Vec<Wanted>) -> Resul
 
 /// Puts what is there already where the file says [`KEPT`].
 fn keep_proofs(one: &mut Wanted, before: Option<&Value>) -> Result<()> {
-    let realm = |body: &Value| body["realm"].as_str().map(str::to_ascii_lowercase);
-    let Wanted { place, body, .. } = one;
+    let Wanted { place, key, body } = one;
+    let realm = |body: &Value| realm(body.get("realm"), key.tenant.as_str());
     let moved = before.is_some_and(|before| realm(before) != realm(body));
     let Some(fields) = body.as_object_mut() else { return Ok(()) };
     for name in PROOFS {
@@ -220,6 +220,11 @@ fn keep_proofs(one: &mut Wanted, before: Option<&Value>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a telephone's password belongs to: its tenant, unless it says otherwise.
+fn realm(written: Option<&Value>, tenant: &str) -> String {
+    written.and_then(Value::as_str).unwrap_or(tenant).to_ascii_lowercase()
 }
 
 /// A telephone may be written with its password: only what digest needs of it is kept.
@@ -237,7 +242,7 @@ fn hash_telephone(one: &mut Wanted) -> Result<()> {
         Some(Value::String(password)) if password.chars().count() >= 8 => password,
         Some(_) => bail!("{place}: password: write at least 8 characters"),
     };
-    let realm = fields.get("realm").and_then(Value::as_str).unwrap_or(tenant).to_ascii_lowercase();
+    let realm = realm(fields.get("realm"), tenant);
     let (sha256, md5) = TelephoneBody::hashes(&one.key.id, &realm, &password);
     fields.insert("ha1_sha256".to_owned(), sha256.into());
     fields.insert("ha1_md5".to_owned(), md5.into());
