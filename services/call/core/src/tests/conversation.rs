@@ -182,11 +182,7 @@ fn the_agent_hangs_up_and_the_call_ends_when_all_is_settled() {
     bed.media_event(segment);
     let finished = TranscriptState::Finished;
     bed.media_event(MediaEvent::TranscriptStatus { recording, state: finished, detail: String::new() });
-    for n in [0, 1] {
-        assert!(!bed.call.finished());
-        let quality = crate::Quality { mos: 4.3, ..crate::Quality::default() };
-        bed.media_event(MediaEvent::Quality { leg: leg(n), last: true, quality });
-    }
+    measured(&mut bed);
     assert!(bed.call.finished());
     assert_eq!(bed.kinds().last().unwrap(), "LegReleased");
 }
@@ -203,13 +199,31 @@ fn a_recording_that_never_comes_is_told_as_failed() {
     assert!(bed.call.finished());
 }
 
-#[test]
-fn nobody_is_asked_to_transcribe_where_nobody_can() {
+/// An agent has picked up; the recording is asked for and nothing has been said of it.
+fn about_to_record() -> Bed {
     let mut bed = Bed::waiting();
     bed.connect(1);
-    while !matches!(bed.command().body, MediaBody::StartRecording { .. }) {
+    for _ in 0..10 {
+        if matches!(bed.command().body, MediaBody::StartRecording { .. }) {
+            return bed;
+        }
         bed.media_ok();
     }
+    panic!("no recording is asked for: {:?}", bed.command().body)
+}
+
+/// The last words of both legs, until which a call that has ended is kept.
+fn measured(bed: &mut Bed) {
+    for n in [0, 1] {
+        assert!(!bed.call.finished());
+        let quality = crate::Quality { mos: 4.3, ..crate::Quality::default() };
+        bed.media_event(MediaEvent::Quality { leg: leg(n), last: true, quality });
+    }
+}
+
+#[test]
+fn nobody_is_asked_to_transcribe_where_nobody_can() {
+    let mut bed = about_to_record();
     bed.reply(Ok(crate::MediaOk { no_recogniser: true, ..crate::MediaOk::default() }));
     assert!(bed.settle_media().iter().all(|body| !matches!(body, MediaBody::StartTranscription { .. })));
     let why = |e: &EventBody| match e {
@@ -224,20 +238,13 @@ fn nobody_is_asked_to_transcribe_where_nobody_can() {
     bed.settle_media();
     bed.agent(1, AgentRequest::EndedAck);
     bed.media_event(MediaEvent::RecordingFinished(object()));
-    for n in [0, 1] {
-        let quality = crate::Quality { mos: 4.3, ..crate::Quality::default() };
-        bed.media_event(MediaEvent::Quality { leg: leg(n), last: true, quality });
-    }
+    measured(&mut bed);
     assert!(bed.call.finished());
 }
 
 #[test]
 fn a_conversation_that_ends_before_its_recording_runs_has_no_transcript() {
-    let mut bed = Bed::waiting();
-    bed.connect(1);
-    while !matches!(bed.command().body, MediaBody::StartRecording { .. }) {
-        bed.media_ok();
-    }
+    let mut bed = about_to_record();
     bed.send("BYE", "", "");
     let done = bed.settle_media();
     assert!(done.iter().all(|body| !matches!(body, MediaBody::StartTranscription { .. })), "{done:?}");
