@@ -252,6 +252,21 @@ fn a_conversation_that_ends_before_its_recording_runs_has_no_transcript() {
 }
 
 #[test]
+fn a_recording_that_is_over_when_it_is_said_to_run_is_not_transcribed_for_the_next_agent() {
+    let mut bed = about_to_record();
+    // As a transfer does, whose next agent is there before the node has answered.
+    bed.call.recordings_end(bed.now);
+    bed.media_ok();
+    let done = bed.settle_media();
+    assert!(done.iter().all(|body| !matches!(body, MediaBody::StartTranscription { .. })), "{done:?}");
+    let told = |e: &EventBody| {
+        matches!(e, EventBody::TranscriptStatus { status: TranscriptState::None, detail, .. }
+            if detail == "the conversation ended before it began")
+    };
+    assert!(bed.has(told));
+}
+
+#[test]
 fn hold_plays_music_to_the_caller_and_is_marked() {
     let mut bed = Bed::talking();
     bed.control("1", Control::Hold(true));
