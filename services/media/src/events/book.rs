@@ -224,6 +224,13 @@ mod tests {
     }
 
     #[test]
+    fn what_only_repeats_a_reply_is_told_once() {
+        assert_eq!(worth(&Event::RecordingStarted(pb::RecordingStarted::default())), None);
+        assert_eq!(worth(&Event::DigitsSent(pb::DigitsSent::default())), None);
+        assert_eq!(worth(&Event::Digit(pb::Digit::default())), Some(MINUTE));
+    }
+
+    #[test]
     fn one_call_cannot_take_all_the_room() {
         let mut book = Book::default();
         let kept =
