@@ -16,6 +16,9 @@ use trunkline_faults::{
     world::{CLIENTS, Plan, World},
 };
 
+/// What is told of one failure at most.
+const REASONS: usize = 20;
+
 /// Injects faults into a real cluster and checks that it keeps its promises.
 ///
 /// Needs root, network namespaces, etcd, PostgreSQL, nftables and faketime. Everything happens in network namespaces of
@@ -86,13 +89,13 @@ fn run(cli: &Cli) -> Result<bool> {
     note(&format!("\n\n{}", report::table(&outcomes)));
     let results = cli.out.join("results.json");
     report::write(&results, &outcomes)?;
-    let failed: Vec<String> = outcomes
-        .iter()
-        .filter(|outcome| !outcome.passed())
-        .map(|outcome| format!("{} (--only {} --seed {})", outcome.scenario, outcome.scenario, outcome.seed))
-        .collect();
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
     note(&format!("{} runs, {} failed; {}", outcomes.len(), failed.len(), results.display()));
-    failed.iter().for_each(|text| note(&format!("again: {text}")));
+    // Last, where the end of a long log shows it.
+    for outcome in &failed {
+        note(&format!("again: {} (--only {} --seed {})", outcome.scenario, outcome.scenario, outcome.seed));
+        outcome.reasons().take(REASONS).for_each(|reason| note(&format!("   {reason}")));
+    }
     Ok(failed.is_empty())
 }
 
@@ -210,12 +213,7 @@ fn say(scenario: &Scenario, outcome: &Outcome) {
         let verdict = if measured.holds() { "" } else { "  ← not kept" };
         note(&format!("   {} {:.2} {}{verdict}", measured.name, measured.value, measured.unit));
     }
-    for violation in outcome.violations.iter().take(20) {
-        note(&format!("   VIOLATED {violation}"));
-    }
-    if let Some(error) = &outcome.error {
-        note(&format!("   FAILED {error}"));
-    }
+    outcome.reasons().take(REASONS).for_each(|reason| note(&format!("   {reason}")));
     let verdict = if outcome.passed() { "holds" } else { "FAILS" };
     note(&format!("── {} {verdict}, {:.0} s", scenario.name, outcome.seconds));
 }

@@ -29,6 +29,12 @@ impl Outcome {
     pub fn passed(&self) -> bool {
         self.error.is_none() && self.violations.is_empty() && self.measured.iter().all(Measured::holds)
     }
+
+    /// Why it did not pass, besides figures out of bounds: each promise that was not kept, and what else went wrong.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        let violated = self.violations.iter().map(|violation| format!("VIOLATED {violation}"));
+        violated.chain(self.error.iter().map(|error| format!("FAILED {error}")))
+    }
 }
 
 /// A figure with the bound that it has to keep.
