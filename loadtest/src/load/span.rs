@@ -16,6 +16,11 @@ impl Span {
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    /// In milliseconds.
+    pub const fn milliseconds(self) -> f64 {
+        self.0.as_secs_f64() * 1_000.0
+    }
 }
 
 impl std::str::FromStr for Span {

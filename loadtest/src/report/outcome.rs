@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::{
     load::Schedule,
-    run::{Counts, Followed, Happened, Hist, Played, Remote, SHARES, Second, Trend, meaning, trend},
+    run::{
+        Counts, Followed, Happened, Hist, JOURNAL_LAG, Played, Remote, SHARES, Second, Trend, meaning, rate,
+        trend,
+    },
 };
 
 /// A whole report; its JSON is this.
@@ -118,6 +121,8 @@ pub struct Metric {
     pub meaning: &'static str,
     /// Growth an hour.
     pub trend: Option<Trend>,
+    /// The same as a time, seconds an hour, where the value is a backlog: divided by what came in a second.
+    pub behind: Option<Trend>,
     /// Seconds and value.
     pub points: Vec<(f64, f64)>,
 }
@@ -147,11 +152,12 @@ impl Report {
             (name, process)
         });
         let processes: BTreeMap<String, Process> = processes.collect();
-        let metrics = sampler.metrics.into_iter().map(|(name, points)| Metric {
-            name,
-            meaning: meaning(name),
-            trend: trend(&after(points.clone())),
-            points,
+        let each_second = rate(&after(sampler.appended));
+        let metrics = sampler.metrics.into_iter().map(|(name, points)| {
+            let trend = trend(&after(points.clone()));
+            let each_second = each_second.filter(|_| name == JOURNAL_LAG);
+            let behind = trend.zip(each_second).map(|(trend, each_second)| trend.of(1.0 / each_second));
+            Metric { name, meaning: meaning(name), trend, behind, points }
         });
         let metrics: Vec<Metric> = metrics.collect();
         let times = &tally.times;

@@ -105,6 +105,13 @@ impl Report {
             if let Some(trend) = metric.trend {
                 write!(out, ", {:+.1} an hour (95 %: {:+.1} to {:+.1})", trend.slope, trend.low, trend.high)?;
             }
+            if let Some(behind) = metric.behind.map(|behind| behind.of(1_000.0)) {
+                write!(
+                    out,
+                    ", which is {:+.0} ms of what comes (95 %: {:+.0} to {:+.0})",
+                    behind.slope, behind.low, behind.high
+                )?;
+            }
             writeln!(out)?;
         }
         Ok(())

@@ -29,7 +29,7 @@ pub use remote::{Remote, serve, serve_at};
 pub use sample::{Followed, JOURNAL_LAG, Sample, Sampler, meaning};
 pub use tally::{Counts, Second, Tally, Times};
 pub use told::{Assignment, CALLS_EACH, Changes, Order, Told};
-pub use trend::{Line, Trend, exponent, line, trend};
+pub use trend::{Line, Trend, exponent, line, rate, trend};
 
 use crate::{
     args::{PlayArgs, ServerArgs},

@@ -71,6 +71,9 @@ pub struct Sampler {
     pub processes: BTreeMap<String, Followed>,
     /// Followed metrics: time in seconds and value, summed over all pages.
     pub metrics: BTreeMap<&'static str, Vec<(f64, f64)>>,
+    /// Events that were appended to the journal so far: time in seconds and count, over all pages.
+    #[serde(skip)]
+    pub appended: Vec<(f64, f64)>,
     #[serde(skip)]
     ticks: u64,
 }
@@ -100,6 +103,7 @@ impl Sampler {
                 self.metrics.entry(name).or_default().push((at_s, value));
             }
         }
+        self.appended.extend(value(&pages, APPENDED).map(|appended| (at_s, appended)));
     }
 
     /// Processor time of all processes after the warm-up, seconds.

@@ -19,6 +19,21 @@ pub struct Trend {
     pub blocks: usize,
 }
 
+impl Trend {
+    /// In another unit, of which `factor` are one of the old one.
+    pub fn of(self, factor: f64) -> Self {
+        let Self { slope, low, high, blocks } = self;
+        Self { slope: slope * factor, low: low * factor, high: high * factor, blocks }
+    }
+}
+
+/// How fast a counter went on average, a second; `None` when it did not.
+pub fn rate(points: &[(f64, f64)]) -> Option<f64> {
+    let ((from, first), (to, last)) = (points.first()?, points.last()?);
+    let rate = (last - first) / (to - from);
+    (rate.is_finite() && rate > 0.0).then_some(rate)
+}
+
 /// Of a shorter time nothing can be said.
 const LEAST_S: f64 = 120.0;
 const BLOCKS: usize = 30;
@@ -132,6 +147,14 @@ mod tests {
         assert!(leak.low > 35.0 && leak.high < 45.0 && leak.low < 40.0 && leak.high > 40.0, "{leak:?}");
         let calm = (0..100).filter(|_| run(0.0).low <= 0.0).count();
         assert!(calm >= 92, "95 % intervals hold zero in 95 of 100 runs, not in {calm}");
+    }
+
+    #[test]
+    fn a_counter_has_a_rate() {
+        assert_eq!(rate(&[(10.0, 500.0), (11.0, 0.0), (20.0, 700.0)]), Some(20.0));
+        assert_eq!((rate(&[]), rate(&[(1.0, 5.0)]), rate(&[(1.0, 5.0), (2.0, 5.0)])), (None, None, None));
+        let trend = Trend { slope: 100.0, low: -50.0, high: 250.0, blocks: 10 }.of(1.0 / 500.0);
+        assert_eq!((trend.slope, trend.low, trend.high, trend.blocks), (0.2, -0.1, 0.5, 10));
     }
 
     #[test]

@@ -88,8 +88,9 @@ pub struct Expect {
     pub memory_growth: Option<f64>,
     /// Growth of the processes' descriptors, upper end of the interval, an hour.
     pub descriptor_growth: Option<f64>,
-    /// Growth of the journal's lag (events that the records have not folded), upper end of the interval, an hour.
-    pub lag_growth: Option<f64>,
+    /// Growth of the journal's lag, upper end of the interval, an hour: of what the records have not folded, told in the
+    /// time in which so many events are appended, so that it means the same at every rate.
+    pub lag_growth: Option<Span>,
 }
 
 /// What was measured, as far as limits speak of it. Times in milliseconds; `None` = nothing to measure.
@@ -125,7 +126,7 @@ impl Limits {
             ("caller in the queue to ringing", self.wait_p99, seen.wait_p99),
         ] {
             if let (Some(limit), Some(seen)) = (limit, seen)
-                && seen > limit.0.as_secs_f64() * 1_000.0
+                && seen > limit.milliseconds()
             {
                 exceeded.push(format!("{what}: p99 is {seen:.1} ms, at most {limit} is allowed"));
             }
@@ -148,7 +149,8 @@ impl Expect {
         metrics: &[Metric],
     ) -> Vec<String> {
         let mut broken = self.counts_broken(counts);
-        let lag = metrics.iter().find(|metric| metric.name == JOURNAL_LAG).and_then(|metric| metric.trend);
+        let lag = metrics.iter().find(|metric| metric.name == JOURNAL_LAG).and_then(|metric| metric.behind);
+        let (lag, lag_limit) = (lag.map(|lag| lag.of(1_000.0)), self.lag_growth.map(Span::milliseconds));
         let of_processes = processes.iter().flat_map(|(name, process)| {
             [
                 (name.as_str(), "MB an hour of memory", self.memory_growth, process.memory),
@@ -156,7 +158,7 @@ impl Expect {
             ]
         });
         for (name, what, limit, trend) in
-            of_processes.chain([(JOURNAL_LAG, "events an hour", self.lag_growth, lag)])
+            of_processes.chain([(JOURNAL_LAG, "ms an hour of what comes", lag_limit, lag)])
         {
             if let Some((limit, trend)) = limit.zip(trend).filter(|(limit, trend)| trend.high > *limit) {
                 let Trend { slope, low, high, .. } = trend;
@@ -179,7 +181,7 @@ impl Expect {
                 broken.push(format!("{seen} {what}, at most {} may be", limit.unwrap_or_default()));
             }
         }
-        if let Some(limit) = self.gap.filter(|limit| counts.gap_ms > limit.0.as_secs_f64() * 1_000.0) {
+        if let Some(limit) = self.gap.filter(|limit| counts.gap_ms > limit.milliseconds()) {
             broken.push(format!(
                 "a caller heard nothing for {:.0} ms, at most {limit} is allowed",
                 counts.gap_ms
@@ -228,16 +230,19 @@ mod tests {
     /// It is the upper end of the interval that has to stay below the limit: a short soak proves little.
     #[test]
     fn growth_is_judged_by_the_end_of_its_interval() {
-        let expect = Expect { lag_growth: Some(10.0), ..Expect::default() };
+        let expect = Expect { lag_growth: Some(Span::seconds(1)), ..Expect::default() };
+        let lag = |slope, high| Trend { slope, low: -9.0, high, blocks: 10 };
         let metric = |high| Metric {
             name: JOURNAL_LAG,
             meaning: "",
-            trend: Some(Trend { slope: 1.0, low: -9.0, high, blocks: 10 }),
+            // So many events are no matter: it is the time that is judged.
+            trend: Some(lag(1e9, 1e9)),
+            behind: Some(lag(0.25, high)),
             points: Vec::new(),
         };
         let broken = |high| expect.broken(&Counts::default(), &BTreeMap::new(), &[metric(high)]);
-        assert!(broken(10.0).is_empty());
-        assert!(broken(11.0)[0].contains("journal lag grows by 1.0 events an hour"));
+        assert!(broken(1.0).is_empty());
+        assert!(broken(1.1)[0].contains("journal lag grows by 250.0 ms an hour"));
     }
 
     #[test]
