@@ -263,7 +263,7 @@ impl Deliver for QueueEnd {
             return Err(Refused::Unroutable);
         };
         let queue: QueueId = address.id.parse().map_err(|_| Refused::Unroutable)?;
-        if self.ends.directory.queue(&address.tenant, &queue).is_none() {
+        if !self.ends.directory.has_queue(&address.tenant, &queue) {
             self.ends.refuse_unknown(&address, message.message.as_ref());
             return Ok(());
         }
@@ -322,7 +322,7 @@ impl Deliver for AgentEnd {
             return Err(Refused::Unroutable);
         };
         let agent: AgentId = address.id.parse().map_err(|_| Refused::Unroutable)?;
-        if self.ends.directory.agent(&address.tenant, &agent).is_none() {
+        if !self.ends.directory.has_agent(&address.tenant, &agent) {
             return Err(Refused::Unroutable);
         }
         let mail = AgentMail::Wire { message: Box::new(message), traceparent: envelope.traceparent };

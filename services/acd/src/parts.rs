@@ -11,6 +11,10 @@ use crate::AcdMetrics;
 
 /// The configuration of queues and agents, as the daemon keeps it. What it returns is validated.
 pub trait Directory: Send + Sync + 'static {
+    /// Whether there is such a queue; asked for each message.
+    fn has_queue(&self, tenant: &TenantId, queue: &QueueId) -> bool;
+    /// Whether there is such an agent; asked for each message.
+    fn has_agent(&self, tenant: &TenantId, agent: &AgentId) -> bool;
     /// `None`: there is no such queue.
     fn queue(&self, tenant: &TenantId, queue: &QueueId) -> Option<QueueConfig>;
     /// `None`: there is no such agent.

@@ -405,6 +405,12 @@ fn what_a_newer_or_broken_node_wrote_is_an_error_and_no_panic() {
 struct Nobody;
 
 impl Directory for Nobody {
+    fn has_queue(&self, _: &TenantId, _: &QueueId) -> bool {
+        false
+    }
+    fn has_agent(&self, _: &TenantId, _: &AgentId) -> bool {
+        false
+    }
     fn queue(&self, _: &TenantId, _: &QueueId) -> Option<QueueConfig> {
         None
     }

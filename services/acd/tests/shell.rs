@@ -40,6 +40,14 @@ fn queue(name: &str) -> EntityAddress {
 struct Office;
 
 impl Directory for Office {
+    fn has_queue(&self, _: &TenantId, queue: &QueueId) -> bool {
+        queue.as_str() == "support"
+    }
+
+    fn has_agent(&self, _: &TenantId, agent: &AgentId) -> bool {
+        agent.as_str() == "alice"
+    }
+
     fn queue(&self, _: &TenantId, queue: &QueueId) -> Option<QueueConfig> {
         (queue.as_str() == "support")
             .then(|| QueueConfig { display_name: "Support".into(), ..QueueConfig::default() })

@@ -42,6 +42,14 @@ impl trunkline_registrar::Directory for Documents {
 }
 
 impl trunkline_acd::Directory for Documents {
+    fn has_queue(&self, tenant: &TenantId, queue: &QueueId) -> bool {
+        self.state().tenants.get(tenant).is_some_and(|documents| documents.queues.contains_key(queue))
+    }
+
+    fn has_agent(&self, tenant: &TenantId, agent: &AgentId) -> bool {
+        self.state().tenants.get(tenant).is_some_and(|documents| documents.agents.contains_key(agent))
+    }
+
     fn queue(&self, tenant: &TenantId, queue: &QueueId) -> Option<QueueConfig> {
         self.state().tenants.get(tenant)?.queues.get(queue).cloned()
     }

@@ -1,5 +1,7 @@
 //! RTCP: sender and receiver reports out, the other side's view in (RFC 3550 section 6).
 
+use std::time::Duration;
+
 use rtcp_types::{
     Bye, Compound, ReceiverReport, ReportBlock, RtcpPacketWriterExt, Sdes, SdesChunk, SdesItem, SenderReport,
 };
@@ -12,6 +14,30 @@ use crate::stats::{ReceiveStats, Report};
 const NTP_EPOCH: u64 = 2_208_988_800;
 /// Enough for SR, SDES with a name of 64 and BYE.
 pub const MAX_BYTES: usize = 256;
+
+/// A report without news (nothing was sent or received since the last one: somebody was put on hold) is for a NAT's binding
+/// and for not being taken for gone, which happens after five periods of at least 5 s (RFC 3550 section 6.3.5).
+const QUIET_PERIOD: Duration = Duration::from_secs(15);
+
+/// What the last report told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reported {
+    sent: u32,
+    received: u64,
+    at: Timestamp,
+}
+
+impl Reported {
+    /// Whether a report with these numbers of packets is worth its own packet; if so, it counts as told.
+    pub fn is_due(&mut self, now: Timestamp, sent: u32, received: u64) -> bool {
+        let is_news = (sent, received) != (self.sent, self.received);
+        let is_due = is_news || now.since(self.at) >= QUIET_PERIOD;
+        if is_due {
+            *self = Self { sent, received, at: now };
+        }
+        is_due
+    }
+}
 
 /// What the other side tells about how it hears us.
 #[derive(Clone, Debug, Default)]
@@ -136,6 +162,17 @@ fn block(now: Timestamp, report: &Report, remote: &RemoteView) -> rtcp_types::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every 5 s with news, every 15 s without, and at once when audio goes on.
+    #[test]
+    fn reports_without_news_are_fewer() {
+        let at = |s: u64| Timestamp::from_micros(1_000_000_000).plus(Duration::from_secs(s));
+        let mut reported = Reported::default();
+        let mut due = |s, sent, received| reported.is_due(at(s), sent, received);
+        assert!(due(0, 0, 0), "the first one opens the way");
+        assert_eq!([5, 10, 15, 20, 25, 30].map(|s| due(s, 0, 0)), [false, false, true, false, false, true]);
+        assert_eq!([due(35, 1, 0), due(40, 1, 1), due(45, 1, 1)], [true, true, false]);
+    }
 
     #[test]
     fn two_sides_measure_the_round_trip_and_the_loss() {

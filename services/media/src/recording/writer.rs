@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use trunkline_media_core::FRAME_SAMPLES;
@@ -61,16 +61,23 @@ impl Writer {
         let mut more = true;
         while more || !self.open.is_empty() {
             let turn = std::time::Instant::now();
-            loop {
-                match self.queue.recv_timeout(TURN.saturating_sub(turn.elapsed())) {
+            if self.open.is_empty() {
+                match self.queue.recv_timeout(SPACE) {
                     Ok((meta, reader)) => self.begin(meta, reader),
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        if more {
-                            more = false;
-                        } else {
-                            std::thread::sleep(TURN);
-                        }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => more = false,
+                }
+            }
+            if !self.open.is_empty() {
+                std::thread::sleep(TURN.saturating_sub(turn.elapsed()));
+            }
+            // What begins meanwhile is buffered until the turn: it does not wake this thread.
+            loop {
+                match self.queue.try_recv() {
+                    Ok((meta, reader)) => self.begin(meta, reader),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        more = false;
                         break;
                     }
                 }

@@ -12,7 +12,7 @@ use trunkline_media_core::one_way::{self, Missing, Traffic};
 use trunkline_media_core::outbound::Outbound;
 use trunkline_media_core::program::{Bed, Player};
 use trunkline_media_core::repack::Repacketizer;
-use trunkline_media_core::rtcp::RemoteView;
+use trunkline_media_core::rtcp::{RemoteView, Reported};
 use trunkline_media_core::rtp::Header;
 use trunkline_media_core::sdp::{Direction, Negotiated, PayloadTypes};
 use trunkline_media_core::stats::{Interval, ReceiveStats};
@@ -50,6 +50,8 @@ pub(crate) struct Heard {
 pub(crate) const COMFORT_AFTER: Duration = Duration::from_millis(400);
 /// One that is sent nothing is looked after this often.
 const REST: Duration = Duration::from_millis(250);
+/// One that neither is sent anything nor may send (who has put us on hold): its reports can be late by so much.
+const REST_ON_HOLD: Duration = Duration::from_secs(1);
 /// One that is sent what another party says.
 const REST_BETWEEN_PACKETS: Duration = Duration::from_millis(100);
 
@@ -99,6 +101,7 @@ pub(crate) struct Endpoint {
     pub(crate) played_until: Timestamp,
     pub(crate) next_chore: Timestamp,
     pub(crate) next_rtcp: Timestamp,
+    pub(crate) reported: Reported,
     pub(crate) next_quality: Timestamp,
 }
 
@@ -139,6 +142,7 @@ impl Endpoint {
             played_until: now,
             next_chore: now.plus(Duration::from_millis(250)),
             next_rtcp: now.plus(Duration::from_millis(2_000) + spread),
+            reported: Reported::default(),
             next_quality: now.plus(Duration::from_millis(10_000) + spread),
         }
     }
@@ -234,8 +238,9 @@ impl Endpoint {
             return None;
         }
         if !self.direction.sends() {
+            let rest = if self.direction.receives() { REST } else { REST_ON_HOLD };
             // The end of an announcement is told in time.
-            return Some(self.player.remaining().map_or(REST, |samples| REST.min(lasting(samples))));
+            return Some(self.player.remaining().map_or(rest, |samples| rest.min(lasting(samples))));
         }
         if self.player.announcement().is_some() {
             return None;

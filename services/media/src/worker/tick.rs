@@ -82,7 +82,9 @@ impl Worker {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
         if now >= endpoint.next_rtcp {
             endpoint.next_rtcp = now + RTCP_PERIOD;
-            send_report(endpoint, now, false, &shared);
+            if endpoint.reported.is_due(now, endpoint.out.sent().0, endpoint.stats.received()) {
+                send_report(endpoint, now, false, &shared);
+            }
         }
         if now >= endpoint.next_quality {
             endpoint.next_quality = now + QUALITY_PERIOD;

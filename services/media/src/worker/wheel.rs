@@ -10,7 +10,8 @@ use trunkline_types::Timestamp;
 
 use crate::slab::Key;
 
-const SLOTS: usize = 64;
+/// More than the longest rest.
+const SLOTS: usize = 256;
 
 /// Which of a key's entries counts.
 pub(crate) type Turn = u32;

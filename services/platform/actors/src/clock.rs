@@ -57,6 +57,21 @@ pub async fn follow(journal: &dyn Journal) -> Result<i64, JournalError> {
     Ok(behind)
 }
 
+/// A deadline that is so far away when its timer is set is met together with others.
+const FAR: Duration = Duration::from_secs(5);
+/// So many of them in a second: thousands of callers who wait, each with a deadline a minute, would otherwise wake their
+/// thread thousands of times a minute, each time for one of them.
+const TOGETHER_US: i64 = 100_000;
+
+/// When to wake for `deadline`: at that instant, or less than 100 ms later when that is more than 5 s from `now`.
+pub(crate) fn wake_at(deadline: Timestamp, now: Timestamp) -> Timestamp {
+    if deadline.since(now) <= FAR || deadline == Timestamp::MAX {
+        return deadline;
+    }
+    let past = deadline.as_micros().rem_euclid(TOGETHER_US);
+    Timestamp::from_micros(deadline.as_micros().saturating_add((TOGETHER_US - past) % TOGETHER_US))
+}
+
 /// Time until `deadline`, rounded up to the millisecond that timers resolve; zero when it has passed.
 pub(crate) fn until(deadline: Timestamp) -> Duration {
     let left = deadline.since(now());
@@ -66,6 +81,22 @@ pub(crate) fn until(deadline: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Never early, never late by 100 ms, exact when it is near, and far ones of the same tenth of a second together.
+    #[test]
+    fn far_deadlines_are_met_together() {
+        let now = Timestamp::from_micros(1_700_000_000_012_345);
+        let at = |ms: u64| now.plus(Duration::from_millis(ms));
+        assert_eq!([0, 1, 500, 5_000].map(|ms| wake_at(at(ms), now)), [0, 1, 500, 5_000].map(at));
+        let mut woken: Vec<Timestamp> = (5_001..6_001).map(|ms| wake_at(at(ms), now)).collect();
+        for (ms, wakes) in (5_001..).zip(&woken) {
+            assert!(*wakes >= at(ms) && wakes.since(at(ms)) < Duration::from_millis(100), "{ms}: {wakes:?}");
+        }
+        woken.dedup();
+        assert_eq!(woken.len(), 11);
+        let whole = Timestamp::from_micros(1_700_000_060_000_000);
+        assert_eq!((wake_at(whole, now), wake_at(Timestamp::MAX, now)), (whole, Timestamp::MAX));
+    }
 
     #[test]
     fn time_never_goes_back_and_is_the_wall_clocks() {

@@ -22,7 +22,7 @@ use trunkline_types::{EntityAddress, Epoch, Machine, Outbox, Output, Timestamp};
 
 use crate::{
     Behaviour, CommitClass, Lost,
-    clock::{now, until},
+    clock::{now, until, wake_at},
     handle::{Admission, Admitted, Permit},
     host::Inner,
 };
@@ -339,8 +339,15 @@ impl<B: Behaviour> Handler<Inspect<B::Core>> for Entity<B> {
 /// Waits for the oldest append and for the next deadline. One for the life of an actor; actix polls it after the mailbox.
 struct Pump {
     timer: Option<Pin<Box<Sleep>>>,
-    /// The deadline for which the timer is set.
-    armed: Option<Timestamp>,
+    armed: Option<Armed>,
+}
+
+/// What a timer is set for.
+#[derive(Clone, Copy)]
+struct Armed {
+    deadline: Timestamp,
+    /// When it goes off, see [`wake_at`].
+    at: Timestamp,
 }
 
 impl Pump {
@@ -350,14 +357,15 @@ impl Pump {
         let Some(deadline) = deadline.filter(|deadline| *deadline != Timestamp::MAX) else {
             return self.armed.is_some();
         };
-        if self.armed.is_none_or(|armed| deadline < armed) {
-            let left = until(deadline);
-            let at = Instant::now() + if left.is_zero() { least } else { left };
+        if self.armed.is_none_or(|armed| deadline < armed.deadline) {
+            let at = wake_at(deadline, now());
+            let left = until(at);
+            let instant = Instant::now() + if left.is_zero() { least } else { left };
             match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(at),
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+                Some(timer) => timer.as_mut().reset(instant),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
             }
-            self.armed = Some(deadline);
+            self.armed = Some(Armed { deadline, at });
         }
         true
     }
@@ -392,8 +400,8 @@ impl<B: Behaviour> ActorFuture<Entity<B>> for Pump {
             if timer.as_mut().poll(task).is_pending() {
                 return Poll::Pending;
             }
-            if let Some(due) = self.armed.take().filter(|due| *due <= now()) {
-                entity.from.host.metrics.lag(now().since(due).as_secs_f64());
+            if let Some(due) = self.armed.take().filter(|due| due.at <= now()) {
+                entity.from.host.metrics.lag(now().since(due.at).as_secs_f64());
             }
             entity.step(context, None, |_, _| ());
             least = LEAST_TIMER;
