@@ -1,6 +1,9 @@
 //! A timing wheel of 5 ms: endpoints that make a frame every 20 ms are spread over four slots, so that a thousand of
 //! them are not served in one burst.
 //!
+//! Those that rest for long are put into one slot of sixteen, so that the thread sleeps over the others: slots that hold
+//! nothing wake nobody.
+//!
 //! Each key is put in with a turn, and is served if that is still its turn: one that rests for longer is roused by being put
 //! in anew, and what it left further on in the wheel is passed over.
 
@@ -17,6 +20,9 @@ const SLOTS: usize = 256;
 pub(crate) type Turn = u32;
 /// Width of a slot.
 pub(crate) const SLOT: Duration = Duration::from_millis(5);
+/// A rest of so many slots or more ends together with others, by less than [`TOGETHER`] slots earlier.
+const LONG: usize = 50;
+const TOGETHER: usize = 16;
 /// Further behind than this the wheel does not catch up, it jumps.
 const MAX_BEHIND: Duration = Duration::from_millis(500);
 
@@ -28,16 +34,21 @@ pub(crate) struct Wheel {
     due: Timestamp,
     phase: usize,
     count: usize,
+    /// The slot at the cursor is being served: its list is with the caller of [`Wheel::take`].
+    serving: bool,
 }
 
 impl Wheel {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), cursor: 0, due: now, phase: 0, count: 0 }
+        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        Self { slots, cursor: 0, due: now, phase: 0, count: 0, serving: false }
     }
 
-    /// When the next slot is due; `None` when nothing is in the wheel.
+    /// When the next slot that holds anything is due; `None` when none does.
     pub(crate) fn next(&self) -> Option<Timestamp> {
-        (self.count > 0).then_some(self.due)
+        let (behind, ahead) = self.slots.split_at_checked(self.cursor)?;
+        let empty = ahead.iter().chain(behind).position(|slot| !slot.is_empty())?;
+        Some(self.due.plus(SLOT * u32::try_from(empty).unwrap_or(0)))
     }
 
     /// Puts a new key in, at one of the four phases in turn.
@@ -45,19 +56,31 @@ impl Wheel {
         if self.count == 0 {
             self.due = now;
         }
+        self.pass(now);
         self.phase = (self.phase + 1) % 4;
         self.put(self.phase + 1, key, turn);
     }
 
     /// Puts a key `slots` after the one that is being served.
     pub(crate) fn put(&mut self, slots: usize, key: Key, turn: Turn) {
-        let at = (self.cursor + slots.clamp(1, SLOTS - 1)) % SLOTS;
+        let slots = slots.clamp(1, SLOTS - 1);
+        let at = (self.cursor + slots) % SLOTS;
+        let at = if slots < LONG { at } else { at - at % TOGETHER };
         self.slots[at].push((key, turn));
         self.count += 1;
     }
 
+    /// Passes over what is due and holds nothing.
+    fn pass(&mut self, now: Timestamp) {
+        while !self.serving && self.count > 0 && self.due <= now && self.slots[self.cursor].is_empty() {
+            self.cursor = (self.cursor + 1) % SLOTS;
+            self.due = self.due.plus(SLOT);
+        }
+    }
+
     /// The keys of the next slot that is due, in a list to be given back by [`Wheel::done`].
     pub(crate) fn take(&mut self, now: Timestamp) -> Option<(Timestamp, Vec<(Key, Turn)>)> {
+        self.pass(now);
         if self.count == 0 || self.due > now {
             return None;
         }
@@ -66,6 +89,7 @@ impl Wheel {
         }
         let keys = std::mem::take(&mut self.slots[self.cursor]);
         self.count -= keys.len();
+        self.serving = true;
         Some((self.due, keys))
     }
 
@@ -73,6 +97,7 @@ impl Wheel {
     pub(crate) fn done(&mut self, mut keys: Vec<(Key, Turn)>) {
         keys.clear();
         self.slots[self.cursor] = keys;
+        self.serving = false;
         self.cursor = (self.cursor + 1) % SLOTS;
         self.due = self.due.plus(SLOT);
     }
@@ -112,5 +137,82 @@ mod tests {
         // To be passed over by its turn.
         assert_eq!(turn(&mut wheel, &mut now, 30).concat(), [(key, 0)]);
         assert_eq!(wheel.next(), None);
+    }
+
+    /// Serves whatever is due each time `next` says so; gives when, and whom.
+    fn sleep_and_serve(wheel: &mut Wheel, now: &mut Timestamp, until: Timestamp) -> Vec<(Timestamp, Key)> {
+        let mut served = Vec::new();
+        while let Some(next) = wheel.next().filter(|next| *next <= until) {
+            *now = next.max(*now);
+            while let Some((_, keys)) = wheel.take(*now) {
+                served.extend(keys.iter().map(|(key, _)| (*now, *key)));
+                wheel.done(keys);
+            }
+        }
+        *now = until;
+        served
+    }
+
+    /// Many who rest wake the thread a few times a second, none of them late, none much too early.
+    #[test]
+    fn long_rests_end_together() {
+        let (mut slab, mut now) = (Slab::new(), Timestamp::from_millis(1_000));
+        let mut wheel = Wheel::new(now);
+        let mut wanted = Vec::new();
+        for _ in 0..150 {
+            assert!(wheel.take(now).is_none());
+            let key = slab.insert(());
+            wheel.put(200, key, 0);
+            wanted.push((key, wheel.due.plus(SLOT * 200)));
+            now = now.plus(SLOT);
+        }
+        let end = now.plus(Duration::from_secs(2));
+        let served = sleep_and_serve(&mut wheel, &mut now, end);
+        assert_eq!(served.len(), wanted.len());
+        let early = SLOT * TOGETHER as u32;
+        for ((key, due), (at, served)) in wanted.into_iter().zip(&served) {
+            assert!(key == *served && *at <= due && at.plus(early) > due, "{at:?} for {due:?}");
+        }
+        let mut wakes: Vec<Timestamp> = served.iter().map(|(at, _)| *at).collect();
+        wakes.dedup();
+        assert!(wakes.len() <= 150 / TOGETHER + 2, "{} wakes", wakes.len());
+    }
+
+    /// One that is roused while a slot is served loses nobody, whatever is due next.
+    #[test]
+    fn who_is_put_in_while_a_slot_is_served_stays() {
+        let (mut slab, mut now) = (Slab::new(), Timestamp::from_millis(1_000));
+        let mut wheel = Wheel::new(now);
+        let [served, next, roused] = [slab.insert(()), slab.insert(()), slab.insert(())];
+        wheel.put(1, served, 0);
+        wheel.put(2, next, 0);
+        now = now.plus(Duration::from_millis(20));
+        let (_, keys) = wheel.take(now).unwrap();
+        wheel.insert(now, roused, 0);
+        wheel.done(keys);
+        let end = now.plus(Duration::from_secs(1));
+        let rest: Vec<Key> =
+            sleep_and_serve(&mut wheel, &mut now, end).into_iter().map(|(_, key)| key).collect();
+        assert_eq!(rest, [next, roused]);
+    }
+
+    /// To sleep over empty slots is not to be behind: distances stay, and who comes meanwhile is served in time.
+    #[test]
+    fn empty_slots_are_slept_over() {
+        let (mut slab, mut now) = (Slab::new(), Timestamp::from_millis(1_000));
+        let mut wheel = Wheel::new(now);
+        let [near, far, new] = [slab.insert(()), slab.insert(()), slab.insert(())];
+        wheel.put(40, near, 0);
+        wheel.put(240, far, 0);
+        let begun = now;
+        let ms = |at: Timestamp| at.since(begun).as_millis();
+        assert_eq!(wheel.next().map(ms), Some(200));
+        now = now.plus(Duration::from_millis(150));
+        assert!(wheel.take(now).is_none());
+        wheel.insert(now, new, 0);
+        let served = sleep_and_serve(&mut wheel, &mut now, begun.plus(Duration::from_secs(2)));
+        let at = |key: Key| served.iter().find(|(_, served)| *served == key).map(|(at, _)| ms(*at));
+        assert!(at(new).is_some_and(|at| (155..=175).contains(&at)), "{:?}", at(new));
+        assert_eq!((at(near), at(far)), (Some(200), Some(1_200)));
     }
 }

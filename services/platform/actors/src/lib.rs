@@ -17,7 +17,8 @@
 //!   shard is let go ([`Host::release`]) it commits what is under way and ends; when the shard comes back at a higher
 //!   epoch, whatever is left of a former one is discarded.
 //! - **Deadline order.** actix drains a mailbox before it runs timers, so each message first advances the core to now:
-//!   decisions are in the order of their deadlines even when the timer itself was late.
+//!   decisions are in the order of their deadlines even when the timer itself was late. It is late on purpose, by less than
+//!   100 ms, for deadlines more than 5 s away: they are met together with others'.
 //!
 //! It refuses per-packet work, SIP transaction timers, and requests that block an arbiter.
 
