@@ -112,8 +112,8 @@ pub enum Command {
     /// Half an hour at half capacity, after ten minutes of warm-up: growth of memory, descriptors and lag, with confidence
     /// intervals
     Soak {
-        /// How many minutes count
-        #[arg(long, default_value_t = 30)]
+        /// How many minutes count, from 2 on
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..))]
         minutes: u32,
         /// The rest
         #[command(flatten)]

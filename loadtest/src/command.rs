@@ -56,7 +56,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
 /// What the scenario's length is multiplied by, so that so many minutes count.
 fn soak_factor(minutes: u32) -> Result<f64> {
     let soak = Scenario::parse("soak", builtin("soak").context("no soak")?)?;
-    let counted = f64::from(minutes.max(1)) * 60.0;
+    let counted = f64::from(minutes) * 60.0;
     Ok((soak.warm_up.0.as_secs_f64() + counted) / soak.length().as_secs_f64())
 }
 

@@ -6,7 +6,7 @@ use super::{
     outcome::{Process, Report},
     svg::{Plot, Series, escape},
 };
-use crate::run::{Sample, Second};
+use crate::run::{Sample, Second, Trend};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -53,6 +53,7 @@ impl Report {
         }
         writeln!(out, "</section>")?;
         self.write_processes_table(out)?;
+        self.write_metrics_table(out)?;
         self.write_events(out)?;
         writeln!(
             out,
@@ -223,11 +224,6 @@ impl Report {
              <th>MB an hour (95 %)</th><th>descriptors an hour (95 %)</th></tr></thead><tbody>"
         )?;
         for (name, process) in &self.processes {
-            let trend = |trend: Option<crate::run::Trend>| {
-                trend.map_or("–".to_owned(), |t| {
-                    format!("{:+.1} ({:+.1} to {:+.1})", t.slope, t.low, t.high)
-                })
-            };
             writeln!(
                 out,
                 "<tr><th>{}</th><td>{:.1}</td><td>{:.2}</td><td>{:.0}</td><td>{}</td><td>{}</td></tr>",
@@ -235,8 +231,8 @@ impl Report {
                 process.cpu_s,
                 process.cpu_per_call_ms,
                 process.rss_most_mb,
-                trend(process.memory),
-                trend(process.descriptors)
+                interval(process.memory),
+                interval(process.descriptors)
             )?;
             let mut threads: Vec<_> = process.followed.threads.iter().collect();
             threads.sort_by(|a, b| b.1.total_cmp(a.1));
@@ -248,6 +244,28 @@ impl Report {
                     escape(group)
                 )?;
             }
+        }
+        writeln!(out, "</tbody></table></section>")
+    }
+
+    fn write_metrics_table(&self, out: &mut String) -> std::fmt::Result {
+        if self.metrics.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "<section><h2>Metrics</h2><table><thead><tr><th></th><th>at the end</th><th>an hour (95 %)</th>\
+             <th>an hour, as ms of what comes (95 %)</th></tr></thead><tbody>"
+        )?;
+        for metric in &self.metrics {
+            let last = metric.points.last().map_or(0.0, |(_, value)| *value);
+            let behind = metric.behind.map(|behind| behind.of(1_000.0));
+            let (name, meaning) = (escape(metric.name), escape(metric.meaning));
+            let (trend, behind) = (interval(metric.trend), interval(behind));
+            writeln!(
+                out,
+                "<tr><th title=\"{meaning}\">{name}</th><td>{last:.0}</td><td>{trend}</td><td>{behind}</td></tr>"
+            )?;
         }
         writeln!(out, "</tbody></table></section>")
     }
@@ -287,4 +305,8 @@ impl Process {
         let points = self.followed.samples.iter().map(|sample| (sample.at_s, part(sample))).collect();
         Series { name: name.to_owned(), points, peaks: false }
     }
+}
+
+fn interval(trend: Option<Trend>) -> String {
+    trend.map_or("–".to_owned(), |t| format!("{:+.1} ({:+.1} to {:+.1})", t.slope, t.low, t.high))
 }

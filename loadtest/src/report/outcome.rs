@@ -171,8 +171,7 @@ impl Report {
             ("lateness of the generator", &times.late),
         ];
         let expect = scenario.expect;
-        let mut broken = expect.limits().exceeded(&tally.seen());
-        broken.extend(expect.broken(&tally.counts, &processes, &metrics));
+        let mut broken = expect.broken(&tally.seen(), &tally.counts, &processes, &metrics);
         broken
             .extend(events.iter().filter_map(|e| Some(format!("event {}: {}", e.title, e.error.as_ref()?))));
         let phases = scenario.phases();

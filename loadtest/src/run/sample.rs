@@ -167,6 +167,8 @@ pub fn meaning(metric: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     /// Two nodes append, two fold everything: the lag is that of the slower one.
@@ -180,6 +182,31 @@ mod tests {
         assert_eq!(value(&pages, JOURNAL_LAG), Some(50.0));
         assert_eq!(value(&pages, "trunkline_actors_entities"), None);
         assert_eq!(value(&[], JOURNAL_LAG), None);
+    }
+
+    /// Pages are read every fifth time: what was appended and the lag are kept with their moments.
+    #[tokio::test]
+    async fn pages_tell_what_was_appended() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for appended in [100, 170] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let page =
+                    format!("HTTP/1.1 200 OK\r\n\r\n{APPENDED}{{kind=\"x\"}} {appended}\n{FOLDED} 90\n");
+                // An unread request would reset the connection.
+                let _ = stream.read(&mut [0; 1_000]).await.unwrap();
+                stream.write_all(page.as_bytes()).await.unwrap();
+            }
+        });
+        let (mut sampler, start) = (Sampler::default(), Instant::now());
+        for _ in 0..=SCRAPE_EVERY {
+            sampler.sample(start, &[], &[at], true).await;
+        }
+        let values = |points: &[(f64, f64)]| points.iter().map(|(_, value)| *value).collect::<Vec<_>>();
+        assert_eq!(values(&sampler.appended), [100.0, 170.0]);
+        assert_eq!(values(&sampler.metrics[JOURNAL_LAG]), [10.0, 80.0]);
+        assert!(sampler.appended[0].0 < sampler.appended[1].0);
     }
 
     /// Work that this process does shows up as its processor time, and only after the warm-up.

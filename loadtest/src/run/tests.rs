@@ -151,3 +151,35 @@ async fn events_are_performed_and_their_failures_are_told() {
     );
     assert!(report.text().contains("NOT HELD"));
 }
+
+/// A backlog that grows by one event a second, where ten come in a second, falls behind by 360 s an hour: that is judged, and
+/// told in all reports. What came in the warm-up does not count.
+#[test]
+fn a_backlog_is_judged_by_the_time_it_is_behind() {
+    let text = text("[ { for: 400s, rate: 1 } ]", "")
+        + "warm_up: 100s\nexpect: { lag_growth: 359s, memory_growth: 40 }\n";
+    let seconds = || (0..=400).step_by(5).map(f64::from);
+    let mut sampler = Sampler::default();
+    sampler.appended = seconds().map(|at| (at, if at < 100.0 { 0.0 } else { 5_000.0 + at * 10.0 })).collect();
+    sampler.metrics.insert(JOURNAL_LAG, seconds().map(|at| (at, at)).collect());
+    let report = Report::of(Played {
+        scenario: Scenario::parse("test.yaml", &text).unwrap(),
+        tally: Tally::new(Duration::from_secs(100), false, false),
+        sampler,
+        events: Vec::new(),
+        workers: Vec::new(),
+        stopped: None,
+        offered: Duration::from_secs(400),
+    });
+    let behind = report.metrics[0].behind.unwrap();
+    assert!((behind.slope - 360.0).abs() < 0.01, "{behind:?}");
+    let [memory, lag] = report.broken.as_slice() else { panic!("{:?}", report.broken) };
+    assert!(memory.starts_with("expect.memory_growth: nothing was measured; the processes"), "{memory}");
+    assert!(lag.starts_with("journal lag grows by 360000.0 ms an hour of what comes"), "{lag}");
+    assert!(report.text().contains("which is +360000 ms of what comes (95 %: +360000 to +360000)"));
+    let page = report.html();
+    assert!(
+        page.contains(">journal lag</th><td>400</td>")
+            && page.contains("<td>+360000.0 (+360000.0 to +360000.0)</td>")
+    );
+}

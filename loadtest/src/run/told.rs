@@ -69,6 +69,7 @@ impl Changes {
                 phase.to_rate = phase.to_rate.map(|rate| rate * factor);
             }
         }
+        scenario.check_changed(file)?;
         Ok(scenario)
     }
 }
@@ -252,6 +253,21 @@ mod tests {
         assert_eq!((scenario.phases()[0].from, scenario.phases()[0].to), (8.0, 16.0));
         assert_eq!((scenario.length().as_secs(), scenario.events[0].at.0.as_secs()), (5, 2));
         assert_eq!((scenario.agents.count, scenario.callers.to.as_str()), (7, "support"));
+    }
+
+    /// What the command line makes of a scenario is held to the same rules as what is written in it.
+    #[test]
+    fn a_change_that_makes_no_sense_is_refused() {
+        let text = "name: x\nwarm_up: 60s\ncallers:\n  phases: [ { for: 180s, rate: 4 } ]\nexpect: { memory_growth: 1 }\n";
+        let refused = |changes: Changes| changes.apply("x.yaml", text).map(drop).unwrap_err().to_string();
+        let short = refused(Changes { time: Some(0.9), ..Changes::default() });
+        assert!(short.starts_with("x.yaml: expect.memory_growth: growth takes 120 s"), "{short}");
+        assert!(short.ends_with("(with what the command line changes)"), "{short}");
+        let many = refused(Changes { agents: Some(10_000_000), ..Changes::default() });
+        assert!(many.starts_with("x.yaml: agents.count: 10000000 is above"), "{many}");
+        let fast = refused(Changes { rate: Some(1e9), ..Changes::default() });
+        assert!(fast.contains("callers.phases[0]: 4000000000 calls/s is outside"), "{fast}");
+        assert!(Changes { time: Some(1.0), ..Changes::default() }.apply("x.yaml", text).is_ok());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn rate(points: &[(f64, f64)]) -> Option<f64> {
 }
 
 /// Of a shorter time nothing can be said.
-const LEAST_S: f64 = 120.0;
+const LEAST_S: f64 = 100.0;
 const BLOCKS: usize = 30;
 const LEAST: usize = 5;
 

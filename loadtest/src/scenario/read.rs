@@ -1,8 +1,11 @@
 //! Reads a scenario: closed schema, and errors that say where.
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
 
 use super::{ALL, Event, MOST_AGENTS, MOST_AT_ONCE, MOST_RATE, Media, Scenario};
+
+/// What a trend needs, and a little more: samples do not begin and end with the phases.
+const LEAST_COUNTED: Duration = Duration::from_secs(120);
 
 /// Why a scenario cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,16 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Whether a scenario that was read and then changed (`--agents`, `--time-factor` …) is still one.
+    pub fn check_changed(&self, file: &str) -> Result<(), ReadError> {
+        self.check().map_err(|(key, reason)| ReadError {
+            file: file.to_owned(),
+            at: None,
+            key,
+            reason: format!("{reason} (with what the command line changes)"),
+        })
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, reason: String| Err((key.to_owned(), reason));
         let callers = &self.callers;
@@ -107,6 +120,14 @@ impl Scenario {
         }
         if self.warm_up.0 >= self.length() {
             return wrong("warm_up", format!("{} is not shorter than the phases together", self.warm_up));
+        }
+        let growth = self.expect.growth().filter(|_| self.length() - self.warm_up.0 < LEAST_COUNTED);
+        if let Some(name) = growth {
+            let (least, warm_up) = (LEAST_COUNTED.as_secs(), self.warm_up);
+            let reason = format!(
+                "growth takes {least} s to tell: the phases together must last so much longer than warm_up ({warm_up})"
+            );
+            return wrong(&format!("expect.{name}"), reason);
         }
         self.check_events()
     }
@@ -321,6 +342,10 @@ mod tests {
             (format!("{SOUND}  keys:\n    - {{ after: 1s, press: \"1x\" }}\n"), "callers.keys[0]: press"),
             (format!("{SOUND}  keys:\n    - {{ after: 1s, press: \"1\" }}\n"), "they need callers.media"),
             (format!("{SOUND}warm_up: 15s\n"), "x.yaml:6:1: warm_up: 15s is not shorter"),
+            (
+                format!("{SOUND}expect: {{ lag_growth: 1s }}\n"),
+                "expect.lag_growth: growth takes 120 s to tell: the phases together must last so much longer than warm_up (0s)",
+            ),
             (format!("{SOUND}events:\n  - at: 1s\n"), "x.yaml:7:1: events[0]: needs exactly one"),
             (
                 format!("{SOUND}events:\n  - {{ at: 1s, start: n1 }}\n"),

@@ -141,15 +141,25 @@ impl Expect {
         *self != Self::default()
     }
 
-    /// What does not hold of the rest.
+    /// What is to stay as it is, if anything: the first by name.
+    pub fn growth(&self) -> Option<&'static str> {
+        let memory = self.memory_growth.map(|_| "memory_growth");
+        let descriptors = self.descriptor_growth.map(|_| "descriptor_growth");
+        memory.or(descriptors).or(self.lag_growth.map(|_| "lag_growth"))
+    }
+
+    /// What does not hold, or was not seen to hold: a limit on what nobody measured is broken.
     pub fn broken(
         &self,
+        seen: &Seen,
         counts: &Counts,
         processes: &BTreeMap<String, Process>,
         metrics: &[Metric],
     ) -> Vec<String> {
-        let mut broken = self.counts_broken(counts);
         let lag = metrics.iter().find(|metric| metric.name == JOURNAL_LAG).and_then(|metric| metric.behind);
+        let mut broken = self.limits().exceeded(seen);
+        broken.extend(self.counts_broken(counts));
+        broken.extend(self.not_measured(seen, counts, processes, lag.is_some()));
         let (lag, lag_limit) = (lag.map(|lag| lag.of(1_000.0)), self.lag_growth.map(Span::milliseconds));
         let of_processes = processes.iter().flat_map(|(name, process)| {
             [
@@ -168,6 +178,45 @@ impl Expect {
             }
         }
         broken
+    }
+
+    fn not_measured(
+        &self,
+        seen: &Seen,
+        counts: &Counts,
+        processes: &BTreeMap<String, Process>,
+        lag: bool,
+    ) -> Vec<String> {
+        let grown = |trend: fn(&Process) -> bool| !processes.is_empty() && processes.values().all(trend);
+        let (calls, served) = ("calls have to be made", "callers have to be served");
+        let audio = "callers have to listen (callers.media: listen) and to be heard (agents.audio)";
+        let processes =
+            "the processes have to be known (--spawn or --pid) and to run for two minutes after the warm-up";
+        let pages = "metrics have to be read (--metrics) for two minutes after the warm-up, while calls come";
+        [
+            ("failed", self.failed.is_some(), counts.over + counts.not_started > 0, calls),
+            ("ringing_p99", self.ringing_p99.is_some(), seen.ringing_p99.is_some(), calls),
+            ("setup_p99", self.setup_p99.is_some(), seen.setup_p99.is_some(), calls),
+            ("free_to_ring_p99", self.free_to_ring_p99.is_some(), seen.free_to_ring_p99.is_some(), served),
+            ("wait_p99", self.wait_p99.is_some(), seen.wait_p99.is_some(), served),
+            ("overtaken", self.overtaken.is_some(), counts.served > 0, served),
+            ("twice", self.twice.is_some(), counts.served > 0, served),
+            ("one_way", self.one_way.is_some(), counts.two_sided > 0, audio),
+            ("gap", self.gap.is_some(), counts.packets > 0, audio),
+            ("packets_lost", self.packets_lost.is_some(), counts.packets + counts.packets_lost > 0, audio),
+            ("memory_growth", self.memory_growth.is_some(), grown(|p| p.memory.is_some()), processes),
+            (
+                "descriptor_growth",
+                self.descriptor_growth.is_some(),
+                grown(|p| p.descriptors.is_some()),
+                processes,
+            ),
+            ("lag_growth", self.lag_growth.is_some(), lag, pages),
+        ]
+        .into_iter()
+        .filter(|(_, expected, measured, _)| *expected && !measured)
+        .map(|(name, .., remedy)| format!("expect.{name}: nothing was measured; {remedy}"))
+        .collect()
     }
 
     fn counts_broken(&self, counts: &Counts) -> Vec<String> {
@@ -209,6 +258,7 @@ impl Expect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Followed;
 
     #[test]
     fn nothing_worse_than_expected_may_pass() {
@@ -220,10 +270,19 @@ mod tests {
             packets_lost: Some(0.01),
             ..Expect::default()
         };
-        let fine = Counts { one_way: 1, packets: 99, packets_lost: 1, gap_ms: 1_000.0, ..Counts::default() };
-        assert_eq!(expect.broken(&fine, &BTreeMap::new(), &[]), [""; 0]);
+        let fine = Counts {
+            served: 2,
+            two_sided: 2,
+            one_way: 1,
+            packets: 99,
+            packets_lost: 1,
+            gap_ms: 1_000.0,
+            ..Counts::default()
+        };
+        let broken = |counts: &Counts| expect.broken(&Seen::default(), counts, &BTreeMap::new(), &[]);
+        assert_eq!(broken(&fine), [""; 0]);
         let bad = Counts { overtaken: 1, twice: 1, one_way: 2, packets_lost: 2, gap_ms: 1_001.0, ..fine };
-        assert_eq!(expect.broken(&bad, &BTreeMap::new(), &[]).len(), 5);
+        assert_eq!(broken(&bad).len(), 5);
         assert!(expect.is_given() && !Expect::default().is_given());
     }
 
@@ -240,9 +299,65 @@ mod tests {
             behind: Some(lag(0.25, high)),
             points: Vec::new(),
         };
-        let broken = |high| expect.broken(&Counts::default(), &BTreeMap::new(), &[metric(high)]);
+        let broken =
+            |high| expect.broken(&Seen::default(), &Counts::default(), &BTreeMap::new(), &[metric(high)]);
         assert!(broken(1.0).is_empty());
         assert!(broken(1.1)[0].contains("journal lag grows by 250.0 ms an hour"));
+    }
+
+    /// A limit on what was not measured is not one that held: each of them says what is missing.
+    #[test]
+    fn nothing_measured_is_nothing_that_holds() {
+        let span = Some(Span::seconds(1));
+        let expect = Expect {
+            failed: Some(1.0),
+            ringing_p99: span,
+            setup_p99: span,
+            free_to_ring_p99: span,
+            wait_p99: span,
+            overtaken: Some(9),
+            twice: Some(9),
+            one_way: Some(9),
+            gap: span,
+            packets_lost: Some(1.0),
+            memory_growth: Some(1e9),
+            descriptor_growth: Some(1e9),
+            lag_growth: span,
+        };
+        let trend = Some(Trend { slope: 0.0, low: 0.0, high: 0.0, blocks: 10 });
+        let process = |memory| Process {
+            cpu_s: 0.0,
+            cpu_per_call_ms: 0.0,
+            rss_most_mb: 0.0,
+            memory,
+            descriptors: trend,
+            followed: Followed::default(),
+        };
+        let lag = |behind| Metric { name: JOURNAL_LAG, meaning: "", trend, behind, points: Vec::new() };
+        let broken = |seen, counts, second, behind| {
+            let processes =
+                [("a", trend), ("b", second)].map(|(name, trend)| (name.to_owned(), process(trend)));
+            expect.broken(&seen, &counts, &processes.into(), &[lag(behind)])
+        };
+        let seen = Seen {
+            ringing_p99: Some(1.0),
+            setup_p99: Some(1.0),
+            free_to_ring_p99: Some(1.0),
+            wait_p99: Some(1.0),
+            ..Seen::default()
+        };
+        let counts = Counts { over: 1, served: 1, two_sided: 1, packets: 1, ..Counts::default() };
+        assert_eq!(broken(seen, counts.clone(), trend, trend), [""; 0]);
+        // One process that was not followed is enough.
+        let one = broken(seen, counts, None, trend);
+        assert!(
+            one.len() == 1 && one[0].starts_with("expect.memory_growth: nothing was measured; "),
+            "{one:?}"
+        );
+        let none = expect.broken(&Seen::default(), &Counts::default(), &BTreeMap::new(), &[lag(None)]);
+        assert_eq!(none.len(), 13, "{none:?}");
+        let nothing = Expect::default().broken(&Seen::default(), &Counts::default(), &BTreeMap::new(), &[]);
+        assert_eq!(nothing, [""; 0], "nothing is expected");
     }
 
     #[test]
