@@ -5,6 +5,7 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use support::*;
 use tokio::net::UdpSocket;
@@ -48,26 +49,61 @@ fn decode(packet: &[u8]) -> Capture {
     }
 }
 
+/// A collector, and a node that captures there.
+struct Captured {
+    collector: UdpSocket,
+    _exporter: HepExporter,
+    bench: Bench,
+}
+
+impl Captured {
+    async fn start() -> Self {
+        let collector = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let config = HepConfig {
+            target: collector.local_addr().unwrap().to_string().parse().unwrap(),
+            transport: HepTransport::Udp,
+            capture_id: 1,
+            auth_key_file: None,
+            sip: true,
+            rtcp: true,
+        };
+        let exporter = HepExporter::start(&config, &Metrics::new()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let media = support::config(&folder);
+        let bench = Bench::captured(folder, media, exporter.inlet());
+        Self { collector, _exporter: exporter, bench }
+    }
+
+    async fn next(&self, patience: Duration) -> Capture {
+        let mut packet = [0; 4_096];
+        let length = timeout(patience, self.collector.recv(&mut packet)).await.expect("a capture").unwrap();
+        decode(&packet[..length])
+    }
+}
+
+/// Nothing is sent to a party that holds us, and it sends nothing: a report every 15 s says that we are there, where one with
+/// news comes every 5 s.
+#[tokio::test]
+async fn who_has_put_us_on_hold_is_told_less_often() {
+    let captured = Captured::start().await;
+    let alice = Phone::new("127.0.0.1", Codec::Pcmu).await;
+    let create = pb::CreateRtpEndpoint {
+        endpoint: "alice".into(),
+        sdp: alice.sdp("a=inactive\r\n").into_bytes().into(),
+        ..Default::default()
+    };
+    captured.bench.ok(Command::CreateRtp(create)).await;
+    captured.next(PATIENCE).await;
+    let first = Instant::now();
+    captured.next(3 * PATIENCE).await;
+    let between = first.elapsed();
+    assert!(between > Duration::from_secs(10), "{between:?}");
+}
+
 #[tokio::test]
 async fn reports_are_captured_both_ways_with_their_addresses_and_their_call() {
-    let collector = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let config = HepConfig {
-        target: collector.local_addr().unwrap().to_string().parse().unwrap(),
-        transport: HepTransport::Udp,
-        capture_id: 1,
-        auth_key_file: None,
-        sip: true,
-        rtcp: true,
-    };
-    let exporter = HepExporter::start(&config, &Metrics::new()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let media = support::config(&folder);
-    let bench = Bench::captured(folder, media, exporter.inlet());
-    let next = async || {
-        let mut packet = [0; 4_096];
-        let length = timeout(PATIENCE, collector.recv(&mut packet)).await.expect("a capture").unwrap();
-        decode(&packet[..length])
-    };
+    let captured = Captured::start().await;
+    let (bench, next) = (&captured.bench, || captured.next(PATIENCE));
 
     let alice = Phone::new("127.0.0.1", Codec::Pcmu).await;
     let create = pb::CreateRtpEndpoint {

@@ -317,3 +317,55 @@ pub(crate) fn direction(direction: Direction) -> pb::Direction {
         Direction::Inactive => pb::Direction::Inactive,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use trunkline_media_core::clip::Clip;
+    use trunkline_media_core::program::Announcement;
+    use trunkline_media_core::sdp::{Local, Negotiation};
+    use trunkline_types::{CallId, ShardId};
+
+    use super::*;
+
+    fn endpoint(now: Timestamp) -> Endpoint {
+        let shard = ShardId::new(7).unwrap();
+        let owner = Owner { call: CallId::mint(shard, now, 1), shard, tenant: "default".into() };
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let local = Local { address: socket.local_addr().unwrap(), session_id: 1 };
+        let port = RtpPort::new(socket, Negotiation::new(local, Vec::new())).unwrap();
+        Endpoint::new(owner, "alice", Transport::Rtp(Box::new(port)), Latch::default(), now)
+    }
+
+    /// Who is sent nothing is looked after less often, and least of all who neither is sent nor sends anything: who has put us
+    /// on hold. What is to be told in time is: the end of an announcement that nobody hears, and keys.
+    #[test]
+    fn who_is_sent_nothing_rests() {
+        let now = Timestamp::from_millis(1_000_000);
+        let mut alice = endpoint(now);
+        let mut rest_of = |direction| {
+            alice.direction = direction;
+            alice.rest(now)
+        };
+        assert_eq!((rest_of(Direction::SendRecv), rest_of(Direction::SendOnly)), (None, None));
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_of(Direction::RecvOnly), Some(second / 4));
+        assert_eq!(rest_of(Direction::Inactive), Some(second));
+        // 400 ms.
+        let prompt = Arc::new(Clip::new(vec![0; 3_200]).unwrap());
+        alice.player.announce(Announcement {
+            prompts: vec![prompt],
+            names: vec!["prompt".into()],
+            then: Bed::Silence,
+            token: String::new(),
+            interruptible: false,
+            over_music: false,
+        });
+        assert_eq!(alice.rest(now), Some(Duration::from_millis(400)));
+        alice.player.pass(2_400);
+        assert_eq!(alice.rest(now), Some(Duration::from_millis(100)));
+        alice.pressing = true;
+        assert_eq!(alice.rest(now), None);
+    }
+}

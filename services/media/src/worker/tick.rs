@@ -12,7 +12,7 @@ use trunkline_types::Timestamp;
 
 use super::endpoint::{COMFORT_AFTER, Endpoint, SAMPLES_PER_MS, Transport, lasting};
 use super::path::{disconnected, made, send};
-use super::wheel::SLOT;
+use super::wheel::{EARLY, SLOT};
 use super::{Counts, Shared, Worker};
 use crate::clock::Now;
 use crate::events::Sink;
@@ -49,7 +49,9 @@ impl Worker {
             }
             pump = true;
         }
-        if self.now.at >= endpoint.next_chore {
+        // Who has rested is here up to so much early, and would be here the next time only after another rest.
+        let early = if endpoint.rests { EARLY } else { Duration::ZERO };
+        if self.now.at + early >= endpoint.next_chore {
             endpoint.next_chore = self.now.at + CHORE_PERIOD;
             self.watch(key);
         }

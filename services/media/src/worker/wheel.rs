@@ -23,6 +23,8 @@ pub(crate) const SLOT: Duration = Duration::from_millis(5);
 /// A rest of so many slots or more ends together with others, by less than [`TOGETHER`] slots earlier.
 const LONG: usize = 50;
 const TOGETHER: usize = 16;
+/// By less than this a long rest ends early.
+pub(crate) const EARLY: Duration = Duration::from_millis(SLOT.as_millis() as u64 * TOGETHER as u64);
 /// Further behind than this the wheel does not catch up, it jumps.
 const MAX_BEHIND: Duration = Duration::from_millis(500);
 

@@ -7,7 +7,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{Effects, Fixture, Said, Tally, TallyInput as In, entity, eventually};
-use trunkline_actors::{Activation, Lost, Refused, Undeliverable};
+use trunkline_actors::{Activation, Lost, Refused, Undeliverable, now};
 use trunkline_cluster::Placement;
 use trunkline_journal::{Append, AppendError, Journal, NewEvent, contract::Fault};
 use trunkline_types::{ShardId, Timestamp};
@@ -224,6 +224,36 @@ async fn deadlines_run_by_timer_and_before_the_message_that_comes_late() {
     f.host.deliver(&b, In::Add(10), Activation::CreateIfMissing).unwrap();
     eventually("both", async || f.effects.totals().len() == 4).await;
     assert_eq!(f.effects.totals()[2..], [1, 11]);
+    f.stop().await;
+}
+
+/// Actors whose deadlines are far and in the same tenth of a second are woken at its end, together; one that is near is woken
+/// at its instant.
+#[tokio::test]
+async fn far_deadlines_are_met_together() {
+    let f = Fixture::start().await;
+    let began = now().as_micros();
+    // More than five seconds away also when the messages wait.
+    let tenth = (began + 7_000_000).div_euclid(100_000) * 100_000;
+    let far: Vec<_> = (0..8).map(|n| (entity(&format!("far-{n}")), tenth + 10_000 + n * 8_000)).collect();
+    for (address, deadline) in &far {
+        let left = u64::try_from(*deadline - now().as_micros()).unwrap().div_ceil(1_000);
+        f.host.deliver(address, In::AddAfter(left, 1), Activation::CreateNew).unwrap();
+    }
+    let near = entity("near");
+    f.host.deliver(&near, In::AddAfter(330, 1), Activation::CreateNew).unwrap();
+    eventually("all of them", async || f.effects.totals().len() == 9).await;
+    let woken = async |address| f.journal.load_entity(address).await.unwrap().events[0].at.as_micros();
+    for (address, deadline) in &far {
+        let woken = woken(address).await;
+        assert!(
+            woken >= tenth + 100_000,
+            "{address}: due {deadline}, woken {woken}, its tenth began {tenth}"
+        );
+    }
+    // Not at the end of a tenth: it would be there by chance only if its own instant is.
+    let near = woken(&near).await - began;
+    assert!((330_000..3_000_000).contains(&near), "{near}");
     f.stop().await;
 }
 
