@@ -1,5 +1,5 @@
 //! The console role: HTTP and WebSocket API for agents' and supervisors' browsers and for integrators, sign-in and
-//! rights, and the web clients themselves.
+//! rights, the web clients themselves, and the runbooks that alerts lead to.
 //!
 //! Owns: people's sessions (signed tokens), agents' sessions (one client over all its WebSockets), the live numbers of
 //! each tenant as one stream shared by all pages. Keeps nothing that has to survive: a client whose node is gone signs
@@ -29,6 +29,7 @@ mod pages;
 mod ports;
 mod problem;
 mod rest;
+pub mod runbooks;
 mod server;
 mod stall;
 mod ws;

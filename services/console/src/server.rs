@@ -5,7 +5,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::Request, middleware::from_fn_with_state, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::{Path, Request},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Redirect},
+    routing::get,
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -27,6 +33,7 @@ use crate::{
     ports::Ports,
     problem::Problem,
     rest::{self, LiveHub, Records},
+    runbooks,
     stall::StallGuard,
     ws::Registry,
 };
@@ -61,6 +68,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     rest::router(&shared)
         .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
+        .route("/runbooks", get(async || Redirect::permanent("/runbooks/")))
+        .route("/runbooks/", get(async || runbooks::serve(None)))
+        .route("/runbooks/{name}", get(async |Path(name): Path<String>| runbooks::serve(Some(&name))))
         .fallback(pages::serve)
         .method_not_allowed_fallback(async || Problem::method().into_response())
         .layer(CompressionLayer::new().compress_when(compressible))

@@ -37,6 +37,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Collect what support needs to find a fault, without secrets and with numbers masked.
     SupportBundle(BundleArgs),
+    /// Show what to do when an alert fires; without a name, list the pages.
+    Runbook(RunbookArgs),
     /// Verify a restored journal and its recordings, and let the cluster begin anew on them.
     Restore(RestoreArgs),
 }
@@ -68,7 +70,7 @@ pub struct BundleArgs {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Where the bundle goes; must not be there yet
+    /// Where the bundle goes; must not be there yet. `-` is standard output: `kubectl exec ... > bundle.tar.gz`
     #[arg(long, value_name = "FILE.tar.gz")]
     pub out: PathBuf,
 
@@ -76,13 +78,21 @@ pub struct BundleArgs {
     #[arg(long, value_name = "ID")]
     pub call: Option<String>,
 
-    /// Add the end of this log file (may be repeated); without it the journal of systemd is asked
+    /// Add the end of this log file (may be repeated), `-` is standard input; without it the journal of systemd is asked
     #[arg(long, value_name = "FILE")]
     pub log_file: Vec<PathBuf>,
 
     /// Logs of the last so many minutes
     #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_080))]
     pub since: u32,
+}
+
+/// `trunkline runbook`
+#[derive(Args, Clone, Debug)]
+pub struct RunbookArgs {
+    /// The alert's name
+    #[arg(value_name = "ALERT")]
+    pub name: Option<String>,
 }
 
 /// `trunkline restore`
@@ -301,6 +311,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Documents(args) => Box::pin(command::documents::run(args)).await,
         Command::Doctor(args) => Box::pin(command::doctor::run(args)).await,
         Command::SupportBundle(args) => Box::pin(command::bundle::run(args)).await,
+        Command::Runbook(args) => command::runbook::run(&args),
         Command::Restore(args) => Box::pin(command::restore::run(args)).await,
     }
 }

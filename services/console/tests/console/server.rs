@@ -20,6 +20,7 @@ async fn headers_keep_browsers_safe() {
         "/api/v1/nothing",
         "/nowhere",
         "/api/v1/agent/protocol",
+        "/runbooks/",
     ] {
         let answer = world.send("GET", path, &[], "").await;
         let policy = answer.header("content-security-policy");
@@ -37,6 +38,30 @@ async fn headers_keep_browsers_safe() {
         page.header("content-security-policy").contains("style-src 'sha256-"),
         "its style is allowed by digest"
     );
+}
+
+/// The page that an alert's `runbook_url` leads to is there without a sign-in, and nothing beside the pages is.
+#[tokio::test(flavor = "multi_thread")]
+async fn runbooks_are_served() {
+    let world = World::start().await;
+    for path in ["/runbooks/TrunklineNodeAbsent.md", "/runbooks/TrunklineNodeAbsent"] {
+        let page = world.send("GET", path, &[], "").await;
+        assert_eq!(page.status, 200, "{path}");
+        assert!(page.header("content-type").starts_with("text/html"), "{path}");
+        let text = page.text();
+        assert!(
+            text.contains("<h1>TrunklineNodeAbsent</h1>") && text.contains("trunkline cluster"),
+            "{text}"
+        );
+    }
+    let index = world.send("GET", "/runbooks/", &[], "").await;
+    assert!(index.text().contains("<a href=\"TrunklineNodeAbsent.md\">TrunklineNodeAbsent</a>"));
+    let style = world.send("GET", "/runbooks/style.css", &[], "").await;
+    assert!(style.status == 200 && style.header("content-type").starts_with("text/css"));
+    assert_eq!(world.send("GET", "/runbooks", &[], "").await.header("location"), "/runbooks/");
+    for path in ["/runbooks/Nothing.md", "/runbooks/%2e%2e%2fsystemd%2fREADME.md", "/runbooks/a/b"] {
+        assert_eq!(world.send("GET", path, &[], "").await.status, 404, "{path}");
+    }
 }
 
 /// Pages are there, or one sentence says how to build them; other addresses are 404.

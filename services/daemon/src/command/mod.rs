@@ -10,5 +10,6 @@ pub mod drain;
 mod http;
 mod reach;
 pub mod restore;
+pub mod runbook;
 mod table;
 pub mod telephones;

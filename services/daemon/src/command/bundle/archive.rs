@@ -2,11 +2,11 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
+    io::{self, IsTerminal, Write},
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
 
 /// One file within the bundle; what is longer keeps its end.
@@ -14,9 +14,32 @@ pub const LARGEST: usize = 16 << 20;
 /// All files together, before compression.
 const WHOLE: usize = 128 << 20;
 
+/// Where it goes.
+enum Sink {
+    File(File),
+    /// Standard output, at the end: half a bundle is of no use to who reads it.
+    Output(Vec<u8>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Output(held) => held.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Output(_) => Ok(()),
+        }
+    }
+}
+
 /// A bundle that is being written.
 pub struct Archive {
-    tar: tar::Builder<GzEncoder<File>>,
+    tar: tar::Builder<GzEncoder<Sink>>,
     left: usize,
     time_s: u64,
     /// What is in it, and what is not.
@@ -24,6 +47,17 @@ pub struct Archive {
 }
 
 impl Archive {
+    /// On standard output.
+    pub fn output(time_s: u64) -> Result<Self> {
+        ensure!(!io::stdout().is_terminal(), "--out -: a bundle is no text: put `> bundle.tar.gz` behind it");
+        Ok(Self::to(Sink::Output(Vec::new()), time_s))
+    }
+
+    fn to(sink: Sink, time_s: u64) -> Self {
+        let tar = tar::Builder::new(GzEncoder::new(sink, Compression::default()));
+        Self { tar, left: WHOLE, time_s, notes: Vec::new() }
+    }
+
     /// A new file, for this user alone. One that is there stays.
     pub fn create(path: &Path, time_s: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
@@ -32,8 +66,7 @@ impl Archive {
         let file = options.open(path).with_context(|| {
             format!("--out {}: it cannot be made (a file that is there is not replaced)", path.display())
         })?;
-        let tar = tar::Builder::new(GzEncoder::new(file, Compression::default()));
-        Ok(Self { tar, left: WHOLE, time_s, notes: Vec::new() })
+        Ok(Self::to(Sink::File(file), time_s))
     }
 
     /// Adds a text. What does not fit is left out and noted.
@@ -61,10 +94,17 @@ impl Archive {
 
     /// Writes the rest.
     pub fn finish(self) -> Result<u64> {
-        let mut file = self.tar.into_inner()?.finish()?;
-        file.flush()?;
-        file.sync_all()?;
-        Ok(file.metadata()?.len())
+        match self.tar.into_inner()?.finish()? {
+            Sink::File(file) => {
+                file.sync_all()?;
+                Ok(file.metadata()?.len())
+            }
+            Sink::Output(held) => {
+                let mut out = io::stdout().lock();
+                out.write_all(&held).and_then(|()| out.flush()).context("--out -")?;
+                Ok(held.len() as u64)
+            }
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 use super::archive::{LARGEST, end};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Logs of a cluster come from far away.
+const INPUT: Duration = Duration::from_secs(120);
 /// Lines of the journal.
 const LINES: &str = "50000";
 /// There when systemd runs the machine.
@@ -36,11 +38,34 @@ pub fn file(path: &PathBuf) -> Result<String> {
     read().with_context(|| path.display().to_string())
 }
 
+/// The end of what standard input brings.
+pub async fn input() -> Result<String> {
+    let read = tokio::task::spawn_blocking(|| last(std::io::stdin().lock()));
+    let text = timeout(INPUT, read).await.context("--log-file -: standard input has no end")?;
+    text.context("--log-file -")?.context("--log-file -")
+}
+
+/// The last of it, from the beginning of a line on.
+fn last(mut from: impl Read) -> std::io::Result<String> {
+    let (mut held, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match from.read(&mut chunk)? {
+            0 => break,
+            read => held.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+        }
+        if held.len() > 2 * LARGEST {
+            held.drain(..held.len() - LARGEST - 1);
+        }
+    }
+    Ok(end(&String::from_utf8_lossy(&held), LARGEST).to_owned())
+}
+
 /// What systemd's journal has of our processes.
 pub async fn journald(minutes: u32) -> Result<String> {
     if !Path::new(SYSTEMD).exists() {
         bail!(
-            "systemd does not run this machine: the node's log is where its standard error goes; --log-file names a file"
+            "systemd does not run this machine: the node's log is where its standard error goes; --log-file names a file, or \
+             - for what a pipe brings (kubectl logs POD | kubectl exec -i POD -- trunkline support-bundle --log-file - ...)"
         );
     }
     let mut command = Command::new("journalctl");
@@ -60,4 +85,20 @@ pub async fn journald(minutes: u32) -> Result<String> {
     };
     let bytes = timeout(PATIENCE, read).await.context("journalctl gave no end")??;
     Ok(end(&String::from_utf8_lossy(&bytes), LARGEST).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a long log the end is kept, in whole lines; a short one stays as it is.
+    #[test]
+    fn of_what_a_pipe_brings_the_end_is_kept() {
+        assert_eq!(last(&b"one\ntwo\n"[..]).unwrap(), "one\ntwo\n");
+        let lines = 4 * LARGEST / 10;
+        let long: String = (0..lines).map(|n| format!("{n:09}\n")).collect();
+        let kept = last(long.as_bytes()).unwrap();
+        assert!(kept.len() <= LARGEST && kept.len() > LARGEST - 11, "{}", kept.len());
+        assert!(long.ends_with(&kept) && kept.ends_with(&format!("{:09}\n", lines - 1)));
+    }
 }

@@ -11,6 +11,7 @@ mod scrub;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -56,7 +57,8 @@ pub async fn run(args: BundleArgs) -> Result<ExitCode> {
     let mut tree: Value = loader.load()?;
     let scrubber = Scrubber::redact(&mut tree);
     let time_s = u64::try_from(trunkline_actors::now().as_micros() / 1_000_000).unwrap_or(0);
-    let archive = Archive::create(&args.out, time_s)?;
+    let archive =
+        if is_standard(&args.out) { Archive::output(time_s)? } else { Archive::create(&args.out, time_s)? };
     let collected = timeout(PATIENCE, Box::pin(collect(&args, tree, &scrubber, archive))).await;
     let bytes = match collected {
         Ok(Ok(bytes)) => bytes,
@@ -69,13 +71,22 @@ pub async fn run(args: BundleArgs) -> Result<ExitCode> {
             anyhow::bail!("not done after {} s", PATIENCE.as_secs());
         }
     };
-    println!("{}: {} KiB", args.out.display(), bytes.div_ceil(1_024));
-    println!("secrets are redacted and numbers masked; look through it before you give it away");
+    let name = if is_standard(&args.out) { "the bundle".into() } else { args.out.display().to_string() };
+    eprintln!("{name}: {} KiB", bytes.div_ceil(1_024));
+    eprintln!("secrets are redacted and numbers masked; look through it before you give it away");
     Ok(ExitCode::SUCCESS)
+}
+
+/// `-`: what a pipe brings or takes.
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// Half a bundle is of no use.
 fn discard(args: &BundleArgs) {
+    if is_standard(&args.out) {
+        return;
+    }
     if let Err(error) = std::fs::remove_file(&args.out) {
         eprintln!("trunkline: {} could not be removed: {error}", args.out.display());
     }
@@ -83,7 +94,7 @@ fn discard(args: &BundleArgs) {
 
 /// Says what is being done.
 fn step(text: &str) {
-    println!("  {text}");
+    eprintln!("  {text}");
 }
 
 async fn collect(args: &BundleArgs, tree: Value, scrubber: &Scrubber, mut archive: Archive) -> Result<u64> {
@@ -194,10 +205,11 @@ async fn metrics(
 async fn logs_of(args: &BundleArgs, scrubber: &Scrubber, archive: &mut Archive) -> Result<()> {
     step("logs");
     for (n, path) in args.log_file.iter().enumerate() {
-        let base =
-            path.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned());
+        let base = path.file_name().filter(|_| !is_standard(path));
+        let base = base.map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned());
         let name = format!("logs/{n}-{base}");
-        match logs::file(path) {
+        let read = if is_standard(path) { logs::input().await } else { logs::file(path) };
+        match read {
             Ok(text) => archive.add(&name, &scrubber.text(&text))?,
             Err(error) => archive.without(&name, &format!("{error:#}")),
         }
