@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -29,8 +33,8 @@ const EXAMPLES: &str = "Examples:
   trunkline-load scenarios                                   # what comes with the program
   trunkline-load run steady --html steady.html               # starts `trunkline dev` beside this program
   trunkline-load run mine.yaml --sip 10.0.0.1:5060 --http 10.0.0.1:8080 --pid edge=4711
-  trunkline-load worker --listen 10.0.0.8:7500               # on each further machine, then:
-  trunkline-load run mine.yaml --worker 10.0.0.8:7500 --worker 10.0.0.9:7500 --sip 10.0.0.1:5060 --http 10.0.0.1:8080
+  trunkline-load worker --listen 10.0.0.8:7500 --secret S    # on each further machine, then:
+  trunkline-load run mine.yaml --worker 10.0.0.8:7500 --worker 10.0.0.9:7500 --secret S --sip 10.0.0.1:5060 --http 10.0.0.1:8080
   trunkline-load queued --rate 50 --agents 200 --spawn target/release/trunkline";
 
 /// Which system.
@@ -46,15 +50,15 @@ pub struct ServerArgs {
     pub pid: Vec<(String, u32)>,
 
     /// Where a running system takes SIP; may be repeated, calls take turns [default: 127.0.0.1:5060]
-    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = address)]
     pub sip: Vec<SocketAddr>,
 
     /// Where it serves agents; may be repeated [default: 127.0.0.1:8080]
-    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = address)]
     pub http: Vec<SocketAddr>,
 
     /// Where it shows metrics; may be repeated
-    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_parser = address)]
     pub metrics: Vec<SocketAddr>,
 
     /// UDP ports for RTP of a system that is started
@@ -109,8 +113,8 @@ pub enum Command {
     },
     /// Generate load for a coordinator on another machine
     Worker(WorkerArgs),
-    /// Half an hour at half capacity, after ten minutes of warm-up: growth of memory, descriptors and lag, with confidence
-    /// intervals
+    /// Half an hour at a steady rate, after ten minutes of warm-up: growth of memory, descriptors and lag, with confidence
+    /// intervals. The rate is 20 calls a second; half of what your system bears comes with --rate-factor
     Soak {
         /// How many minutes count, from 2 on
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..))]
@@ -146,7 +150,7 @@ pub struct PlayArgs {
     pub html: Option<PathBuf>,
 
     /// A machine that generates load (`trunkline-load worker` runs there); may be repeated. Without any this process does
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub worker: Vec<SocketAddr>,
 
     /// What the workers were told with --secret
@@ -343,6 +347,18 @@ fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
+/// An address, or a name that leads to one: IPv4 before IPv6.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found: Vec<SocketAddr> = text
+        .to_socket_addrs()
+        .map_err(|error| {
+            format!("an address or a host name with a port is needed, like 10.0.0.1:5060 ({error})")
+        })?
+        .collect();
+    let first = found.iter().find(|at| at.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| "the name leads to no address".to_owned())
+}
+
 fn process(text: &str) -> Result<(String, u32), String> {
     let (name, pid) = text.split_once('=').unwrap_or(("system", text));
     match pid.parse() {
@@ -356,6 +372,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn systems_have_names_or_addresses() {
+        assert_eq!(address("10.0.0.1:5060").unwrap().to_string(), "10.0.0.1:5060");
+        assert_eq!(address("localhost:8080").unwrap().to_string(), "127.0.0.1:8080");
+        assert!(address("10.0.0.1").unwrap_err().starts_with("an address or a host name with a port"));
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -153,11 +153,6 @@ impl Callers {
         self.orders.send(order).await.ok().context("the callers' task has ended")
     }
 
-    /// Sends the INVITE of call `index`.
-    pub async fn place(&self, index: usize) -> Result<()> {
-        self.place_at(index, Instant::now()).await
-    }
-
     /// Sends the INVITE of call `index`, which was meant to go out at `intended`: its times count from there.
     pub async fn place_at(&self, index: usize, intended: Instant) -> Result<()> {
         self.order(Order::Place(index, intended)).await
@@ -194,7 +189,7 @@ mod tests {
         let at = server.local_addr().unwrap();
         let target = Target::local(at, "support".into(), sip::offer(at, "inactive"), 1);
         let (callers, mut news) = Callers::start(target).await.unwrap();
-        callers.place(0).await.unwrap();
+        callers.place_at(0, Instant::now()).await.unwrap();
         let mut buffer = [0; 2_000];
         let (length, source) = server.recv_from(&mut buffer).await.unwrap();
         let invite = Message::parse(&buffer[..length]).unwrap();

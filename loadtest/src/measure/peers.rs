@@ -167,7 +167,7 @@ async fn kamailio(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
 
 /// A call goes through, which tells that the proxy serves; INVITE is repeated until then.
 async fn first_call(callers: &Callers, news: &mut tokio::sync::mpsc::Receiver<News>) -> Result<()> {
-    callers.place(0).await?;
+    callers.place_at(0, Instant::now()).await?;
     let answered = async {
         loop {
             match news.recv().await.context("the callers' task has ended")? {

@@ -148,9 +148,9 @@ fn a_bundle_tells_what_happened_and_no_secret_and_no_number() {
         ];
         let done = lab.run("e1", &arguments).await?.success()?;
         ensure!(
-            done.stdout.contains("doctor\n") && done.stdout.contains("look through it"),
+            done.stderr.contains("doctor\n") && done.stderr.contains("look through it"),
             "{}",
-            done.stdout
+            done.stderr
         );
         ensure!(fs::metadata(&out)?.permissions().mode() & 0o077 == 0, "others may read the bundle");
         let files = unpack(Path::new(&out), &folder.join("unpacked"))?;
@@ -221,7 +221,20 @@ fn a_node_that_cannot_start_has_a_bundle_too() {
         lab.run("c1", &["support-bundle", "--config", &path, "--out", &out]).await?.success()?;
         let files = unpack(Path::new(&out), &folder.join("unpacked"))?;
         has(&files, "doctor.txt", &["FAIL", "lease_tll"])?;
-        has(&files, "manifest.json", &["\"logs/journal.log: not here"])
+        has(&files, "manifest.json", &["\"logs/journal.log: not here", "kubectl logs POD"])?;
+
+        // As in a container that has neither tar nor a journal: logs come by a pipe, and the bundle goes by one.
+        let (log, piped) = (folder.join("pod.log"), folder.join("piped.tar.gz"));
+        fs::write(&log, LOG)?;
+        let arguments = ["support-bundle", "--config", &path, "--log-file", "-", "--out", "-"];
+        let mut command = tokio::process::Command::from(lab.trunkline("c1", &arguments)?);
+        command.stdin(fs::File::open(&log)?).stdout(fs::File::create(&piped)?).kill_on_drop(true);
+        let status = tokio::time::timeout(s(120), command.status()).await.context("no end")??;
+        ensure!(status.success(), "{status}");
+        let files = unpack(&piped, &folder.join("piped"))?;
+        has(&files, "doctor.txt", &["FAIL", "lease_tll"])?;
+        has(&files, "logs/0-log", &["took_us=12345678 shard=17 epoch=4", "password=[redacted]"])?;
+        nowhere(&files, IN_LOG)
     })
     .unwrap();
 }

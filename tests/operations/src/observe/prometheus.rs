@@ -26,7 +26,7 @@ pub struct Setup<'a> {
     pub address: Ipv4Addr,
     /// Names of nodes and where their metrics are.
     pub targets: Vec<(String, SocketAddr)>,
-    /// Rule files; windows are shortened to [`promql::WINDOW`].
+    /// Rule files; windows are shortened to [`promql::WINDOW`], waits to [`promql::WAIT`].
     pub rules: Vec<PathBuf>,
     /// Where its files go.
     pub folder: &'a Path,
@@ -154,7 +154,7 @@ impl Setup<'_> {
         for rule in &self.rules {
             let name = rule.file_name().context("a rule file without a name")?;
             let copy = self.folder.join(name);
-            fs::write(&copy, promql::shorten(&fs::read_to_string(rule)?))?;
+            fs::write(&copy, promql::shorten_rules(&fs::read_to_string(rule)?))?;
             text += &format!("  - {}\n", copy.display());
         }
         text += &format!("scrape_configs:\n  - job_name: {JOB}\n    static_configs:\n");
