@@ -172,7 +172,7 @@ fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
 }
 
 /// `TRUNKLINE_PREVIOUS`, or the newest release tag before HEAD, or the version that was on main before
-/// (`tests/faults/previous`). One that this clone does not have (a shallow one) cannot be tested, and that is said.
+/// (`tests/faults/previous`). A shallow clone fetches what it lacks; where that cannot be had, it is said that it was not tested.
 fn previous_revision() -> Result<Option<String>> {
     let given = std::env::var("TRUNKLINE_PREVIOUS").ok().filter(|revision| !revision.is_empty());
     let tag = || git(&["describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]);
@@ -183,10 +183,16 @@ fn previous_revision() -> Result<Option<String>> {
     let Some(wanted) = given.or_else(tag).or_else(written) else {
         bail!("tests/faults/previous does not name the version before this one");
     };
-    let commit = git(&["rev-parse", "--verify", "--quiet", &format!("{wanted}^{{commit}}")]);
+    let find = || git(&["rev-parse", "--verify", "--quiet", &format!("{wanted}^{{commit}}")]);
+    let mut commit = find();
+    if commit.is_none() && git(&["rev-parse", "--is-shallow-repository"]).as_deref() == Some("true") {
+        // Where the clone came from has the rest, if it can be reached.
+        let _ = git(&["fetch", "--quiet", "--unshallow"]);
+        commit = find();
+    }
     if commit.is_none() {
         println!(
-            "── this clone does not have {wanted}: two versions side by side is not tested (git fetch --unshallow)"
+            "── this clone does not have {wanted}: two-versions is NOT RUN (git fetch --unshallow, or TRUNKLINE_PREVIOUS)"
         );
     }
     Ok(commit)

@@ -90,7 +90,9 @@ fn run(cli: &Cli) -> Result<bool> {
     let results = cli.out.join("results.json");
     report::write(&results, &outcomes)?;
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
-    note(&format!("{} runs, {} failed; {}", outcomes.len(), failed.len(), results.display()));
+    let not_run = outcomes.iter().filter(|outcome| outcome.not_run.is_some()).count();
+    let counts = format!("{} runs, {} failed, {not_run} not run", outcomes.len(), failed.len());
+    note(&format!("{counts}; {}", results.display()));
     // Last, where the end of a long log shows it.
     for outcome in &failed {
         note(&format!("again: {} (--only {} --seed {})", outcome.scenario, outcome.scenario, outcome.seed));
@@ -174,6 +176,7 @@ fn failed(scenario: &Scenario, seed: u64, error: String, begun: Instant) -> Outc
         measured: Vec::new(),
         violations: Vec::new(),
         error: Some(error),
+        not_run: None,
         seconds: begun.elapsed().as_secs_f64(),
     };
     say(scenario, &outcome);
@@ -204,6 +207,7 @@ async fn one(
         measured: verdict.measured,
         violations: verdict.violations,
         error,
+        not_run: verdict.not_run,
         seconds: begun.elapsed().as_secs_f64(),
     }
 }
@@ -214,6 +218,10 @@ fn say(scenario: &Scenario, outcome: &Outcome) {
         note(&format!("   {} {:.2} {}{verdict}", measured.name, measured.value, measured.unit));
     }
     outcome.reasons().take(REASONS).for_each(|reason| note(&format!("   {reason}")));
-    let verdict = if outcome.passed() { "holds" } else { "FAILS" };
+    let verdict = match outcome.not_run {
+        Some(why) => format!("NOT RUN: {why}"),
+        None if outcome.passed() => "holds".to_owned(),
+        None => "FAILS".to_owned(),
+    };
     note(&format!("── {} {verdict}, {:.0} s", scenario.name, outcome.seconds));
 }

@@ -72,7 +72,7 @@ impl Crowd {
             let due = begun + Duration::from_secs_f64(n as f64 / each_second);
             tokio::time::sleep_until(due.into()).await;
             self.history.add(What::Calls { caller: first + n });
-            self.callers.place(first + n).await?;
+            self.callers.place_at(first + n, Instant::now()).await?;
         }
         Ok(first..first + count)
     }

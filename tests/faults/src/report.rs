@@ -20,12 +20,14 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// Why it could not be carried out, or what else went wrong.
     pub error: Option<String>,
+    /// Why nothing was tried: it neither holds nor fails.
+    pub not_run: Option<&'static str>,
     /// How long it took.
     pub seconds: f64,
 }
 
 impl Outcome {
-    /// Whether everything held.
+    /// Whether nothing went wrong.
     pub fn passed(&self) -> bool {
         self.error.is_none() && self.violations.is_empty() && self.measured.iter().all(Measured::holds)
     }
@@ -99,8 +101,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
     for scenario in scenarios {
         let runs: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.scenario == scenario).collect();
         let passed = runs.iter().filter(|run| run.passed()).count();
-        let verdict =
-            if passed == runs.len() { "holds".to_owned() } else { format!("FAILS {}", runs.len() - passed) };
+        let verdict = match runs.len() - passed {
+            0 if runs.iter().any(|run| run.not_run.is_some()) => "NOT RUN".to_owned(),
+            0 => "holds".to_owned(),
+            failed => format!("FAILS {failed}"),
+        };
         rows.push([
             scenario.to_owned(),
             "promises".into(),
@@ -178,7 +183,7 @@ mod tests {
     fn outcome(seed: u64, gap: f64) -> Outcome {
         let gap = seconds("gap", Duration::from_secs_f64(gap), Some(Duration::from_secs(2)));
         let (scenario, violations) = ("kill-control".to_owned(), Vec::new());
-        Outcome { scenario, seed, measured: vec![gap], violations, error: None, seconds: 1.0 }
+        Outcome { scenario, seed, measured: vec![gap], violations, error: None, not_run: None, seconds: 1.0 }
     }
 
     #[test]
@@ -190,6 +195,27 @@ mod tests {
         let bad = [outcome(1, 0.5), outcome(2, 2.5)];
         assert!(!bad[1].passed());
         assert!(table(&bad).contains("FAILS 1"));
+    }
+
+    /// What was not tried does not hold; a reader of the table sees it.
+    #[test]
+    fn what_was_not_run_is_told() {
+        let not_run = Outcome { measured: Vec::new(), not_run: Some("no binary"), ..outcome(1, 0.0) };
+        let text = table(&[not_run]);
+        assert!(text.contains("NOT RUN") && !text.contains("holds"), "{text}");
+    }
+
+    #[test]
+    fn reasons_tell_what_was_violated_and_what_went_wrong() {
+        let text = "caller 3 was lost".to_owned();
+        let violation = Violation { promise: crate::checker::Promise::NobodyStuck, text };
+        let error = Some("the cluster fell over".to_owned());
+        let bad = Outcome { violations: vec![violation], error, ..outcome(1, 0.5) };
+        let reasons: Vec<String> = bad.reasons().collect();
+        assert!(!bad.passed() && reasons.len() == 2, "{reasons:?}");
+        assert!(reasons[0].starts_with("VIOLATED ") && reasons[0].contains("caller 3 was lost"));
+        assert_eq!(reasons[1], "FAILED the cluster fell over");
+        assert_eq!(outcome(1, 0.5).reasons().count(), 0);
     }
 
     #[test]

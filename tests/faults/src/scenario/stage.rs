@@ -42,6 +42,8 @@ pub struct Verdict {
     pub measured: Vec<Measured>,
     /// Promises that were not kept.
     pub violations: Vec<Violation>,
+    /// Why nothing was tried.
+    pub not_run: Option<&'static str>,
 }
 
 /// Where people are, and where the system is.
@@ -174,7 +176,7 @@ impl Stage {
             crate::report::note(&format!("{error:#}"));
         }
         self.desk.leave().await;
-        Ok(Verdict { measured: self.measured, violations })
+        Ok(Verdict { measured: self.measured, violations, not_run: None })
     }
 
     /// Reads the records of this run's callers, and what the system believes to be there.

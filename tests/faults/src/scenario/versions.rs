@@ -10,8 +10,8 @@ use crate::{history::What, report::count};
 /// At the end all are upgraded.
 pub async fn side_by_side(run: &mut Run<'_>) -> Result<Verdict> {
     let Some(previous) = run.previous.clone() else {
-        crate::report::note("   no previous version");
-        return Ok(Verdict::default());
+        let not_run = Some("there is no binary of the version before this one (--previous)");
+        return Ok(Verdict { not_run, ..Verdict::default() });
     };
     let all = run.world.all();
     let nodes: Vec<&String> = all.iter().step_by(2).collect();
