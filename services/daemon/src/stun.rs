@@ -108,8 +108,30 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A server that loses the first requests and answers those after from what it sees.
+    pub(crate) async fn server(loses: usize) -> SocketAddr {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            for n in 0.. {
+                let (_, peer) = server.recv_from(&mut buffer).await.unwrap();
+                let SocketAddr::V4(v4) = peer else { panic!("IPv4") };
+                let mut packet = vec![0x01, 0x01, 0x00, 0x0c];
+                packet.extend(&buffer[4..20]);
+                packet.extend([0x00, 0x20, 0x00, 0x08, 0x00, 0x01]);
+                packet.extend((v4.port() ^ 0x2112).to_be_bytes());
+                packet.extend(v4.ip().octets().iter().zip(MAGIC).map(|(a, b)| a ^ b));
+                if n >= loses {
+                    server.send_to(&packet, peer).await.unwrap();
+                }
+            }
+        });
+        address
+    }
 
     const ID: [u8; 12] = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
 
@@ -140,24 +162,10 @@ mod tests {
         assert_eq!(answer(&endless, ID), None);
     }
 
-    /// A server that loses the first request and answers the second from what it sees.
     #[tokio::test]
     async fn a_lost_request_is_sent_again() {
-        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = server.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut buffer = [0; 64];
-            server.recv_from(&mut buffer).await.unwrap();
-            let (_, peer) = server.recv_from(&mut buffer).await.unwrap();
-            let SocketAddr::V4(v4) = peer else { panic!("IPv4") };
-            let mut packet = vec![0x01, 0x01, 0x00, 0x0c];
-            packet.extend(&buffer[4..20]);
-            packet.extend([0x00, 0x20, 0x00, 0x08, 0x00, 0x01]);
-            packet.extend((v4.port() ^ 0x2112).to_be_bytes());
-            packet.extend(v4.ip().octets().iter().zip(MAGIC).map(|(a, b)| a ^ b));
-            server.send_to(&packet, peer).await.unwrap();
-        });
-        let seen = mapped(&address.to_string(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server(1).await.to_string();
+        let seen = mapped(&address, "127.0.0.1:0".parse().unwrap()).await.unwrap();
         assert!(seen.ip().is_loopback() && seen.port() != 0, "{seen}");
     }
 

@@ -162,7 +162,13 @@ fn what_is_wrong_with_a_machine_is_found_with_its_remedy() {
         let wrong = variant(&e1, "bind", &[(&format!("console: {{ listen: \"{address}:8080\""), "console: { listen: \"203.0.113.5:8080\"")])?;
         expect(&doctor(&lab, "e1", &wrong, &[]).await?, "ports", "no interface of this machine", "fail", "an address of this machine")?;
 
-        // Limits of the process and of the store.
+        // Limits of the kernel, of the process and of the store. What this machine grants is known from outside.
+        for (setting, what) in [("rmem_max", "received"), ("wmem_max", "sent")] {
+            let most: u64 = fs::read_to_string(format!("/proc/sys/net/core/{setting}"))?.trim().parse()?;
+            let (level, remedy) = if 2 * most < 8 << 20 { ("warn", "sysctl -w net.core.") } else { ("ok", "") };
+            let found = format!("{} bytes for what is {what}", 2 * most.min(8 << 20));
+            expect(&doctor(&lab, "e1", &e1, &[]).await?, "limits", &found, level, remedy)?;
+        }
         let mut limited = lab.network.command("e1", "prlimit")?;
         limited.args(["--nofile=256:256"]).arg(trunkline_system_tests::system::binary()?);
         limited.args(["doctor", "--json", "--config"]).arg(&e1);

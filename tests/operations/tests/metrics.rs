@@ -8,7 +8,6 @@ use trunkline_operations_tests::observe::{
     rules::{self, TestFile},
     runbooks,
 };
-use trunkline_system_tests::system::binary;
 
 fn promtool(arguments: &[&str], files: &[std::path::PathBuf]) -> Result<()> {
     let output = Command::new("promtool")
@@ -69,6 +68,8 @@ fn every_alert_says_what_it_means_and_leads_to_its_page() -> Result<()> {
                 rule.annotations.get(annotation).with_context(|| format!("{name}: no {annotation}"))?;
             ensure!(text.len() > 12, "{name}: {annotation} says too little: {text}");
         }
+        let command = rule.annotations.get("runbook").map(String::as_str);
+        ensure!(command == Some(&*format!("trunkline runbook {name}")), "{name}: its page is by {command:?}");
         let leads = rule.annotations.get("runbook_url").with_context(|| format!("{name}: no runbook_url"))?;
         ensure!(*leads == format!("{BASE}/{name}.md"), "{name}: leads to {leads}");
         let summary = &rule.annotations["summary"];
@@ -111,31 +112,6 @@ fn every_alert_has_a_page_and_every_page_an_alert() -> Result<()> {
 fn leads_somewhere(text: &str, folder: &Path) -> Result<()> {
     for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
         ensure!(folder.join(link).is_file(), "a link leads nowhere: {link}");
-    }
-    Ok(())
-}
-
-/// Who follows a page at night must not find that a command has another name.
-#[test]
-fn the_commands_of_the_pages_exist() -> Result<()> {
-    for name in runbooks::names()? {
-        for line in runbooks::page(&name)?.commands {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            if words.first() != Some(&"trunkline") {
-                continue;
-            }
-            let command: Vec<&str> =
-                words[1..].iter().copied().take_while(|word| !word.starts_with('-')).collect();
-            // Names in capitals are arguments.
-            let command: Vec<&str> =
-                command.into_iter().filter(|word| !word.bytes().all(|b| b.is_ascii_uppercase())).collect();
-            let help = Command::new(binary()?).args(&command).arg("--help").output()?;
-            let text = String::from_utf8_lossy(&help.stdout).into_owned();
-            ensure!(help.status.success(), "{name}: {line}: there is no such command");
-            for flag in words.iter().filter(|word| word.starts_with("--")) {
-                ensure!(text.contains(flag), "{name}: {line}: the command has no {flag}");
-            }
-        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use socket2::{Domain, Socket, Type};
 use trunkline_cluster::Role;
 
 use super::{Subject, finding::Area};
@@ -11,7 +12,7 @@ const BASE: u64 = 300;
 /// A caller's RTP and RTCP, and a recording with the part that is being stored.
 const A_CALLER: u64 = 4;
 /// What `edge` asks for its UDP socket and `media` for the browsers' one; the kernel doubles what it grants.
-const BUFFER_BYTES: u64 = 8 << 20;
+const BUFFER_BYTES: usize = 8 << 20;
 /// Memory of an empty node, and of a session with recording.
 const NODE_BYTES: u64 = 200 << 20;
 const SESSION_BYTES: u64 = 120 << 10;
@@ -63,18 +64,36 @@ fn descriptors(area: &mut Area, subject: &Subject, process: &str, whose: &str) {
     }
 }
 
+/// What a socket is granted that asks as the node's do.
 fn buffers(area: &mut Area) {
-    for (name, what) in [("rmem_max", "received"), ("wmem_max", "sent")] {
-        let text = fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap_or_default();
-        // In a network namespace of its own a container does not see it.
-        let Ok(limit) = text.trim().parse::<u64>() else { continue };
-        let found = format!("net.core.{name} = {limit}");
-        if 2 * limit < BUFFER_BYTES {
+    let asked = || -> std::io::Result<[usize; 2]> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+        socket.set_send_buffer_size(BUFFER_BYTES)?;
+        Ok([socket.recv_buffer_size()?, socket.send_buffer_size()?])
+    };
+    match asked() {
+        Ok(granted) => judge_buffers(area, granted),
+        Err(error) => area.warn(
+            "kernel buffers",
+            format!("a socket cannot be asked: {error}"),
+            "whether bursts of calls fit is not known",
+            "run the doctor where the node runs, as its user",
+        ),
+    }
+}
+
+fn judge_buffers(area: &mut Area, granted: [usize; 2]) {
+    for (granted, (setting, what)) in
+        granted.into_iter().zip([("rmem_max", "received"), ("wmem_max", "sent")])
+    {
+        let found = format!("{granted} bytes for what is {what} (net.core.{setting})");
+        if granted < BUFFER_BYTES {
             area.warn(
                 "kernel buffers",
                 found,
                 &format!("a burst of calls is lost before it is {what}: the SIP and browser sockets want {BUFFER_BYTES} bytes"),
-                &format!("sysctl -w net.core.{name}={BUFFER_BYTES}, and in /etc/sysctl.d to keep it"),
+                &format!("sysctl -w net.core.{setting}={BUFFER_BYTES} on the machine, and in /etc/sysctl.d to keep it"),
             );
         } else {
             area.ok("kernel buffers", found);
@@ -134,6 +153,34 @@ fn quota(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel doubles what it grants, for its own use; each direction is judged by itself.
+    #[test]
+    fn small_buffers_are_found_with_the_setting_that_makes_them_so() {
+        let told = |granted| {
+            let mut area = Area::new("limits");
+            judge_buffers(&mut area, granted);
+            let mut report = super::super::finding::Report::default();
+            report.take(area);
+            report.text()
+        };
+        let enough = told([2 * BUFFER_BYTES, BUFFER_BYTES]);
+        assert!(
+            !enough.contains("sysctl") && enough.contains("16777216 bytes for what is received"),
+            "{enough}"
+        );
+        let small = told([425_984, 2 * BUFFER_BYTES]);
+        assert!(
+            small.contains("sysctl -w net.core.rmem_max=8388608")
+                && !small.contains("sysctl -w net.core.wmem"),
+            "{small}"
+        );
+        let mut here = Area::new("limits");
+        buffers(&mut here);
+        let mut report = super::super::finding::Report::default();
+        report.take(here);
+        assert_eq!(report.text().matches("kernel buffers").count(), 2, "{}", report.text());
+    }
 
     #[test]
     fn quotas_are_read() {

@@ -76,6 +76,8 @@ fn pick(addresses: &[Address], ipv6: bool) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -97,5 +99,53 @@ mod tests {
         let error = ask("https://127.0.0.1:1", Path::new("/nowhere"), "worker-1", false).await.unwrap_err();
         assert!(format!("{error:#}").contains("/nowhere/token"), "{error:#}");
         assert!(ask("https://127.0.0.1:1", Path::new("/nowhere"), "a/../b", false).await.is_err());
+    }
+
+    /// The API as a pod meets it: TLS by the authority in its folder, its token, one machine; whoever has no right is told so.
+    #[tokio::test]
+    async fn the_api_is_asked_with_the_accounts_token() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let account = tempfile::tempdir().unwrap();
+        std::fs::write(account.path().join("ca.crt"), made.cert.pem()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = format!("https://{}", listener.local_addr().unwrap());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        tokio::spawn(async move {
+            loop {
+                let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+                let (mut head, mut buffer) = (String::new(), [0; 1_024]);
+                while !head.contains("\r\n\r\n") {
+                    let read = stream.read(&mut buffer).await.unwrap();
+                    head += std::str::from_utf8(&buffer[..read]).unwrap();
+                }
+                let head = head.to_lowercase();
+                let known = head.starts_with("get /api/v1/nodes/worker-1 ");
+                let body = r#"{"status":{"addresses":[{"type":"ExternalIP","address":"203.0.113.7"}]}}"#;
+                let (status, body) = match head.contains("authorization: bearer right\r\n") {
+                    true if known => ("200 OK", body),
+                    true => ("404 Not Found", "{}"),
+                    false => ("403 Forbidden", "{}"),
+                };
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+                     connection: close\r\n\r\n{body}"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+        });
+        let asked = async |token: &str, host: &str, ipv6| {
+            std::fs::write(account.path().join("token"), token).unwrap();
+            ask(&api, account.path(), host, ipv6).await.map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(asked("right\n", "worker-1", false).await, Ok(Some("203.0.113.7".parse().unwrap())));
+        assert_eq!(asked("right", "worker-1", true).await, Ok(None));
+        assert!(asked("right", "worker-2", false).await.unwrap_err().contains("404"));
+        assert!(asked("wrong", "worker-1", false).await.unwrap_err().contains("the right to get nodes"));
     }
 }

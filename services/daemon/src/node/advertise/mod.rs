@@ -99,12 +99,21 @@ pub(crate) async fn settle(config: &mut NodeConfig, waits: impl Fn(Option<String
 
 impl Advertise {
     async fn find(&self, node: &str, local: IpAddr) -> Result<(IpAddr, Source), String> {
+        self.find_with(node, local, kubernetes::external_ip).await
+    }
+
+    async fn find_with(
+        &self,
+        node: &str,
+        local: IpAddr,
+        external_ip: impl AsyncFnOnce(&str, bool) -> anyhow::Result<Option<IpAddr>>,
+    ) -> Result<(IpAddr, Source), String> {
         if let Some(given) = self.given(node) {
             return Ok(given);
         }
         let mut tried = Vec::new();
         if let (true, Some(host)) = (self.kubernetes, &self.host) {
-            match kubernetes::external_ip(host, local.is_ipv6()).await {
+            match external_ip(host, local.is_ipv6()).await {
                 Ok(Some(ip)) => return Ok((ip, Source::Kubernetes(host.clone()))),
                 Ok(None) => tried.push(format!("the Kubernetes node {host} has no external address")),
                 Err(error) => tried.push(format!("{error:#}")),
@@ -165,6 +174,38 @@ mod tests {
         assert_eq!(first(all.clone()).await.0, "203.0.113.3".parse::<IpAddr>().unwrap());
         all.addresses.clear();
         assert_eq!(first(all).await, ("10.0.0.7".parse().unwrap(), Source::Host));
+    }
+
+    /// What Kubernetes knows comes before what a STUN server sees, and that before the machine's own address; each of them
+    /// is left out when it knows nothing.
+    #[tokio::test]
+    async fn each_source_counts_when_those_before_it_know_nothing() {
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silent = silent.local_addr().unwrap().to_string();
+        let answers = stun::tests::server(0).await.to_string();
+        let mut all = advertise(serde_json::json!({
+            "host": "worker-1", "kubernetes": true, "stun": [silent, answers], "host_ip": "10.0.0.7",
+        }));
+        let external = "203.0.113.7".parse::<IpAddr>().unwrap();
+        let known = async |host: &str, _| Ok((host == "worker-1").then_some(external));
+        let found = all.find_with("media-0", LOCAL, known).await.unwrap();
+        assert_eq!(found, (external, Source::Kubernetes("worker-1".into())));
+        for nothing in [Ok(None), Err(anyhow::anyhow!("no answer"))] {
+            let found = all.find_with("media-0", LOCAL, async |_, _| nothing).await.unwrap();
+            assert_eq!(found, (LOCAL, Source::Stun(answers.clone())));
+        }
+        all.stun.truncate(1);
+        let unknown = || async |_: &str, _| Ok(None);
+        let found = all.find_with("media-0", LOCAL, unknown()).await.unwrap();
+        assert_eq!(found, ("10.0.0.7".parse().unwrap(), Source::Host));
+        all.host_ip = None;
+        let problem = all.find_with("media-0", LOCAL, unknown()).await.unwrap_err();
+        for tried in ["worker-1 has no external address", silent.as_str(), "set node.advertise.address"] {
+            assert!(problem.contains(tried), "{tried}: {problem}");
+        }
+        all.kubernetes = false;
+        let problem = all.find_with("media-0", LOCAL, async |_, _| panic!("not asked")).await.unwrap_err();
+        assert!(!problem.contains("worker-1"), "{problem}");
     }
 
     /// A pod knows only its own address then, which nobody outside can reach.
