@@ -270,6 +270,10 @@ pub struct DevRun {
     #[arg(long)]
     pub no_recording: bool,
 
+    /// Serve beyond this machine, although everybody knows the passwords of the sample accounts
+    #[arg(long)]
+    pub open: bool,
+
     /// Send traces there by OTLP over gRPC
     #[arg(long, value_name = "http://HOST:PORT")]
     pub otlp: Option<String>,

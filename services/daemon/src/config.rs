@@ -197,6 +197,14 @@ impl NodeConfig {
             config.cluster.is_none(),
             "cluster: `dev` runs alone; use `trunkline run` for a node of a cluster"
         );
+        for (key, listen) in [("console.listen", config.console.listen), ("sip.listen", config.sip.listen)] {
+            ensure!(
+                flags.open || listen.ip().to_canonical().is_loopback(),
+                "{key}: {listen} is beyond this machine, and everybody knows the passwords of the sample accounts: leave it \
+                 at a loopback address (`ssh -L` leads there), run a centre of your own with `trunkline run`, or say --open \
+                 on a network where everybody may"
+            );
+        }
         Ok(config)
     }
 
@@ -381,6 +389,28 @@ mod tests {
         assert_eq!(media("media: { recording: { segment_ms: 2000 } }"), 2_000);
         assert_eq!(media("media: { recording: { store: { kind: folder, path: /proc/recordings } } }"), 1_000);
         assert_eq!(media("cluster: {}"), 1_000, "another node may have to end the recording");
+    }
+
+    /// Sample accounts have known passwords: they are this machine's only, unless somebody says otherwise.
+    #[test]
+    fn dev_stays_on_this_machine_unless_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let dev = |http: &str, sip: &str, open| {
+            let (http, sip) = (http.parse().ok(), sip.parse().ok());
+            let flags = DevRun { http, sip, open, ..DevRun::default() };
+            NodeConfig::dev(&flags, folder.path()).map(drop).map_err(|error| format!("{error:#}"))
+        };
+        for local in ["127.0.0.1:8080", "127.0.0.9:0", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert_eq!(dev(local, "127.0.0.1:5060", false), Ok(()), "{local}");
+        }
+        for beyond in ["0.0.0.0:8080", "10.0.0.7:8080", "[::]:8080"] {
+            let refused = dev(beyond, "127.0.0.1:5060", false).unwrap_err();
+            assert!(refused.starts_with(&format!("console.listen: {beyond} is beyond")), "{refused}");
+            assert!(refused.contains("--open"), "{refused}");
+            let refused = dev("127.0.0.1:8080", beyond, false).unwrap_err();
+            assert!(refused.starts_with(&format!("sip.listen: {beyond} is beyond")), "{refused}");
+            assert_eq!(dev(beyond, beyond, true), Ok(()));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn dev(network: &Network, folder: &Path, agents: usize) -> Result<(Program, Plac
     );
     std::fs::write(&config, text)?;
     let mut command: Command = network.command(SERVER, binary()?)?;
-    command.arg("dev").arg("--config").arg(&config).args(["--agents", &agents.to_string()]);
+    command.args(["dev", "--open", "--config"]).arg(&config).args(["--agents", &agents.to_string()]);
     let program = Program::start("trunkline", folder, &mut command)?;
     let place = Place { bind, sip: (address, 5060).into(), consoles: vec![(address, 8080).into()] };
     Ok((program, place))
