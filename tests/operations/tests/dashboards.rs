@@ -15,7 +15,7 @@ use trunkline_operations_tests::observe::{
     prometheus::Prometheus,
     promql, rules, runbooks,
 };
-use trunkline_system_tests::{s, until};
+use trunkline_system_tests::{http, metrics, s, until};
 
 /// `TRUNKLINE_WRITE=1` writes the files.
 #[test]
@@ -111,9 +111,23 @@ fn every_query_has_data_from_a_loaded_cluster() -> Result<()> {
         runbooks_name_what_exists(&lab.prometheus, &mut failures).await?;
         exemplars_lead_to_traces(&lab, &mut failures).await?;
         no_alert_says_nonsense(&lab.prometheus, &mut failures).await?;
+        pages_are_sound(&lab, &mut failures).await?;
         ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
         Ok(())
     })
+}
+
+/// What nodes of a cluster show of etcd, PostgreSQL, links and shards is as sound as what one process shows.
+async fn pages_are_sound(lab: &Lab, failures: &mut Vec<String>) -> Result<()> {
+    ensure!(lab.pages.len() == 5, "{} nodes run", lab.pages.len());
+    for (name, at) in &lab.pages {
+        let page = http::get(*at, "/metrics").await?.expect(200)?.text();
+        ensure!(page.contains("trunkline_cluster_members"), "{name}: no node of a cluster");
+        if let Err(error) = metrics::sound(&page) {
+            failures.push(format!("metrics of {name}: {error:#}"));
+        }
+    }
+    Ok(())
 }
 
 async fn panels_have_data(

@@ -29,6 +29,8 @@ pub struct Lab {
     pub prometheus: Prometheus,
     /// Callers and agents.
     pub stage: Stage,
+    /// Its nodes' metrics.
+    pub pages: Vec<(String, SocketAddr)>,
 }
 
 /// Runs `work` on the host of the clients, in a network of its own.
@@ -78,15 +80,15 @@ impl Lab {
         .map(|(name, value)| (format!("TRUNKLINE_{name}"), value))
         .to_vec();
         let mut world = World::start(network, &plan, &folder.join("cluster")).await?;
-        let mut targets = Vec::new();
+        let mut pages = Vec::new();
         for name in world.all() {
-            targets.push((name.clone(), SocketAddr::from((world.node(&name)?.address, METRICS_PORT))));
+            pages.push((name.clone(), SocketAddr::from((world.node(&name)?.address, METRICS_PORT))));
         }
         let watched = folder.join("prometheus");
         std::fs::create_dir_all(&watched)?;
         let setup = Setup {
             address: clients,
-            targets,
+            targets: pages.clone(),
             rules: rules::yaml_files(&rules::folder())?,
             folder: &watched,
         };
@@ -97,7 +99,7 @@ impl Lab {
         let people = folder.join("people");
         std::fs::create_dir_all(&people)?;
         let stage = Stage::build(place, &people, AGENTS, true).await?;
-        Ok(Self { world, collector, prometheus, stage })
+        Ok(Self { world, collector, prometheus, stage, pages })
     }
 
     /// Calls come for a while, are answered and end; some callers wait, and some of those give up.
