@@ -34,8 +34,6 @@ pub struct Span {
     pub kind: SpanKind,
     /// Names and values.
     pub attributes: Vec<(String, String)>,
-    /// Span ids of links to other spans, with their traces.
-    pub links: Vec<(String, String)>,
     /// Which node sent it (`service.instance.id`).
     pub node: String,
     /// Beginning, nanoseconds since 1970.
@@ -55,7 +53,6 @@ impl Span {
             id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
             attributes: attributes.map(|a| (a.key, text(a.value.and_then(|v| v.value)))).collect(),
-            links: span.links.iter().map(|link| (hex(&link.span_id), hex(&link.trace_id))).collect(),
             node: node.to_owned(),
             start_ns: span.start_time_unix_nano,
             end_ns: span.end_time_unix_nano,

@@ -117,13 +117,6 @@ impl TraceParent {
         }
     }
 
-    /// Links a span to this one: across transfers and moves, where two traces touch.
-    pub fn link(&self, span: &tracing::Span) {
-        if exported() {
-            span.add_link(self.context());
-        }
-    }
-
     fn context(&self) -> SpanContext {
         let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         SpanContext::new(self.trace_id, self.span_id, flags, true, TraceState::NONE)
