@@ -107,3 +107,31 @@ cluster
 {{- define "trunkline.wildcard" -}}
 {{- if eq .Values.ipFamily "IPv6" -}}[::]{{- else -}}0.0.0.0{{- end -}}
 {{- end -}}
+
+{{/* The host name by which agents reach the console, when the values tell one; a wildcard is none. */}}
+{{- define "trunkline.consoleHost" -}}
+{{- $hosts := list -}}
+{{- with .Values.console -}}
+{{- if .httpRoute.enabled }}{{ $hosts = concat $hosts .httpRoute.hostnames }}{{ end -}}
+{{- if .ingress.enabled }}{{ $hosts = concat $hosts .ingress.hosts }}{{ end -}}
+{{- end -}}
+{{- range $hosts -}}
+{{- if not (contains "*" .) }}{{ . }}{{ break }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the pages of the alerts are served: <base>/<Alert>.md. Empty when nothing is known that browsers reach. */}}
+{{- define "trunkline.runbookBase" -}}
+{{- $host := include "trunkline.consoleHost" . -}}
+{{- if .Values.monitoring.runbookBase -}}
+{{- trimSuffix "/" .Values.monitoring.runbookBase -}}
+{{- else if $host -}}
+{{- printf "https://%s/runbooks" $host -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The label `job` of everything that is scraped of this release. Rules and dashboards tell installations apart by it, and
+`trunkline` is in it whatever the release is called. */}}
+{{- define "trunkline.job" -}}
+{{- printf "trunkline/%s/%s" .Release.Namespace (include "trunkline.fullname" .) -}}
+{{- end -}}

@@ -12,6 +12,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -106,23 +107,32 @@ impl Pod {
     pub fn launch(&mut self, network: &Network, site: &Site<'_>) -> Result<()> {
         self.write_files(site)?;
         self.starts += 1;
-        let mut command = network.command(&self.host, site.binary)?;
-        for argument in self.container()["args"].as_array().context("args")? {
-            command.arg(self.moved(argument.as_str().context("an argument")?, site));
-        }
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TMPDIR", &self.folder);
-        for (name, value) in self.environment(site)? {
-            command.env(name, value);
-        }
+        let arguments = self.container()["args"].as_array().context("args")?;
+        let arguments: Vec<&str> = arguments.iter().filter_map(Value::as_str).collect();
+        let mut command = self.exec(network, site, &arguments)?;
         let name = format!("{}-{}", self.name, self.starts);
         self.program = Some(Program::start(&name, site.logs, &mut command)?);
         Ok(())
     }
 
-    /// Waits as the probes say: killed at once by the start-up probe when it takes too long.
-    pub async fn started(&mut self) -> Result<()> {
+    /// The program with these arguments as it runs in the container: with its configuration, Secrets and environment.
+    pub fn exec(&self, network: &Network, site: &Site<'_>, arguments: &[&str]) -> Result<Command> {
+        let mut command = network.command(&self.host, site.binary)?;
+        command.args(arguments.iter().map(|argument| self.moved(argument, site)));
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TMPDIR", &self.folder);
+        command.envs(self.environment(site)?);
+        Ok(command)
+    }
+
+    /// Waits for the start-up probe, which kills at once what takes too long.
+    pub async fn begun(&mut self) -> Result<()> {
         let probe = self.probe("startupProbe")?;
-        self.until_probe(probe, probe.every * u32::try_from(probe.failures)?).await?;
+        self.until_probe(probe, probe.every * u32::try_from(probe.failures)?).await
+    }
+
+    /// Waits as the probes say: for the start-up probe, then for readiness.
+    pub async fn started(&mut self) -> Result<()> {
+        self.begun().await?;
         let probe = self.probe("readinessProbe")?;
         // Kubernetes waits for ever; a test does not.
         self.until_probe(probe, s(90)).await

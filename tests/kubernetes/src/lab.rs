@@ -132,6 +132,19 @@ impl Lab {
         .await
     }
 
+    /// Starts one pod and waits until it lives, ready or not.
+    pub async fn launch_pod(&mut self, name: &str) -> Result<()> {
+        let site = Site {
+            binary: &self.binary,
+            logs: &self.logs,
+            secrets: &self.secrets,
+            recordings: &self.recordings,
+        };
+        let pod = self.pods.get_mut(name).with_context(|| format!("no pod {name}"))?;
+        pod.launch(&self.network, &site)?;
+        pod.begun().await
+    }
+
     /// Starts one pod and waits until it is ready.
     pub async fn start_pod(&mut self, name: &str) -> Result<()> {
         let site = Site {
@@ -179,13 +192,14 @@ impl Lab {
         self.network.command(CLIENTS, &self.binary)
     }
 
-    /// An operator's command about a pod, as `kubectl exec` runs it: with the pod's own configuration.
+    /// What `kubectl exec` runs in a pod: the program with these arguments.
     pub fn exec(&self, name: &str, arguments: &[&str]) -> Result<Command> {
         let pod = self.pods.get(name).with_context(|| format!("no pod {name}"))?;
-        let mut command = self.network.command(&pod.host, &self.binary)?;
-        command.args(arguments).args(["--node", &pod.port("cluster").to_string(), "--config"]);
-        command.arg(self.folder().join(name).join("etc/node.yaml"));
-        Ok(command)
+        pod.exec(&self.network, &self.site(), arguments)
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site { binary: &self.binary, logs: &self.logs, secrets: &self.secrets, recordings: &self.recordings }
     }
 
     /// Where everything of the pods lies.

@@ -2,8 +2,9 @@
 //! custom resources that the chart uses, and the chart's own pods run as processes by a small stand-in for a kubelet.
 //!
 //! Owns: [`tools`] (where they are and which versions), [`helm`], [`objects`] (what was rendered), [`api`] (the API
-//! server), [`kubelet`] (a pod's template as a process, with its probes, its pre-stop action and its grace period) and
-//! [`lab`] (a cluster of such pods in network namespaces). Imports nothing of `services`.
+//! server), [`promtool`] (what rules and queries give), [`kubelet`] (a pod's template as a process, with its probes, its
+//! pre-stop action and its grace period) and [`lab`] (a cluster of such pods in network namespaces). Imports nothing of
+//! `services`.
 //!
 //! Refuses: to skip a test because a tool is missing, and to trust a schema of its own where the API server can say.
 //!
@@ -15,6 +16,7 @@ pub mod helm;
 pub mod kubelet;
 pub mod lab;
 pub mod objects;
+pub mod promtool;
 pub mod tools;
 
 use std::path::PathBuf;

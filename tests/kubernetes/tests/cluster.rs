@@ -3,7 +3,12 @@
 //!
 //! Needs root (network namespaces), etcd, PostgreSQL and nftables.
 
-use std::{path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use trunkline_faults::{
@@ -12,6 +17,7 @@ use trunkline_faults::{
     world::CLIENTS,
 };
 use trunkline_kubernetes_tests::{
+    chart,
     lab::{Lab, SIP},
     objects::{Objects, ROLES},
 };
@@ -24,6 +30,9 @@ const WAITING: usize = 40;
 const LONGEST_SILENCE: Duration = s(2);
 /// A pod with calls to move goes within this here, far below its grace period.
 const GONE_WITHIN: Duration = s(120);
+
+/// Where the chart mounts a node's configuration.
+const CONFIG: &str = "/etc/trunkline/node.yaml";
 
 /// Two clusters at once are more than two cores carry.
 static ONE_CLUSTER: Mutex<()> = Mutex::new(());
@@ -47,7 +56,7 @@ where
 }
 
 /// The command of the chart's test pod, at the Service's address instead of its name.
-async fn helm_test(lab: &Lab, chart: &Objects, logs: &std::path::Path, name: &str) -> Result<(bool, String)> {
+async fn helm_test(lab: &Lab, chart: &Objects, logs: &Path, name: &str) -> Result<(bool, String)> {
     let pod = chart.one("Pod", "test-call")?;
     let arguments = pod["spec"]["containers"][0]["args"].as_array().context("args")?;
     let mut command = lab.on_clients()?;
@@ -94,22 +103,130 @@ fn helm_test_hears_the_cluster_and_probes_tell_the_truth() -> Result<()> {
 
 /// A pod that an operator drains is not ready, so that nobody sends to it, and refuses whoever does all the same; undrained
 /// it serves again.
-async fn drained(lab: &mut Lab, chart: &Objects, logs: &std::path::Path) -> Result<()> {
+async fn drained(lab: &mut Lab, chart: &Objects, logs: &Path) -> Result<()> {
     let edge = "tl-trunkline-edge-0";
-    let mut drain = lab.exec(edge, &["drain", edge, "--wait", "60"])?;
+    let mut drain = lab.exec(edge, &["drain", edge, "--wait", "60", "--config", CONFIG])?;
     Program::start("drain", logs, &mut drain)?.succeed(s(90)).await?;
     let pod = lab.pod(edge)?;
     until("a drained edge is not ready", s(20), || async { Ok((!pod.ready().await?).then_some(())) }).await?;
     ensure!(pod.alive().await?, "a drained edge would be killed");
     let (ok, said) = helm_test(lab, chart, logs, "helm-test-drained").await?;
     ensure!(!ok && said.contains("503"), "a drained edge takes a call:\n{said}");
-    let mut undrain = lab.exec(edge, &["undrain", edge, "--wait", "60"])?;
+    let mut undrain = lab.exec(edge, &["undrain", edge, "--wait", "60", "--config", CONFIG])?;
     Program::start("undrain", logs, &mut undrain)?.succeed(s(90)).await?;
     let pod = lab.pod(edge)?;
     until("an edge is ready again", s(20), || async { Ok(pod.ready().await?.then_some(())) }).await?;
     let (ok, said) = helm_test(lab, chart, logs, "helm-test-undrained").await?;
     ensure!(ok, "an edge that is back takes no call:\n{said}");
     Ok(())
+}
+
+/// What the chart's README tells operators to type into pods, in its order: each line does what the README says of it.
+#[test]
+fn the_operators_part_of_the_charts_readme_is_walked() -> Result<()> {
+    in_a_cluster("readme", 1, |mut lab, logs| async move {
+        let readme = std::fs::read_to_string(chart().join("README.md"))?;
+        let mut walked = BTreeSet::new();
+        for line in readme.lines().filter(|line| line.starts_with("kubectl exec ")) {
+            let line = line.split(" #").next().unwrap_or(line).split(" > ").next().unwrap_or(line);
+            let (at, typed) = line.split_once(" -- /trunkline ").with_context(|| line.to_owned())?;
+            let pod = at.split_whitespace().nth(2).context("a pod")?;
+            // The README's release is called `phones`, and any pod of a Deployment will do.
+            let pod = match pod.strip_prefix("deploy/") {
+                Some(deployment) => format!("{}-0", deployment.replace("phones-", "tl-")),
+                None => pod.replace("phones-", "tl-"),
+            };
+            let typed = typed.replace("phones-", "tl-");
+            let words: Vec<&str> = typed.split_whitespace().collect();
+            types(&mut lab, &logs, &pod, &words).await.with_context(|| line.to_owned())?;
+            walked.insert(words[0].to_owned());
+        }
+        let all = ["cluster", "doctor", "drain", "runbook", "support-bundle", "undrain"];
+        ensure!(walked.iter().eq(all.iter()), "walked: {walked:?}");
+        restored(&mut lab, &logs, &readme).await
+    })
+}
+
+/// One line, typed into a pod.
+async fn types(lab: &mut Lab, logs: &Path, pod: &str, words: &[&str]) -> Result<()> {
+    if words[0] == "undrain" {
+        // It was deleted meanwhile, and has come back as it went.
+        lab.pod(pod)?.terminate().await?;
+        lab.launch_pod(pod).await?;
+        let member = async |lab: &Lab| -> Result<bool> {
+            let mut asked = lab.exec(pod, &["cluster", "--config", CONFIG])?;
+            let mut program = Program::start("member", logs, &mut asked)?;
+            let shown = program.wait(s(30)).await?.success();
+            Ok(shown
+                && program.stdout().lines().any(|line| line.starts_with(pod) && line.contains("drained")))
+        };
+        until("it is a member, drained", s(60), || async { Ok(member(lab).await?.then_some(())) }).await?;
+        ensure!(!lab.pod(pod)?.ready().await?, "{pod} is ready although it is drained");
+    }
+    let mut program = Program::start(words[0], logs, &mut lab.exec(pod, words)?)?;
+    let code = program.wait(s(120)).await?.code();
+    let said = program.stdout();
+    let told = || format!("{code:?}\n{said}\n{}", program.stderr());
+    if words[0] == "doctor" {
+        ensure!(code.is_some_and(|code| code <= 2) && said.contains(" to look at, "), "{}", told());
+        // How fast the disk is, is this machine's affair.
+        let failed: Vec<&str> = said.lines().filter(|line| line.trim_start().starts_with("FAIL")).collect();
+        ensure!(failed.iter().all(|line| line.contains("commit: ")), "{}", told());
+    } else {
+        ensure!(code == Some(0), "{}", told());
+    }
+    let every = words.contains(&"--cluster") || words[0] == "cluster";
+    for name in lab.pods.keys().filter(|_| every) {
+        ensure!(said.contains(name), "no word of {name}: {}", told());
+    }
+    match words[0] {
+        "runbook" => ensure!(said.starts_with(&format!("# {}\n", words[1])), "{}", told()),
+        "support-bundle" => {
+            let bundle = std::fs::read(logs.join("support-bundle.out"))?;
+            ensure!(
+                bundle.starts_with(&[0x1f, 0x8b]) && bundle.len() > 1_000,
+                "no archive of {}",
+                bundle.len()
+            );
+        }
+        "drain" => {
+            until("it is not ready", s(20), || async { Ok((!lab.pods[pod].ready().await?).then_some(())) })
+                .await?;
+        }
+        "undrain" => {
+            until("it is ready", s(30), || async { Ok(lab.pods[pod].ready().await?.then_some(())) }).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What is restored is verified in a pod like those of records, when no other runs any more: that role's configuration and
+/// Secrets are enough for it.
+async fn restored(lab: &mut Lab, logs: &Path, readme: &str) -> Result<()> {
+    let words = ["restore", "--config", CONFIG];
+    ensure!(
+        readme.contains(&format!(".args = {}", serde_json::json!(words)).replace(',', ", ")),
+        "other words"
+    );
+    let restore = async |lab: &Lab, name: &str| -> Result<String> {
+        let mut program = Program::start(name, logs, &mut lab.exec("tl-trunkline-records-0", &words)?)?;
+        program.wait(s(60)).await?;
+        Ok(program.stdout() + &program.stderr())
+    };
+    const DONE: &str = "start the nodes now";
+    ensure!(readme.contains(DONE), "the README tells another end of a restore");
+    let said = restore(lab, "restore-refused").await?;
+    ensure!(said.contains("still run") && !said.contains(DONE), "it restores below running nodes: {said}");
+    for pod in lab.pods.values_mut() {
+        pod.kill()?;
+    }
+    until("it is restored when the leases of all nodes have ended", s(60), || async {
+        let said = restore(lab, "restore").await?;
+        ensure!(said.contains(DONE) || said.contains("still run"), "{said}");
+        Ok(said.contains(DONE).then_some(()))
+    })
+    .await
 }
 
 /// Without etcd pods live on and are not ready; with it they are again.

@@ -147,6 +147,76 @@ fn the_dockerfile_fits_the_repository_and_the_built_image() -> Result<()> {
     Ok(())
 }
 
+/// `.dockerignore` keeps from the build what is made or fetched here, and nothing that the repository has: `COPY . .` would
+/// send all of it.
+#[test]
+fn the_build_gets_the_repository_and_nothing_that_was_made_of_it() -> Result<()> {
+    let text = fs::read_to_string(root().join(".dockerignore"))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let patterns: Vec<&str> = lines.collect();
+    ensure!(
+        patterns.iter().all(|pattern| !pattern.starts_with('!')),
+        "an exception, which this does not know"
+    );
+    let left_out = |path: &str| patterns.iter().any(|pattern| matches(pattern, path));
+    for made in [
+        "target/debug/trunkline",
+        "services/web/node_modules/vite/package.json",
+        "services/web/dist/index.html",
+        ".git/HEAD",
+        "deploy/recogniser/.venv/bin/python",
+    ] {
+        ensure!(left_out(made), "{made} is sent to the build");
+    }
+    // Every folder but those: cargo reads the manifests of all members, and sources are compiled in from anywhere.
+    let (mut folders, mut kept) = (vec![root()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(root())?.to_str().context("a name")?.to_owned();
+            let last = name.rsplit('/').next().unwrap_or_default();
+            let made = ["target", ".git", "services/web/dist"].contains(&name.as_str())
+                || ["node_modules", ".venv", "__pycache__"].contains(&last)
+                || name.ends_with(".log");
+            if made {
+                continue;
+            }
+            ensure!(!left_out(&name), "{name} does not reach the build");
+            kept += 1;
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    ensure!(kept > 500, "only {kept} files and folders were looked at");
+    for needed in ["Cargo.lock", ".cargo/config.toml", "deploy/protoc", "rust-toolchain.toml"] {
+        ensure!(root().join(needed).is_file() && !left_out(needed), "{needed} does not reach the build");
+    }
+    Ok(())
+}
+
+/// Whether a pattern of `.dockerignore` leaves out a path: it fits the path or a folder that the path is in. `*` stands for
+/// anything but a slash, `**` for any folders.
+fn matches(pattern: &str, path: &str) -> bool {
+    fn folders(pattern: &[&str], path: &[&str]) -> bool {
+        match (pattern, path) {
+            ([], _) => true,
+            (["**", rest @ ..], _) => (0..=path.len()).any(|skipped| folders(rest, &path[skipped..])),
+            ([first, rest @ ..], [name, below @ ..]) => names(first, name) && folders(rest, below),
+            (_, []) => false,
+        }
+    }
+    fn names(pattern: &str, name: &str) -> bool {
+        match pattern.split_once('*') {
+            None => pattern == name,
+            Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
+                rest.char_indices().map(|(at, _)| at).chain([rest.len()]).any(|at| names(after, &rest[at..]))
+            }),
+        }
+    }
+    folders(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>())
+}
+
 /// What the chart writes is a configuration that the program takes: each role of each set, with the files of its Secrets.
 #[test]
 fn the_program_takes_every_configuration_that_the_chart_writes() -> Result<()> {

@@ -56,6 +56,13 @@ fn dashboards_are_sound() -> Result<()> {
                 ensure!(known.contains(name), "{}: {title}: no variable ${name}", dashboard.uid);
             }
             ensure!(known.contains(query.source.name()), "{}: {title}: no data source", dashboard.uid);
+            if query.source == Source::Loki {
+                let all = |name| variables.iter().find(|v| v["name"] == name).map(|v| &v["allValue"]);
+                let narrows = variables_in(&query.text).into_iter().any(|name| {
+                    query.text.contains(&format!("=~\"${name}\"")) && all(name) == Some(&".+".into())
+                });
+                ensure!(narrows, "{}: {title}: Loki refuses it when everything is chosen", dashboard.uid);
+            }
         }
         for panel in dashboard.rows.iter().flat_map(|row| &row.panels) {
             let asks = panel.kind == Kind::Text || !panel.queries.is_empty();

@@ -196,6 +196,7 @@ fn nothing_else_stands_at_the_top() {
         "README.md",
         "LICENSE",
         "clippy.toml",
+        ".dockerignore",
         "deny.toml",
         "rust-toolchain.toml",
         "rustfmt.toml",

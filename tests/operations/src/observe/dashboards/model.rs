@@ -264,10 +264,12 @@ fn source(which: Source) -> Value {
 }
 
 fn label(name: &str, of: &str, title: &str) -> Value {
+    // Loki refuses a query in which every label may be empty; series of Prometheus without a trunk or a queue are shown.
+    let all = if name == "job" { ".+" } else { ".*" };
     json!({
         "name": name, "label": title, "type": "query", "datasource": Source::Prometheus.reference(),
         "query": { "query": format!("label_values({of}, {name})"), "refId": name },
-        "includeAll": true, "multi": true, "allValue": ".*", "refresh": 2, "sort": 1, "hide": 0,
+        "includeAll": true, "multi": true, "allValue": all, "refresh": 2, "sort": 1, "hide": 0,
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
     })
 }
