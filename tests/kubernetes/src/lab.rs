@@ -38,7 +38,8 @@ const PODS: [(&str, usize); 6] =
 pub struct Lab {
     /// The pods by name.
     pub pods: BTreeMap<String, Pod>,
-    _postgres: Postgres,
+    /// The journal's database.
+    pub postgres: Postgres,
     /// etcd.
     pub etcd: Etcd,
     /// The network.
@@ -75,7 +76,7 @@ impl Lab {
         }
         let mut lab = Self {
             pods,
-            _postgres: postgres,
+            postgres,
             etcd,
             network,
             secrets,

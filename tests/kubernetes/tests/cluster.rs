@@ -229,26 +229,29 @@ async fn restored(lab: &mut Lab, logs: &Path, readme: &str) -> Result<()> {
     .await
 }
 
-/// Without etcd pods live on and are not ready; with it they are again.
+/// Without etcd, and without PostgreSQL, pods live on and are not ready; with both they are again.
 async fn probes(lab: &mut Lab) -> Result<()> {
-    for role in ROLES {
-        let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
-        ensure!(pod.ready().await? && pod.alive().await?, "{role} is not ready in a healthy cluster");
-    }
+    all_are(lab, true, "in a healthy cluster").await?;
     lab.etcd.pause(3)?;
+    all_are(lab, false, "without etcd").await?;
+    lab.etcd.go_on()?;
+    all_are(lab, true, "with etcd again").await?;
+    lab.postgres.kill()?;
+    all_are(lab, false, "without PostgreSQL").await?;
+    lab.postgres.start_again(&lab.network).await?;
+    all_are(lab, true, "with PostgreSQL again").await
+}
+
+/// Waits until a pod of each role is ready or is not; alive they are all the time.
+async fn all_are(lab: &Lab, ready: bool, when: &str) -> Result<()> {
     for role in ROLES {
         let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
-        until(&format!("{role} is not ready without etcd"), s(30), || async {
-            Ok((!pod.ready().await?).then_some(()))
+        let what = if ready { "is ready" } else { "is not ready" };
+        until(&format!("{role} {what} {when}"), s(60), || async {
+            Ok((pod.ready().await? == ready).then_some(()))
         })
         .await?;
-        ensure!(pod.alive().await?, "{role} would be killed because etcd is away");
-    }
-    lab.etcd.go_on()?;
-    for role in ROLES {
-        let pod = lab.pods.values().find(|pod| pod.role == role).context(role)?;
-        until(&format!("{role} is ready again"), s(60), || async { Ok(pod.ready().await?.then_some(())) })
-            .await?;
+        ensure!(pod.alive().await?, "{role} would be killed {when}");
     }
     Ok(())
 }
