@@ -7,8 +7,13 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,6 +29,9 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CYCLONEDX: &str = "0.5.9";
 /// An optimised program with its libraries; more is something that does not belong there.
 const LARGEST_MIB: u64 = 120;
+/// From its start until a node in the image serves; a build for tests on a busy machine takes some seconds.
+const SERVES_WITHIN: Duration = Duration::from_secs(90);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Builds the image from an optimised build and proves it.
 pub fn run(debug: bool) -> Result<()> {
@@ -195,8 +203,8 @@ fn build(layout: &Path) -> Result<()> {
     made.and(removed).map(drop)
 }
 
-/// Runs the program in the image as the image's user: it starts, reads a configuration, may write nothing there, and
-/// finds a name without anything of this machine. Tells its version.
+/// Runs the program in the image as the image's user: it starts, reads a configuration, may write nothing there, and serves.
+/// Tells its version.
 fn prove(container: &str) -> Result<String> {
     let user =
         said(buildah().args(["inspect", "--type", "image", "--format", "{{.OCIv1.Config.User}}", NAME]))?;
@@ -221,5 +229,73 @@ fn prove(container: &str) -> Result<String> {
         bail!("the image's user may write to /root-only")
     };
     ensure!(format!("{denied:#}").contains("the folder cannot be made"), "{denied:#}");
+    serve(container)?;
     Ok(version)
+}
+
+/// A node serves within the image as its user, with nothing of this machine but one folder; it is called from another run of
+/// the image, by a name, and is heard.
+fn serve(container: &str) -> Result<()> {
+    let data = target().join("image/data");
+    if data.exists() {
+        fs::remove_dir_all(&data).with_context(|| format!("{}", data.display()))?;
+    }
+    fs::create_dir_all(&data).with_context(|| format!("{}", data.display()))?;
+    let user = USER.split(':').next().and_then(|user| user.parse().ok());
+    chown(&data, user, user).with_context(|| format!("{}", data.display()))?;
+    let mut command = buildah();
+    command
+        .args(["run", "--volume", &format!("{}:/data", data.display()), container, "--", "/trunkline", "dev"])
+        .args(["--data-dir", "/data/node", "--rtp", "46000-46199", "--log", "error"])
+        .args(["--sip", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0);
+    let mut node = command.spawn().context("buildah could not be started")?;
+    let called = sip_of(&mut node).and_then(|port| {
+        let target = format!("localhost:{port}");
+        let call = ["run", container, "--", "/trunkline", "call", "--target", &target, "--to", "support"];
+        said(buildah().args(call)).context("a call to the node in the image")
+    });
+    end(node).and(called).map(drop)
+}
+
+/// Waits until the node serves; its port for SIP.
+fn sip_of(node: &mut Child) -> Result<u16> {
+    let out = node.stdout.take().context("the node has no output")?;
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Read to the end, so that the node never waits for a reader.
+        BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+    });
+    let (begun, mut sip) = (Instant::now(), None);
+    loop {
+        let Ok(line) = told.recv_timeout(SERVES_WITHIN.saturating_sub(begun.elapsed())) else {
+            bail!("the node in the image does not say `ready`");
+        };
+        if let Some(rest) = line.trim().strip_prefix("SIP ") {
+            let address =
+                rest.split_whitespace().next().and_then(|address| address.parse::<SocketAddr>().ok());
+            sip = address.map(|address| address.port());
+        }
+        if line == "ready" {
+            return sip.context("the node does not tell its address for SIP");
+        }
+    }
+}
+
+/// Ends the node in order, by its process group: buildah stands before it.
+fn end(mut node: Child) -> Result<()> {
+    let group = format!("-{}", node.id());
+    Step::new("the node in the image ends", "kill").args(["-TERM", "--", &group]).run()?;
+    let begun = Instant::now();
+    while node.try_wait()?.is_none() {
+        if begun.elapsed() > ENDS_WITHIN {
+            Step::new("the node in the image is killed", "kill").args(["-KILL", "--", &group]).run()?;
+            node.wait()?;
+            bail!("the node in the image did not end within {} s", ENDS_WITHIN.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }

@@ -33,7 +33,15 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if !alone {
         step = step.args(["--spawn"]).args([bin.join("trunkline")]);
     }
-    step.run()
+    step.run()?;
+    if command == "peers" {
+        // Two telephones that are bridged without an agent: no call of the product is that, so that the media node is
+        // measured by itself, beside a bare relay, on the same machine and right after the peers.
+        Step::cargo("our relay, beside a bare one")
+            .args(["bench", "--quiet", "--package", "trunkline-media", "--bench", "node"])
+            .run()?;
+    }
+    Ok(())
 }
 
 /// What calls cost in each role. Needs root: the nodes are in network namespaces.

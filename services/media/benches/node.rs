@@ -2,14 +2,19 @@
 //!
 //! Bridged calls on loopback, 50 packets a second each way: relay, relay with recording, and music; with 250 calls, for which
 //! 25,000 packets a second come in, and with 500. Near saturation batching makes packets cheaper. Loopback charges part of
-//! the receiver's work to the sender.
+//! the receiver's work to the sender. Beside them, on the same machine and in the same run, a bare relay: a thread that waits
+//! for sockets, receives and sends, and does nothing else.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark")]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use tokio::sync::mpsc;
 use trunkline_media::{Config, MediaNode, RecordingConfig, StoreConfig};
 use trunkline_media_core::rtp;
@@ -62,11 +67,14 @@ impl Leg {
 }
 
 /// Of the worker, of the writer of recordings, and of the runtime that copies them to the store.
-fn media_cpu() -> Duration {
+const MEDIA: &[&str] = &["media-0", "media-writer", "media-runtime"];
+const BARE: &str = "bare-relay";
+
+/// Of the threads with these names.
+fn cpu_of(threads: &[&str]) -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|t| t.path());
     let ours = |p: &std::path::PathBuf| {
-        std::fs::read_to_string(p.join("comm"))
-            .is_ok_and(|c| matches!(c.trim(), "media-0" | "media-writer" | "media-runtime"))
+        std::fs::read_to_string(p.join("comm")).is_ok_and(|c| threads.contains(&c.trim()))
     };
     let spent = |p: std::path::PathBuf| {
         let text = std::fs::read_to_string(p.join("schedstat")).unwrap();
@@ -75,10 +83,10 @@ fn media_cpu() -> Duration {
     tasks.filter(ours).map(spent).sum()
 }
 
-fn run(legs: &mut [Leg], speak: bool) -> (u64, Duration) {
+fn run(legs: &mut [Leg], speak: bool, threads: &[&str]) -> (u64, Duration) {
     let mut buffer = [0; 2_048];
     let (mut heard, begun, mut next) = (0, Instant::now(), Instant::now());
-    let cpu = media_cpu();
+    let cpu = cpu_of(threads);
     // Spread over the 20 ms, as real parties are.
     let share = legs.len() / 20;
     while begun.elapsed() < SPAN {
@@ -88,7 +96,7 @@ fn run(legs: &mut [Leg], speak: bool) -> (u64, Duration) {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
-    (heard, media_cpu() - cpu)
+    (heard, cpu_of(threads) - cpu)
 }
 
 async fn ok(node: &MediaNode, call: CallId, command_id: u64, command: Command) -> pb::MediaOk {
@@ -112,6 +120,7 @@ fn main() {
     let runtime = runtime.worker_threads(1).thread_name("media-runtime").enable_all().build().unwrap();
     runtime.block_on(async {
         for calls in CALLS {
+            bare(calls);
             let mut bed = Bed::start(calls, 1_000).await;
             bed.music().await;
             bed.report("music", false);
@@ -192,7 +201,7 @@ impl Bed {
             ok(&self.node, *call, 5, bridge).await;
         }
         // Until every source is believed.
-        run(&mut self.legs, true);
+        run(&mut self.legs, true, MEDIA);
     }
 
     async fn record(&self) {
@@ -205,12 +214,51 @@ impl Bed {
     }
 
     fn report(&mut self, what: &str, speak: bool) {
-        let (packets, cpu) = run(&mut self.legs, speak);
-        let rate = packets as f64 / SPAN.as_secs_f64();
-        println!(
-            "{what}: {:.2} us of CPU a packet at {rate:.0} packets/s, {:.0} us a second and call",
-            cpu.as_secs_f64() * 1e6 / packets as f64,
-            cpu.as_secs_f64() * 1e6 / SPAN.as_secs_f64() / self.calls.len() as f64,
-        );
+        let measured = run(&mut self.legs, speak, MEDIA);
+        tell(what, measured, self.calls.len());
     }
+}
+
+fn tell(what: &str, (packets, cpu): (u64, Duration), calls: usize) {
+    let rate = packets as f64 / SPAN.as_secs_f64();
+    println!(
+        "{what}: {:.2} us of CPU a packet at {rate:.0} packets/s, {:.0} us a second and call",
+        cpu.as_secs_f64() * 1e6 / packets as f64,
+        cpu.as_secs_f64() * 1e6 / SPAN.as_secs_f64() / calls as f64,
+    );
+}
+
+/// What no relay can be below: one wait for many sockets, one receive and one send a packet.
+fn bare(calls: u16) {
+    let mut legs: Vec<Leg> = (0..2 * calls).map(|_| Leg::new()).collect();
+    let ports: Vec<UdpSocket> = legs.iter().map(|_| Leg::new().socket).collect();
+    for (leg, port) in legs.iter_mut().zip(&ports) {
+        leg.node = port.local_addr().unwrap();
+    }
+    let others: Vec<SocketAddr> = legs.iter().map(|leg| leg.socket.local_addr().unwrap()).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = stop.clone();
+    let relay = move || {
+        let poll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        for (n, port) in ports.iter().enumerate() {
+            epoll::add(&poll, port, EventData::new_u64(n as u64), EventFlags::IN).unwrap();
+        }
+        let (mut ready, mut packet) = (Vec::with_capacity(512), [0; 2_048]);
+        let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        while !ends.load(Ordering::Relaxed) {
+            ready.clear();
+            let _ = epoll::wait(&poll, rustix::buffer::spare_capacity(&mut ready), Some(&patience));
+            for n in ready.iter().map(|event: &Event| event.data.u64() as usize) {
+                let Ok((length, _)) = ports[n].recv_from(&mut packet) else { continue };
+                // To the other party of the call, from the port that it knows.
+                let _ = ports[n ^ 1].send_to(&packet[..length], others[n ^ 1]);
+            }
+        }
+    };
+    let relay = std::thread::Builder::new().name(BARE.to_owned()).spawn(relay).unwrap();
+    run(&mut legs, true, &[BARE]);
+    let measured = run(&mut legs, true, &[BARE]);
+    tell("bare relay, receive and send only", measured, calls.into());
+    stop.store(true, Ordering::Relaxed);
+    relay.join().unwrap();
 }

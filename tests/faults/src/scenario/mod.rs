@@ -8,7 +8,7 @@ mod media;
 mod network;
 mod rolling;
 mod stage;
-mod traffic;
+pub mod traffic;
 mod transfers;
 mod versions;
 
