@@ -284,18 +284,36 @@ fn sip_of(node: &mut Child) -> Result<u16> {
     }
 }
 
-/// Ends the node in order, by its process group: buildah stands before it.
+/// Ends the node in order: the signal is for the program, behind what buildah puts before it.
 fn end(mut node: Child) -> Result<()> {
-    let group = format!("-{}", node.id());
-    Step::new("the node in the image ends", "kill").args(["-TERM", "--", &group]).run()?;
+    let ids: Vec<String> = leaves(node.id()).iter().map(u32::to_string).collect();
+    Step::new("the node in the image ends", "kill").args(["-TERM", "--"]).args(&ids).run()?;
     let begun = Instant::now();
-    while node.try_wait()?.is_none() {
+    loop {
+        if let Some(status) = node.try_wait()? {
+            ensure!(status.success(), "the node in the image ended with {status}");
+            return Ok(());
+        }
         if begun.elapsed() > ENDS_WITHIN {
+            let group = format!("-{}", node.id());
             Step::new("the node in the image is killed", "kill").args(["-KILL", "--", &group]).run()?;
             node.wait()?;
             bail!("the node in the image did not end within {} s", ENDS_WITHIN.as_secs());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+}
+
+/// The processes that a process has started and that have started none.
+fn leaves(pid: u32) -> Vec<u32> {
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let started: Vec<u32> = ids.filter(|id| parent(*id) == Some(pid)).collect();
+    if started.is_empty() { vec![pid] } else { started.into_iter().flat_map(leaves).collect() }
+}
+
+/// proc_pid_stat(5): the fourth field, behind a name that may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
