@@ -263,7 +263,7 @@ fn serve(container: &str) -> Result<()> {
 /// Waits until the node serves; its port for SIP.
 fn sip_of(node: &mut Child) -> Result<u16> {
     let out = node.stdout.take().context("the node has no output")?;
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1_000);
     std::thread::spawn(move || {
         // Read to the end, so that the node never waits for a reader.
         BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));

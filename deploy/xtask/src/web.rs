@@ -30,13 +30,14 @@ pub fn install() -> Result<()> {
     Step::new("web dependencies", "npm").args(["ci", "--no-audit", "--no-fund"]).directory(folder()).run()
 }
 
-/// Types, unit tests, budgets and accessibility.
+/// Types, unit tests, budgets, accessibility, and the pages gone through against a console that is played.
 pub fn test() -> Result<()> {
     for (name, script) in [
         ("web types", "check"),
         ("web unit tests", "test"),
         ("web budgets", "budget"),
         ("web accessibility", "axe"),
+        ("web journeys", "e2e:mock"),
     ] {
         Step::new(name, "npm")
             .args(["run", "--silent", script])

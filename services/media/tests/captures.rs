@@ -76,7 +76,7 @@ impl Captured {
 
     async fn next(&self, patience: Duration) -> Capture {
         let mut packet = [0; 4_096];
-        let length = timeout(patience, self.collector.recv(&mut packet)).await.expect("a capture").unwrap();
+        let length = timeout(patience, self.collector.recv(&mut packet)).await.unwrap().unwrap();
         decode(&packet[..length])
     }
 }
