@@ -36,12 +36,14 @@ async fn entities_and_roles_are_reached_on_the_node_that_has_them() {
     a.bus.send(to_media("b", 2)).unwrap();
     b.bus.send(to_media("a", 3)).unwrap();
     a.bus.send(to_media("a", 4)).unwrap();
+    // What b says may be there before it: they have no order between them.
+    assert!(a.media.numbers().contains(&4), "the node's own need no link");
     assert_eq!(a.bus.send(to_media("nobody", 5)), Err(Refused::Unroutable));
     eventually("all arrived", || {
         b.queues.numbers() == [1] && b.media.numbers() == [2] && a.media.count() == 2
     })
     .await;
-    assert_eq!((a.queues.count(), a.media.numbers()[0]), (0, 4), "the node's own need no link");
+    assert_eq!(a.queues.count(), 0);
     eventually("all are acknowledged", || a.figure("link_queued{lane=\"control\"}") == 0).await;
     assert!(a.bus.shutdown(Duration::from_secs(5)).await, "nothing is left");
 }
