@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use trunkline_media_core::codec::Codec;
 use trunkline_proto::media::v1::{self as pb, media_command::Command};
 use trunkline_telemetry::Metrics;
-use trunkline_telemetry::hep::{HepConfig, HepExporter, HepTransport};
+use trunkline_telemetry::hep::{HepConfig, HepExporter};
 
 /// A receiver report of source 0x4711 without blocks.
 const REPORT: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0x47, 0x11];
@@ -59,14 +59,8 @@ struct Captured {
 impl Captured {
     async fn start() -> Self {
         let collector = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let config = HepConfig {
-            target: collector.local_addr().unwrap().to_string().parse().unwrap(),
-            transport: HepTransport::Udp,
-            capture_id: 1,
-            auth_key_file: None,
-            sip: true,
-            rtcp: true,
-        };
+        let target = collector.local_addr().unwrap().to_string();
+        let config: HepConfig = serde_json::from_value(serde_json::json!({ "target": target })).unwrap();
         let exporter = HepExporter::start(&config, &Metrics::new()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let media = support::config(&folder);

@@ -148,14 +148,8 @@ impl Lab {
 
     /// Starts one pod and waits until it is ready.
     pub async fn start_pod(&mut self, name: &str) -> Result<()> {
-        let site = Site {
-            binary: &self.binary,
-            logs: &self.logs,
-            secrets: &self.secrets,
-            recordings: &self.recordings,
-        };
-        let pod = self.pods.get_mut(name).with_context(|| format!("no pod {name}"))?;
-        pod.start(&self.network, &site).await
+        self.launch_pod(name).await?;
+        self.pod(name)?.started().await
     }
 
     /// A pod.

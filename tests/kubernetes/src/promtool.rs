@@ -1,9 +1,10 @@
 //! Prometheus' own judge of rules and queries: promtool.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
+use trunkline_system_tests::metrics::promtool;
 
 /// A query and its answer after ten minutes; `None`: it has none.
 #[derive(Debug)]
@@ -32,13 +33,5 @@ pub fn compute(folder: &Path, groups: &[Value], series: &[(String, f64)], answer
     let case = json!({"interval": "1m", "input_series": series, "promql_expr_test": asked});
     let file = json!({"rule_files": [rules], "evaluation_interval": "1m", "tests": [case]});
     fs::write(&test, file.to_string())?;
-    let output = Command::new("promtool")
-        .args(["test", "rules"])
-        .arg(&test)
-        .output()
-        .context("promtool could not be started: the Debian package prometheus has it")?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "promtool: {said}");
-    Ok(())
+    promtool(&["test", "rules"], &[test], "").map(drop)
 }

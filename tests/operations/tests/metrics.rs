@@ -1,30 +1,19 @@
 //! Proves what can be proved of rules, alerts and runbooks without a cluster: Prometheus takes the rules, every alert
 //! fires when it should and does not when it should not, and has a page that tells what it is and what to do.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use trunkline_operations_tests::observe::{
     rules::{self, TestFile},
     runbooks,
 };
-
-fn promtool(arguments: &[&str], files: &[std::path::PathBuf]) -> Result<()> {
-    let output = Command::new("promtool")
-        .args(arguments)
-        .args(files)
-        .output()
-        .context("promtool could not be started: the Debian package prometheus has it")?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
-    Ok(())
-}
+use trunkline_system_tests::metrics::promtool;
 
 #[test]
 fn prometheus_takes_every_rule_and_every_alert_does_as_its_tests_say() -> Result<()> {
-    promtool(&["check", "rules"], &rules::yaml_files(&rules::folder())?)?;
-    promtool(&["test", "rules"], &rules::yaml_files(&rules::tests_folder())?)
+    promtool(&["check", "rules"], &rules::yaml_files(&rules::folder())?, "")?;
+    promtool(&["test", "rules"], &rules::yaml_files(&rules::tests_folder())?, "").map(drop)
 }
 
 /// A test that only shows silence would pass for an alert that never fires, and the other way round.

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -89,20 +90,31 @@ fn bounded(series: &BTreeSet<String>) -> Result<()> {
 }
 
 fn prometheus_takes(page: &str) -> Result<()> {
+    let said = promtool(&["check", "metrics"], &[], page)?;
+    ensure!(said.trim().is_empty(), "promtool check metrics: {said}");
+    Ok(())
+}
+
+/// Prometheus' own judge of rules, queries and pages; tells what it said.
+///
+/// # Errors
+/// When it is not here, or does not agree.
+pub fn promtool(arguments: &[&str], files: &[PathBuf], input: &str) -> Result<String> {
     let mut judge = Command::new("promtool")
-        .args(["check", "metrics"])
+        .args(arguments)
+        .args(files)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("promtool could not be started: it is in the package prometheus")?;
+        .context("promtool could not be started: the Debian package prometheus has it")?;
     // It reads everything before it says anything.
-    judge.stdin.take().context("no input")?.write_all(page.as_bytes())?;
+    judge.stdin.take().context("no input")?.write_all(input.as_bytes())?;
     let output = judge.wait_with_output()?;
     let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && said.trim().is_empty(), "promtool check metrics: {said}");
-    Ok(())
+        [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
+    ensure!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
+    Ok(said)
 }
 
 #[cfg(test)]
