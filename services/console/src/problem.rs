@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tonic::Code;
+use trunkline_rpc::ErrorKind;
 
 /// An error as RFC 9457 has it, `application/problem+json`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -173,15 +173,15 @@ impl Problem {
 
     /// What the records role said. `what` names the thing asked for.
     pub(crate) fn from_status(status: &tonic::Status, what: &str) -> Self {
-        match status.code() {
-            Code::NotFound => Self::not_found(format!("There is no such {what} in this tenant.")),
-            Code::InvalidArgument | Code::OutOfRange => Self::malformed(status.message()),
-            Code::DeadlineExceeded => Self::timeout(),
-            Code::Unavailable | Code::ResourceExhausted | Code::Cancelled | Code::Aborted => {
+        match ErrorKind::of(status) {
+            ErrorKind::NotFound => Self::not_found(format!("There is no such {what} in this tenant.")),
+            ErrorKind::Invalid => Self::malformed(status.message()),
+            ErrorKind::Deadline => Self::timeout(),
+            ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::Moved => {
                 Self::busy("The records role is not reachable or busy: try again in a moment.")
             }
-            code => {
-                tracing::warn!(%code, message = status.message(), what, "the records role failed");
+            kind => {
+                tracing::warn!(?kind, code = %status.code(), message = status.message(), what, "the records role failed");
                 Self::internal()
             }
         }

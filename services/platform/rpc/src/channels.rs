@@ -34,7 +34,7 @@ const AVOID: Duration = Duration::from_secs(5);
 pub struct NoSuchNode(pub NodeId);
 
 /// Channels to the members of the cluster. Cheap to clone. Each connects at its first use, and again when its connection
-/// ends or does not answer pings any more; requests fail with `Unavailable` meanwhile.
+/// ends or does not answer pings any more; requests fail as [`ErrorKind::Unavailable`](crate::ErrorKind) meanwhile.
 #[derive(Clone)]
 pub struct Channels(Arc<Inner>);
 

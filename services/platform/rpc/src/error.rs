@@ -56,9 +56,20 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of a gRPC answer.
-    pub const fn of_grpc(code: tonic::Code) -> Self {
-        match code {
+    /// The kind of what a request ended with. When the connection failed under it, tonic's code says how the two parts of
+    /// HTTP noticed (`Cancelled`, `Unknown`, `Internal`); for who asked it is always the same: nobody answered.
+    pub fn of(status: &tonic::Status) -> Self {
+        let mut cause = std::error::Error::source(status);
+        if cause.is_some() {
+            while let Some(error) = cause {
+                if error.is::<tonic::TimeoutExpired>() {
+                    return Self::Deadline;
+                }
+                cause = error.source();
+            }
+            return Self::Unavailable;
+        }
+        match status.code() {
             tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Self::Invalid,
             tonic::Code::Unauthenticated => Self::Unauthenticated,
             tonic::Code::PermissionDenied => Self::Forbidden,
@@ -96,7 +107,16 @@ mod tests {
             ErrorKind::Moved,
             ErrorKind::Internal,
         ] {
-            assert_eq!(ErrorKind::of_grpc(kind.grpc()), kind);
+            assert_eq!(ErrorKind::of(&kind.status("why")), kind);
         }
+    }
+
+    #[test]
+    fn a_connection_that_fails_is_nobody_who_answers() {
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let status = tonic::Status::from_error(Box::new(broken));
+        assert_eq!(ErrorKind::of(&status), ErrorKind::Unavailable, "{status:?}");
+        let late = tonic::Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        assert_eq!(ErrorKind::of(&late), ErrorKind::Deadline, "{late:?}");
     }
 }

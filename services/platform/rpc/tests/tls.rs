@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use common::{Node, Options, assign, eventually, introduce, message, queue, tls::Authority};
 use trunkline_cluster::{Probe, Role};
 use trunkline_proto::cluster::v1::{PingRequest, link_client::LinkClient};
-use trunkline_rpc::{Channels, Peers, Tls, TlsConfig, TlsError, TlsMetrics, dial};
+use trunkline_rpc::{Channels, ErrorKind, Peers, Tls, TlsConfig, TlsError, TlsMetrics, dial};
 
 fn load(config: TlsConfig) -> Tls {
     Tls::load(config, TlsMetrics::default()).unwrap()
@@ -177,13 +177,38 @@ async fn channels_choose_a_living_node_of_a_role_and_fail_over() {
                 assert_eq!(node, living.identity.id.as_str());
                 break;
             }
-            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+            Err(status) => assert_eq!(ErrorKind::of(&status), ErrorKind::Unavailable, "{status}"),
         }
         assert!(tokio::time::Instant::now() < deadline, "no fail-over");
     }
     let to_living = LinkClient::new(channels.node(&living.identity.id).unwrap()).ping(PingRequest {}).await;
     assert_eq!(to_living.unwrap().into_inner().node, living.identity.id.as_str());
     assert!(channels.node(&common::id("nobody")).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_a_node_that_dies_is_told_that_nobody_answers() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    introduce(&[&a, &b]);
+    let channels = Channels::new(a.view.clone(), None);
+    let channel = channels.node(&b.identity.id).unwrap();
+    LinkClient::new(channel.clone()).ping(PingRequest {}).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let mut client = LinkClient::new(channel.clone());
+        asking.spawn(async move {
+            loop {
+                if let Err(status) = client.ping(PingRequest {}).await {
+                    break status;
+                }
+            }
+        });
+    }
+    b.kill().await;
+    while let Some(status) = asking.join_next().await {
+        let status = status.unwrap();
+        assert_eq!(ErrorKind::of(&status), ErrorKind::Unavailable, "{status:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -193,8 +193,11 @@ impl Link {
 fn is_transport(error: &Error) -> bool {
     match error {
         Error::TransportError(_) | Error::IoError(_) | Error::EndpointError(_) => true,
-        // Unavailable, DeadlineExceeded, Cancelled, Unknown (a broken stream).
-        Error::GRpcStatus(status) => matches!(status.code() as i32, 1 | 2 | 4 | 14),
+        // A status with a cause is none of the server's: the connection failed, whatever its code. Unavailable,
+        // DeadlineExceeded, Cancelled, Unknown (a broken stream).
+        Error::GRpcStatus(status) => {
+            std::error::Error::source(status).is_some() || matches!(status.code() as i32, 1 | 2 | 4 | 14)
+        }
         _ => false,
     }
 }
