@@ -113,7 +113,7 @@ pub enum Command {
     },
     /// Generate load for a coordinator on another machine
     Worker(WorkerArgs),
-    /// Half an hour at a steady rate, after ten minutes of warm-up: growth of memory, descriptors and lag, with confidence
+    /// Half an hour at a steady rate, after twenty minutes of warm-up: growth of memory, descriptors and lag, with confidence
     /// intervals. The rate is 20 calls a second; half of what your system bears comes with --rate-factor
     Soak {
         /// How many minutes count, from 2 on
@@ -125,8 +125,13 @@ pub enum Command {
     },
     /// Cost of a served call with more and more callers waiting, and with more and more agents; the exponent of growth
     Growth(GrowthArgs),
-    /// Kamailio (stateful proxy) and rtpengine (user space) at the same offered load, as yardsticks
+    /// Kamailio (stateful proxy) and rtpengine (user space) at the same offered load, as yardsticks, and our relay
     Peers(PeersArgs),
+    /// Our media node by itself (relay, recording, music) beside a bare relay: processor time of each packet
+    Relay(RelayArgs),
+    /// One thread that receives and sends, as its input says; ends with it
+    #[command(hide = true)]
+    BareRelay,
     /// One measurement
     #[command(flatten)]
     Measure(Measure),
@@ -233,13 +238,9 @@ pub struct PeersArgs {
     #[arg(long, default_value_t = 50.0)]
     pub rate: f64,
 
-    /// Conversations through rtpengine, 100 packets a second each
-    #[arg(long, default_value_t = 100)]
-    pub conversations: usize,
-
-    /// How long each is measured
-    #[arg(long, default_value = "20", value_parser = seconds)]
-    pub seconds: Duration,
+    /// Through rtpengine and ours
+    #[command(flatten)]
+    pub relay: RelayArgs,
 
     /// The binary
     #[arg(long, default_value = "kamailio", value_name = "PATH")]
@@ -248,6 +249,22 @@ pub struct PeersArgs {
     /// The binary
     #[arg(long, default_value = "rtpengine", value_name = "PATH")]
     pub rtpengine: PathBuf,
+}
+
+/// How relays are measured.
+#[derive(Args, Clone, Debug)]
+pub struct RelayArgs {
+    /// Conversations through each relay, 100 packets a second each
+    #[arg(long, default_value_t = 100)]
+    pub conversations: usize,
+
+    /// How long each is measured
+    #[arg(long, default_value = "20", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// The program that hosts our media node [default: examples/media-node beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub media_node: Option<PathBuf>,
 }
 
 /// A measurement.

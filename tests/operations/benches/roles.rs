@@ -57,12 +57,22 @@ struct Args {
     /// How long each is measured, seconds
     #[arg(long, default_value_t = 45.0)]
     seconds: f64,
+    /// Only this part, where nothing is recorded
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Write the figures there
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
     /// Cargo says so
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Waiting,
+    Calls,
+    Conversations,
 }
 
 fn main() -> Result<()> {
@@ -73,7 +83,11 @@ fn main() -> Result<()> {
 
 async fn measure(args: &Args, mut network: Network, folder: &Path) -> Result<()> {
     let mut figures = Vec::new();
+    let wanted = |part| args.only.is_none_or(|only| only == part);
     for recorded in [false, true] {
+        if recorded && args.only.is_some() {
+            break;
+        }
         let how = if recorded { "recorded" } else { "not recorded" };
         note(&format!("six nodes, {how}"));
         let environment = vec![("TRUNKLINE_DEV__NO_RECORDING".to_owned(), (!recorded).to_string())];
@@ -84,10 +98,16 @@ async fn measure(args: &Args, mut network: Network, folder: &Path) -> Result<()>
         let cluster = Cluster::of(&mut lab, folder).await?;
         if !recorded {
             figures.extend(cluster.idle());
-            figures.extend(cluster.waiting(args).await.context("callers who wait")?);
+            if wanted(Part::Waiting) {
+                figures.extend(cluster.waiting(args).await.context("callers who wait")?);
+            }
         }
-        figures.extend(cluster.calls(args, how).await.context("calls")?);
-        figures.extend(cluster.conversations(args, how).await.context("conversations")?);
+        if wanted(Part::Calls) {
+            figures.extend(cluster.calls(args, how).await.context("calls")?);
+        }
+        if wanted(Part::Conversations) {
+            figures.extend(cluster.conversations(args, how).await.context("conversations")?);
+        }
         network = lab.destroy()?;
     }
     let name = format!(

@@ -16,6 +16,8 @@ use trunkline_system_tests::{api::Api, otlp::Span, s, until};
 const SHORT: Duration = Duration::from_secs(3);
 /// How long they talk.
 const TALK: Duration = Duration::from_secs(4);
+/// Longer than it takes to find a new owner.
+const LONG_TALK: Duration = Duration::from_secs(15);
 /// What can be seen while they talk.
 const EARLY: [&str; 7] =
     ["sip.invite", "call.setup", "call.queue", "acd.offer", "acd.ring", "call.connect", "media.command"];
@@ -57,6 +59,43 @@ fn one_call_can_be_followed_through_the_cluster_by_its_id() -> Result<()> {
         the_nodes_hand_it_on(&spans)?;
         log_lines_name_it(&mut lab, &call_id, &contact)?;
         the_record_leads_everywhere(&api, &contact).await
+    })
+}
+
+/// `kill -9` of the owner while they talk: who takes over goes on in the same trace, and the record names it.
+#[test]
+fn a_call_stays_in_its_trace_when_its_owner_dies() -> Result<()> {
+    lab::inside(async |network| {
+        let folder = trunkline_system_tests::folder("operations-traces-moved")?;
+        let mut lab = Lab::start(network, &folder).await?;
+        lab.stage.desk.order(|orders| {
+            orders.open = AGENTS;
+            orders.talk = Some(LONG_TALK);
+        });
+        lab.stage.desk.until("agents are ready", s(30), &["ready"], AGENTS).await?;
+        let who = lab.stage.crowd.come(1, 1.0).await?;
+        let call_id = until("the spans of the set-up are there", s(20), || {
+            std::future::ready(Ok(whose(&lab.collector.spans())))
+        })
+        .await?;
+        let before = of_call(&lab.collector.spans(), &call_id);
+        let owner =
+            before.iter().find(|span| span.name == "call.setup").context("no call.setup")?.node.clone();
+        lab.world.node(&owner)?.kill()?;
+        ensure!(lab.stage.desk.in_state(&["talking"]) == 1, "the call was over before its owner was killed");
+        lab.stage.crowd.over(who, s(60)).await?;
+
+        let contact = closed(&lab.world.api().await?, &call_id).await?;
+        let trace = contact["trace_id"].as_str().context("the record names no trace")?;
+        let spans = until("the new owner's spans are there", s(20), || {
+            let spans = of_call(&lab.collector.spans(), &call_id);
+            let moved = spans.iter().any(|span| span.name == "call.talk" && span.node != owner);
+            std::future::ready(Ok(moved.then_some(spans)))
+        })
+        .await?;
+        let other = spans.iter().find(|span| span.trace != trace);
+        ensure!(other.is_none(), "the call is in the trace {trace}, but: {other:?}");
+        Ok(())
     })
 }
 

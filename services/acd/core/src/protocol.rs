@@ -20,7 +20,8 @@ pub const RESEND_FIRST: Duration = Duration::from_millis(250);
 pub const RESEND_MOST: Duration = Duration::from_secs(2);
 /// How often a queue asks again about an offer that the agent has accepted.
 pub const OFFER_CHECK_EVERY: Duration = Duration::from_secs(10);
-/// How often a queue asks a waiting call whether it still waits.
+/// A waiting call that has said nothing for this long is asked whether it still waits. Longer than the period in which calls
+/// ask for their places.
 pub const CALL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// How often it asks again when there was no answer.
 pub const CALL_CHECK_AGAIN: Duration = Duration::from_secs(5);

@@ -35,7 +35,8 @@ pub struct Settings {
     /// owner, and to get a word to it through a network that loses some; the caller hears music meanwhile, and may have a
     /// place there already.
     pub enqueue_deadline: Duration,
-    /// While waiting the place is confirmed this often, so that a lost place is found. 30 s.
+    /// While waiting the place is confirmed this often (up to 250 ms earlier, together with other calls), so that a lost place is
+    /// found. 30 s; a queue asks calls that it has not heard of for 60 s.
     pub place_check: Duration,
     /// What has not been acknowledged for this long is given up; queue and agent have checks of their own. 120 s.
     pub debt_deadline: Duration,

@@ -30,8 +30,7 @@ impl Queue {
             },
             CallToQueue::Alive { entry } => {
                 if self.stay(call, entry).is_some() {
-                    self.asked.insert(call, now.plus(protocol::CALL_CHECK_EVERY));
-                    self.arm_call(call, now);
+                    self.waits(call, now);
                 }
             }
             CallToQueue::Answered { entry, offer, at } => {
@@ -51,6 +50,7 @@ impl Queue {
         if let Some(queued) = self.state.calls.get(&call) {
             let present = queued.enqueue.entry;
             if entry == present {
+                self.waits(call, now);
                 self.confirm(call, out);
                 return;
             }
@@ -114,10 +114,15 @@ impl Queue {
             enqueue,
         };
         self.record(event, out);
-        self.asked.insert(call, now.plus(protocol::CALL_CHECK_EVERY));
-        self.arm_call(call, now);
+        self.waits(call, now);
         self.confirm(call, out);
         self.match_up(now, out);
+    }
+
+    /// It said so just now: it need not be asked for a while.
+    fn waits(&mut self, call: CallId, now: Timestamp) {
+        self.asked.insert(call, now.plus(protocol::CALL_CHECK_EVERY));
+        self.arm_call(call, now);
     }
 
     /// Tells a waiting call its place.

@@ -13,7 +13,8 @@
 //! each decision costs O(log n).
 //!
 //! Bounds: a reservation 1 s; an announcement is believed for 60 s; a commit is sent again every 2 s at the latest until
-//! the agent answers, and never given up; a waiting call is asked every 60 s whether it still waits.
+//! the agent answers, and never given up; a waiting call that says nothing for 60 s is asked
+//! whether it still waits.
 
 mod calls;
 mod event;

@@ -448,6 +448,21 @@ fn a_waiting_call_is_asked_whether_it_still_waits() {
     assert_eq!((desk.queue.totals().lost, desk.queue.totals().waiting), (1, 0));
 }
 
+/// A call that looks after its place tells by that that it waits.
+#[test]
+fn a_call_that_asks_for_its_place_is_not_asked() {
+    let mut desk = Desk::new(config());
+    desk.enqueue(1);
+    for _ in 0..4 {
+        desk.pass(secs(30));
+        assert!(!desk.says_to_call(1, &QueueToCall::Ask { entry: 0 }));
+        desk.enqueue(1);
+    }
+    assert_eq!(desk.queue.totals().waiting, 1);
+    desk.pass(secs(60));
+    assert!(desk.says_to_call(1, &QueueToCall::Ask { entry: 0 }), "it has become silent");
+}
+
 #[test]
 fn a_new_owner_keeps_the_places_and_sends_the_commit_again() {
     let mut desk = Desk::new(config());

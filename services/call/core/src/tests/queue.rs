@@ -48,6 +48,28 @@ fn the_place_is_asked_for_until_it_is_given_and_music_plays() {
     assert_eq!(bed.call.phase(), Phase::Queued);
 }
 
+/// Those who were told their places within a quarter of a second ask again at one instant: one message for all of them.
+#[test]
+fn calls_ask_for_their_places_together() {
+    let asks_at = |told: u64| {
+        let mut bed = entered();
+        bed.pass(Duration::from_millis(told));
+        bed.queue(0, QueueSignal::Queued { position: 0 });
+        let (told, mut now) = (bed.now, bed.now);
+        bed.drain();
+        while bed.queue_requests().is_empty() {
+            now = now.plus(Duration::from_millis(1));
+            bed.pass(Duration::from_millis(1));
+        }
+        let after = now.since(told);
+        assert!(after > Duration::from_millis(29_750) && after <= Duration::from_secs(30), "{after:?}");
+        now
+    };
+    let first = asks_at(0);
+    assert_eq!([1, 100, 249].map(asks_at), [first; 3]);
+    assert_ne!(asks_at(250), first);
+}
+
 #[test]
 fn announcements_come_over_the_music_and_stop_when_there_is_no_prompt() {
     let mut bed = Bed::waiting();
