@@ -49,6 +49,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Worker(args) => run::serve(&args).await.map(|()| ExitCode::SUCCESS),
         Command::Growth(args) => measure::growth(&args, server).await.map(|()| ExitCode::SUCCESS),
         Command::Peers(args) => measure::peers(&args, server).await.map(|()| ExitCode::SUCCESS),
+        Command::Relay(args) => measure::relay(&args, server).await.map(|()| ExitCode::SUCCESS),
+        Command::BareRelay => measure::bare_relay().map(|()| ExitCode::SUCCESS),
         Command::Measure(measure) => measure::run(server, measure).await.map(|()| ExitCode::SUCCESS),
     }
 }

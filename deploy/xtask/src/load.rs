@@ -5,7 +5,11 @@ use anyhow::Result;
 use crate::{packages, process::Step, target, web};
 
 /// These commands work without a system, or with one on another machine.
-const WITHOUT: &[&str] = &["check", "scenarios", "worker", "help", "--help", "-h", "--version"];
+const WITHOUT: &[&str] = &["check", "scenarios", "worker", "relay", "help", "--help", "-h", "--version"];
+
+/// These measure our relay with two telephones that are bridged without an agent. No call of the product is that, so that
+/// the media node is measured by itself, in a process of its own.
+const RELAYS: &[&str] = &["relay", "peers"];
 
 /// Not of the generator: a cluster with one role a node, made and measured by the operator's tests.
 const ROLES: &str = "roles";
@@ -27,21 +31,18 @@ pub fn run(arguments: &[String]) -> Result<()> {
         build = build.args(["--package", "trunkline"]);
     }
     build.run()?;
+    if RELAYS.contains(&command) {
+        Step::cargo("the media node by itself")
+            .args(["build", "--release", "--package", "trunkline-media", "--example", "media-node"])
+            .run()?;
+    }
     let bin = target().join("release");
     let mut step = Step::new(format!("trunkline-load {command}"), bin.join("trunkline-load"));
     step = if arguments.is_empty() { step.args(["--help"]) } else { step.args(arguments) };
     if !alone {
         step = step.args(["--spawn"]).args([bin.join("trunkline")]);
     }
-    step.run()?;
-    if command == "peers" {
-        // Two telephones that are bridged without an agent: no call of the product is that, so that the media node is
-        // measured by itself, beside a bare relay, on the same machine and right after the peers.
-        Step::cargo("our relay, beside a bare one")
-            .args(["bench", "--quiet", "--package", "trunkline-media", "--bench", "node"])
-            .run()?;
-    }
-    Ok(())
+    step.run()
 }
 
 /// What calls cost in each role. Needs root: the nodes are in network namespaces.

@@ -1,11 +1,14 @@
 //! The measurements and what they share.
 
+mod bare;
 mod dispatch;
 mod growth;
 mod music;
 mod ng;
 mod peers;
 mod queued;
+mod relay;
+mod talk;
 mod waiting;
 
 use std::time::{Duration, Instant};
@@ -13,14 +16,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
+pub use bare::bare_relay;
 pub use growth::growth;
 pub use peers::peers;
+pub use relay::relay;
 
 use crate::{
     agents,
     args::{Measure, ServerArgs},
     callers::{Callers, News, Target},
-    report,
+    report::{self, Figure},
     system::{Server, Usage},
 };
 
@@ -50,6 +55,15 @@ pub async fn run(args: &ServerArgs, measure: Measure) -> Result<()> {
         }
     };
     report::publish(&name, &figures, args.json.as_deref())
+}
+
+/// Figures with the name of what they are of.
+fn named(who: &str, figures: Vec<Figure>) -> Vec<Figure> {
+    let rename = |mut figure: Figure| {
+        figure.name = format!("{who}: {}", figure.name);
+        figure
+    };
+    figures.into_iter().map(rename).collect()
 }
 
 async fn callers(

@@ -1,5 +1,5 @@
 //! Yardsticks: Debian's Kamailio as a stateful proxy and rtpengine in user space, at the same offered load and in the same
-//! run, because figures of other days and machines say little.
+//! run as ours, because figures of other days and machines say little.
 //!
 //! Neither does what Trunkline does: a proxy neither queues nor ends calls, a relay neither records nor mixes. They tell
 //! what the machine can do.
@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
 use super::{
-    music::{self, Ear, Mouth},
-    ng, queued,
+    music, named, ng, queued, relay,
+    talk::{self, Measured, Parties},
 };
 use crate::{
     args::{PeersArgs, ServerArgs},
@@ -25,7 +25,7 @@ use crate::{
     callers::{Callers, News, Target},
     report::{Figure, figure, note, publish, times},
     sip,
-    system::{Server, exact, family},
+    system::Server,
 };
 
 const KAMAILIO: &str = include_str!("kamailio.cfg");
@@ -35,16 +35,19 @@ const TALK: Duration = Duration::from_secs(1);
 
 /// Measures all and prints one table.
 pub async fn peers(args: &PeersArgs, server: &ServerArgs) -> Result<()> {
+    let ours = relay::Plan::of(&args.relay, server)?;
     let folder = tempfile::Builder::new().prefix("trunkline-load-peers-").tempdir()?;
     let mut figures = kamailio(args, folder.path()).await.context("Kamailio")?;
-    figures.extend(rtpengine(args, folder.path()).await.context("rtpengine")?);
+    let relayed = rtpengine(args, folder.path()).await.context("rtpengine")?;
+    figures.extend(named("rtpengine, user space", relayed.figures([""; 3])));
+    figures.extend(ours.run(Some(relayed.each_us())).await?);
     if server.spawn.is_some() || !server.pid.is_empty() {
         let agents = (args.rate * 4.0).ceil() as usize;
         let plan = |recorded| queued::Plan {
             rate: args.rate,
             agents,
             talk: Duration::from_secs(2),
-            seconds: args.seconds,
+            seconds: args.relay.seconds,
             recorded,
         };
         if server.spawn.is_some() {
@@ -55,24 +58,17 @@ pub async fn peers(args: &PeersArgs, server: &ServerArgs) -> Result<()> {
         }
         let system = Server::of(server, agents, &[]).await?;
         figures.extend(named("Trunkline, queued", plan(true).run(&system, server).await?));
-        let plan = music::Plan { callers: args.conversations, speak: false, seconds: args.seconds };
+        let plan =
+            music::Plan { callers: args.relay.conversations, speak: false, seconds: args.relay.seconds };
         figures.extend(named("Trunkline, music", plan.run(&system, server).await?));
     }
     let name = format!(
-        "peers: {} calls/s through Kamailio, {} conversations through rtpengine, {:.0} s each",
+        "peers: {} calls/s through Kamailio, {} conversations through rtpengine and our relay, {:.0} s each",
         args.rate,
-        args.conversations,
-        args.seconds.as_secs_f64()
+        args.relay.conversations,
+        args.relay.seconds.as_secs_f64()
     );
     publish(&name, &figures, server.json.as_deref())
-}
-
-fn named(who: &str, figures: Vec<Figure>) -> Vec<Figure> {
-    let rename = |mut figure: Figure| {
-        figure.name = format!("{who}: {}", figure.name);
-        figure
-    };
-    figures.into_iter().map(rename).collect()
 }
 
 /// A port that nobody has now.
@@ -105,9 +101,12 @@ impl Peer {
         Ok(Self { child, name })
     }
 
+    fn pid(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended", self.name))
+    }
+
     fn cpu(&self) -> Result<Duration> {
-        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
-        Ok(exact(&family(pid)))
+        self.pid().map(talk::cpu)
     }
 
     async fn stop(mut self) {
@@ -140,7 +139,7 @@ async fn kamailio(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
     let ear = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let sdp = sip::offer(ear.local_addr()?, "inactive");
     let warm_up = args.rate.ceil() as usize;
-    let total = warm_up + (args.rate * args.seconds.as_secs_f64()).ceil() as usize;
+    let total = warm_up + (args.rate * args.relay.seconds.as_secs_f64()).ceil() as usize;
     let (callers, mut news) = Callers::start(Target::local(at, "support".into(), sdp, total)).await?;
     first_call(&callers, &mut news).await.with_context(|| log_of(&log))?;
     ensure!(matches!(peer.child.try_wait(), Ok(None)), "it has ended:\n{}", log_of(&log));
@@ -216,7 +215,7 @@ async fn calls(
     Ok(failed)
 }
 
-async fn rtpengine(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
+async fn rtpengine(args: &PeersArgs, folder: &Path) -> Result<Measured> {
     let (at, log) = (free_port()?, folder.join("rtpengine.log"));
     let listen = format!("--listen-ng={at}");
     let options = [
@@ -232,41 +231,28 @@ async fn rtpengine(args: &PeersArgs, folder: &Path) -> Result<Vec<Figure>> {
     // Table -1 asks for user space.
     let mut arguments: Vec<OsString> = options.map(OsString::from).into();
     arguments.push(listen.into());
+    // Not where the one of the machine, or of another run, has them.
+    arguments.push(format!("--listen-cli={}", free_port()?).into());
+    arguments.push(format!("--listen-http={}", free_port()?).into());
     arguments.push(format!("--pidfile={}", folder.join("rtpengine.pid").display()).into());
-    let peer = Peer::start("rtpengine", &args.rtpengine, arguments, &log)?;
+    let mut peer = Peer::start("rtpengine", &args.rtpengine, arguments, &log)?;
     let control = ng::Control::connect(at, START_WITHIN).await.with_context(|| log_of(&log))?;
-    let (a, b) = (music::socket()?, music::socket()?);
-    let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
-    for n in 0..args.conversations {
+    let pid = peer.pid()?;
+    let idle = talk::idle(pid).await;
+    let mut parties = Parties::new()?;
+    let [a, b] = parties.offers()?;
+    for n in 0..args.relay.conversations {
         let call = format!("load-{n}");
-        let offered = control.offer(&call, &sip::offer(a.local_addr()?, "sendrecv")).await?;
-        let answered = control.answer(&call, &sip::offer(b.local_addr()?, "sendrecv")).await?;
-        // What rtpengine shows to B is where B sends to, and the other way round.
-        to_b.push(sip::media_address(&offered).context("an offer without media")?);
-        to_a.push(sip::media_address(&answered).context("an answer without media")?);
+        let offered = control.offer(&call, &a).await?;
+        let answered = control.answer(&call, &b).await?;
+        // A is shown what answers its offer, and B what is offered to it.
+        parties.join([&answered, &offered])?;
     }
-    note(&format!("rtpengine relays {} conversations; measuring", args.conversations));
-    let (begun, before) = (Instant::now(), peer.cpu()?);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let idle = peer.cpu()?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
-    let ears = [Ear::start(&a)?, Ear::start(&b)?];
-    let mouths = [Mouth::start(&a, to_a)?, Mouth::start(&b, to_b)?];
-    // Sources are learnt first.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let heard = || ears.iter().map(Ear::heard).sum::<u64>();
-    let (begun, before, first) = (Instant::now(), peer.cpu()?, heard());
-    tokio::time::sleep(args.seconds).await;
-    let (span, packets) = (begun.elapsed().as_secs_f64(), heard() - first);
-    let spent = peer.cpu()?.saturating_sub(before).as_secs_f64() - idle * span;
-    drop((mouths, ears));
+    note(&format!("rtpengine relays {} conversations; measuring", args.relay.conversations));
+    let talk = parties.talk(true).await?;
+    let measured = talk.measured(pid, idle, args.relay.seconds).await;
+    drop(talk);
+    ensure!(matches!(peer.child.try_wait(), Ok(None)), "it has ended:\n{}", log_of(&log));
     peer.stop().await;
-    let due = args.conversations as f64 * 100.0 * span;
-    Ok(named(
-        "rtpengine, user space",
-        vec![
-            figure("packets a second", packets as f64 / span, "packets"),
-            figure("packets heard of those due", packets as f64 / due.max(1.0) * 100.0, "%"),
-            figure("CPU a packet", spent * 1e6 / packets.max(1) as f64, "µs"),
-        ],
-    ))
+    Ok(measured)
 }

@@ -130,8 +130,11 @@ pub async fn play(
     };
     let (told, tells) = mpsc::channel(200_000);
     let (mut workers, mut orders) = (Vec::new(), Vec::new());
+    let mut open: BTreeMap<usize, String> =
+        args.worker.iter().map(|at| format!("worker {at}")).enumerate().collect();
     if args.worker.is_empty() {
         orders.push(here(assignment(0, 1), told.clone()));
+        open.insert(0, "the generator".into());
     }
     for (n, at) in args.worker.iter().enumerate() {
         let assignment = assignment(n, args.worker.len());
@@ -145,8 +148,8 @@ pub async fn play(
     let audio = scenario.callers.media == Media::Tone && scenario.agents.audio == Audio::Webrtc;
     let flow = !scenario.callers.keys.is_empty();
     let tally = Tally::new(scenario.warm_up.0, audio, flow);
-    let mut run = Run { scenario, tally, sampler: Sampler::default(), tells, orders, open: 0, stopped: None };
-    run.open = run.orders.len();
+    let sampler = Sampler::default();
+    let mut run = Run { scenario, tally, sampler, tells, orders, open, lost: Vec::new(), stopped: None };
     run.ready().await?;
     run.load(fleet, workers).await
 }
@@ -168,8 +171,7 @@ fn here(assignment: Assignment, told: mpsc::Sender<(usize, Told)>) -> mpsc::Send
             Ok(Err(error)) => format!("{error:#}"),
             Err(error) => error.to_string(),
         };
-        let _ = told.send((0, Told::Note(failed))).await;
-        let _ = told.send((0, Told::Done)).await;
+        let _ = told.send((0, Told::Lost { why: failed })).await;
     });
     orders
 }
@@ -180,7 +182,10 @@ struct Run {
     sampler: Sampler,
     tells: mpsc::Receiver<(usize, Told)>,
     orders: Vec<mpsc::Sender<Order>>,
-    open: usize,
+    /// Workers that are not through, by their numbers, as they are called.
+    open: BTreeMap<usize, String>,
+    /// Workers that ended before their time: what they were to do was not done, so that the run does not hold.
+    lost: Vec<Happened>,
     stopped: Option<(String, f64)>,
 }
 
@@ -189,13 +194,15 @@ impl Run {
     async fn ready(&mut self) -> Result<()> {
         let limit = READY_WITHIN + Duration::from_secs(self.scenario.agents.count as u64);
         let deadline = tokio::time::Instant::now() + limit;
-        let mut ready = 0;
-        while ready < self.orders.len() {
+        let mut waited_for = self.open.clone();
+        while !waited_for.is_empty() {
+            let names = || waited_for.values().cloned().collect::<Vec<_>>().join(", ");
             let told = tokio::time::timeout_at(deadline, self.tells.recv()).await;
-            match told.context("the workers are not ready in time")?.context("all workers have ended")? {
-                (_, Told::Ready) => ready += 1,
-                (worker, Told::Done) => {
-                    bail!("worker {worker} cannot begin: {}", self.tally.notes.join("; "))
+            let told = told.with_context(|| format!("not ready in time: {}", names()))?;
+            match told.with_context(|| format!("ended before the load: {}", names()))? {
+                (worker, Told::Ready) => drop(waited_for.remove(&worker)),
+                (worker, Told::Lost { why }) => {
+                    bail!("{} cannot begin: {why}", self.open[&worker])
                 }
                 (worker, told) => {
                     self.tally.take(worker, told);
@@ -224,10 +231,10 @@ impl Run {
         let mut screen = progress::Screen::new(length);
         let mut pids = Vec::new();
         let mut ended = None;
-        while self.open > 0 {
+        while !self.open.is_empty() {
             tokio::select! {
                 told = self.tells.recv() => match told {
-                    Some((worker, told)) => self.take(worker, told),
+                    Some((worker, told)) => self.take(worker, told, start.elapsed()),
                     None => break,
                 },
                 _ = ticks.tick() => {
@@ -243,27 +250,40 @@ impl Run {
                         ended.get_or_insert_with(|| start.elapsed());
                     }
                 }
-                () = tokio::time::sleep_until(deadline.into()) => {
-                    self.tally.note("workers did not come to an end in time".into());
-                    break;
-                }
+                () = tokio::time::sleep_until(deadline.into()) => break,
             }
         }
         screen.end();
-        let events = events.end(self.stopped.is_some()).await;
+        for worker in std::mem::take(&mut self.open).into_values() {
+            self.lost(worker, "it did not come to an end in time", start.elapsed());
+        }
+        let mut events = events.end(self.stopped.is_some()).await;
+        events.append(&mut self.lost);
         self.tally.close();
         let offered = ended.unwrap_or(length).min(length);
         let Self { scenario, tally, sampler, stopped, .. } = self;
         Ok(Played { scenario, tally, sampler, events, workers, stopped, offered })
     }
 
-    fn take(&mut self, worker: usize, told: Told) {
-        self.open -= usize::from(matches!(told, Told::Done));
+    fn take(&mut self, worker: usize, told: Told, at: Duration) {
+        if let Told::Done | Told::Lost { .. } = &told
+            && let Some(name) = self.open.remove(&worker)
+            && let Told::Lost { why } = &told
+        {
+            self.lost(name, why, at);
+        }
         let Some(call) = self.tally.take(worker, told) else { return };
         // The agent may be another worker's.
         if let Some(orders) = self.orders.get(call / CALLS_EACH) {
             let _ = orders.try_send(Order::Connected(call));
         }
+    }
+
+    /// A worker has ended before its time.
+    fn lost(&mut self, worker: String, why: &str, at: Duration) {
+        let at_s = at.as_secs_f64();
+        let error = Some(format!("{why}; its share of the load is missing"));
+        self.lost.push(Happened { title: worker, from_s: at_s, to_s: at_s, error });
     }
 
     /// Whether the limit has been found.

@@ -100,8 +100,8 @@ pub struct Remote {
     pub clock: Offset,
 }
 
-/// Connects to a worker and gives it its assignment. What it tells comes through `told`; when the connection breaks, a
-/// note and `Done`.
+/// Connects to a worker and gives it its assignment. What it tells comes through `told`; when the connection breaks, that
+/// it is lost.
 pub(super) async fn connect(
     at: SocketAddr,
     secret: &str,
@@ -133,12 +133,9 @@ pub(super) async fn connect(
     say(&mut line, &Ask::Assign { assignment: Box::new(assignment) }).await?;
     let (orders, queue) = mpsc::channel(10_000);
     tokio::spawn(async move {
-        let why = match relay(&mut line, queue, &told, number, epoch, clock).await {
-            Ok(()) => return,
-            Err(error) => format!("worker {at}: {error:#}; its share of the load is missing"),
-        };
-        let _ = told.send((number, Told::Note(why))).await;
-        let _ = told.send((number, Told::Done)).await;
+        if let Err(error) = relay(&mut line, queue, &told, number, epoch, clock).await {
+            let _ = told.send((number, Told::Lost { why: format!("{error:#}") })).await;
+        }
     });
     Ok((Remote { at, cores, clock }, orders))
 }
@@ -265,7 +262,12 @@ async fn pass_on(
             told = tells.recv() => {
                 // The work has ended; its result says how.
                 let Some(told) = told else { return Ok(()) };
+                let done = matches!(told, Told::Done);
                 say(line, &Tell::Told { told }).await?;
+                // The coordinator has nothing to say after that, and closes the connection.
+                if done {
+                    return Ok(());
+                }
             }
             ask = hear(line, SILENCE) => {
                 let order = match ask? {

@@ -242,7 +242,7 @@ impl Tally {
             }
             Told::Beat(beat) => self.beat(worker, &beat),
             Told::Note(note) => self.note(note),
-            Told::Ready | Told::Done => {}
+            Told::Ready | Told::Done | Told::Lost { .. } => {}
         }
         None
     }

@@ -90,9 +90,9 @@ async fn two_workers_share_a_run() {
     assert!(report.workers.iter().all(|worker| worker.clock.within_us < 100_000));
 }
 
-/// A worker that goes away in the middle is told; the run comes to its end.
+/// A worker that goes away in the middle is told, and what it was to do is missing; the run comes to its end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_worker_is_noted() {
+async fn a_run_that_lost_a_worker_does_not_hold() {
     let callee = callee();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
@@ -104,11 +104,10 @@ async fn a_lost_worker_is_noted() {
         abort.abort();
     });
     let report = run(&text("[ { for: 3s, rate: 20 } ]", "patience: 300ms"), &callee, vec![at]).await;
-    assert!(
-        report.notes.iter().any(|note| note.contains("share of the load is missing")),
-        "{:?}",
-        report.notes
-    );
+    let [broken] = report.broken.as_slice() else { panic!("{:?}", report.broken) };
+    assert!(broken.contains(&format!("worker {at}: ")), "{broken}");
+    assert!(broken.ends_with("; its share of the load is missing"), "{broken}");
+    assert!(report.text().contains(broken) && !report.holds());
     assert!(report.counts.due < 60);
     assert!(worker.await.unwrap_err().is_cancelled());
 }

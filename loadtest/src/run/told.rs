@@ -151,6 +151,11 @@ pub enum Told {
     Note(String),
     /// The worker is through.
     Done,
+    /// The worker has ended before its time: what was its is missing. Whoever waits for it tells this.
+    Lost {
+        /// Why.
+        why: String,
+    },
 }
 
 /// One call.

@@ -2,7 +2,13 @@
 //! machine are played and hold what they expect, with audio through WebRTC, keys, a kill and an upgrade; each measurement
 //! comes to its figures. Nothing here is a measure of speed: the build is for tests, and other tests run beside it.
 
-use std::{fs, path::PathBuf, time::Duration};
+mod program;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -13,7 +19,9 @@ use trunkline_loadtest::{
     run,
     scenario::builtin,
 };
-use trunkline_system_tests::{folder, s, system};
+use trunkline_system_tests::{folder, process::Program, s, system};
+
+use program::generator;
 
 /// How much smaller a scenario is played.
 struct Small {
@@ -71,7 +79,9 @@ async fn measurements_come_to_their_figures() -> Result<()> {
     let waiting = tokio::spawn(waiting_callers_are_measured());
     let growth = tokio::spawn(growth_is_measured());
     let calls = tokio::spawn(calls_decisions_and_music_are_measured());
-    for measured in [waiting, growth, calls] {
+    let peers = tokio::spawn(peers_are_measured());
+    let relays = tokio::spawn(relays_are_measured());
+    for measured in [waiting, growth, calls, peers, relays] {
         measured.await??;
     }
     Ok(())
@@ -111,7 +121,12 @@ async fn measured(name: &str, measure: Measure) -> Result<impl Fn(&str) -> Resul
     let json = file(name)?;
     let server = ServerArgs { json: Some(json.clone()), ..server()? };
     Box::pin(measure::run(&server, measure)).await?;
-    let told: Value = serde_json::from_str(&fs::read_to_string(&json)?)?;
+    figures(name, &json)
+}
+
+/// The figures in a file, by name.
+fn figures(name: &str, json: &Path) -> Result<impl Fn(&str) -> Result<f64> + use<>> {
+    let told: Value = serde_json::from_str(&fs::read_to_string(json)?)?;
     let name = name.to_owned();
     Ok(move |figure: &str| {
         let figures = told["figures"].as_array().with_context(|| told.to_string())?;
@@ -165,6 +180,54 @@ async fn waiting_callers_are_measured() -> Result<()> {
         figure("memory per waiting caller")?.is_finite()
             && figure("CPU per waiting caller and second")?.is_finite()
     );
+    Ok(())
+}
+
+/// By the program, which starts itself again for the bare relay. Every figure is of calls or packets that went all the way.
+async fn peers_are_measured() -> Result<()> {
+    let json = file("peers")?;
+    let folder = json.parent().context("a folder")?;
+    let mut command = generator()?;
+    command.args(["peers", "--rate", "5", "--conversations", "10", "--seconds", "3", "--json"]).arg(&json);
+    Program::start("peers", folder, &mut command)?.succeed(s(240)).await?;
+    let figure = figures("peers", &json)?;
+    let kamailio = |name: &str| figure(&format!("Kamailio, stateful proxy: {name}"));
+    ensure!(kamailio("calls")? == 15.0 && kamailio("of them failed")? == 0.0);
+    ensure!(kamailio("INVITE to 200, p50")? > 0.0 && kamailio("CPU a call")?.is_finite());
+    let rtpengine = |name: &str| figure(&format!("rtpengine, user space: {name}"));
+    let heard = rtpengine("packets heard of those due")?;
+    ensure!((60.0..115.0).contains(&heard), "{heard} % of the packets");
+    ensure!(rtpengine("CPU a packet")? > 0.0, "{}", rtpengine("CPU a packet")?);
+    Ok(())
+}
+
+/// By the program, which starts a media node from beside itself (`cargo build -p trunkline-media --example media-node`).
+async fn relays_are_measured() -> Result<()> {
+    let json = file("relay")?;
+    let folder = json.parent().context("a folder")?;
+    let mut command = generator()?;
+    command.args(["relay", "--conversations", "10", "--seconds", "3", "--json"]).arg(&json);
+    Program::start("relay", folder, &mut command)?.succeed(s(240)).await?;
+    let figure = figures("relay", &json)?;
+    let node = |way: &str| format!("Trunkline's media node, {way}");
+    let (bare, relay, music) = ("bare relay, receive and send only".to_owned(), node("relay"), node("music"));
+    let recorded = ["stored at the end", "copied every second"]
+        .map(|when| node(&format!("relay recorded in stereo, {when}")));
+    for who in [&bare, &relay, &music].into_iter().chain(&recorded) {
+        let heard = figure(&format!("{who}: packets heard of those due"))?;
+        // Senders beside other tests are not on time to the packet.
+        ensure!((80.0..120.0).contains(&heard), "{who}: {heard} % of the packets");
+        let cpu = figure(&format!("{who}: CPU a packet"))?;
+        ensure!(cpu > 0.0, "{who}: {cpu} µs a packet");
+    }
+    for who in [&relay].into_iter().chain(&recorded) {
+        ensure!(figure(&format!("{who}: CPU a packet to that of the bare relay"))? > 0.0);
+    }
+    for who in &recorded {
+        // Two sides of 16 bits at 8 kHz are 32 kB, of which the last second may not be in the file yet.
+        let kb = figure(&format!("{who}: recorded of a conversation in a second"))?;
+        ensure!((16.0..44.0).contains(&kb), "{who}: {kb} kB");
+    }
     Ok(())
 }
 
