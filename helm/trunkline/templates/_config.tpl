@@ -59,7 +59,11 @@ others half, because handing shards over may take as long again.
 {{- else if eq $role "call" -}}
   {{- $_ := set $config "call" (dict "max_calls" (int $own.maxCalls)) -}}
 {{- else if eq $role "console" -}}
-  {{- $_ := set $config "console" (dict "listen" (printf "%s:8080" (include "trunkline.wildcard" $root)) "secure_cookies" $own.secureCookies "trusted_proxies" $own.trustedProxies) -}}
+  {{- $console := dict "listen" (printf "%s:8080" (include "trunkline.wildcard" $root)) "secure_cookies" $own.secureCookies "trusted_proxies" $own.trustedProxies -}}
+  {{- $links := dict -}}
+  {{- range $to, $template := $own.links -}}{{- if $template -}}{{- $_ := set $links $to $template -}}{{- end -}}{{- end -}}
+  {{- if $links -}}{{- $_ := set $console "links" $links -}}{{- end -}}
+  {{- $_ := set $config "console" $console -}}
 {{- end -}}
 {{- if has $role (list "media" "records") -}}
   {{- $media := dict "recording" (include "trunkline.recording" $root | fromJson) -}}
@@ -83,6 +87,27 @@ others half, because handing shards over may take as long again.
   {{- $_ := set $config "dev" (dict "agents" (int $v.dev.agents)) -}}
 {{- end -}}
 {{- mustMergeOverwrite $config (deepCopy $own.config) | toYaml -}}
+{{- end -}}
+
+{{/* TCP ports that a role's pods have to reach outside of the cluster's nodes: those of the addresses that its node.yaml
+names, and those that the values add, because no value tells them (PostgreSQL's is in a Secret). */}}
+{{- define "trunkline.egressPorts" -}}
+{{- $config := include "trunkline.nodeConfig" . | fromYaml -}}
+{{- $named := concat (dig "cluster" "etcd" "endpoints" list $config) (list (dig "node" "otlp" "" $config) (dig "media" "recording" "store" "endpoint" "" $config)) -}}
+{{- $ports := list -}}
+{{- range .root.Values.networkPolicy.egress.ports -}}{{- $ports = append $ports (int .) -}}{{- end -}}
+{{- range compact $named -}}
+  {{- $address := urlParse . -}}
+  {{- $given := regexFind ":[0-9]+$" $address.host | trimPrefix ":" -}}
+  {{- $ports = append $ports (ternary (int $given) (ternary 443 80 (eq $address.scheme "https")) (ne $given "")) -}}
+{{- end -}}
+{{- uniq $ports | toJson -}}
+{{- end -}}
+
+{{/* "true" when a role takes its credentials for the bucket from the instance that it runs on. */}}
+{{- define "trunkline.asksInstance" -}}
+{{- $r := .root.Values.recordings -}}
+{{- if and (has .role (list "media" "records")) (eq $r.kind "s3") $r.s3.bucket (not $r.s3.existingSecret) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Whether a role has something to capture: SIP is the edge's, RTCP the media node's. */}}

@@ -156,7 +156,7 @@ scaleDown:
   policies:
     - { type: Pods, value: 1, periodSeconds: 1800 }
   {{- else }}
-  # A pod with calls is taken by `trunkline drain` and a smaller minimum, not by an average.
+  # Not by an average: an operator drains the pod and lowers maxReplicas, which alone takes pods now.
   selectPolicy: Disabled
   {{- end }}
 {{- end -}}

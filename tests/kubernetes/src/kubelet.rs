@@ -212,6 +212,11 @@ impl Pod {
         Ok(())
     }
 
+    /// What it has logged since it was started; nothing when it does not run.
+    pub fn log(&self) -> String {
+        self.program.as_ref().map(|program| program.stdout() + &program.stderr()).unwrap_or_default()
+    }
+
     /// Where metrics and probes are.
     pub fn metrics(&self) -> SocketAddr {
         self.port("metrics")

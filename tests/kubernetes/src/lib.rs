@@ -37,4 +37,4 @@ pub fn values(name: &str) -> PathBuf {
 }
 
 /// The sets of values that every check of rendered objects goes over; see the files.
-pub const SETS: [&str; 7] = ["minimal", "full", "private", "host-ports", "keda", "dev", "ipv6"];
+pub const SETS: [&str; 8] = ["minimal", "full", "private", "host-ports", "keda", "dev", "ipv6", "phones"];

@@ -8,8 +8,8 @@ use trunkline_kubernetes_tests::{
     SETS,
     api::{ApiServer, Refusal},
     chart,
-    helm::{BOTH, Helm},
-    objects::Objects,
+    helm::{BOTH, Helm, read_values},
+    objects::{Objects, ROLES},
     root, values,
 };
 
@@ -182,41 +182,89 @@ async fn a_missing_secret_fails_the_installation_with_what_to_create() -> Result
 }
 
 fn arguments(what: &str, namespace: &str, chart: &std::path::Path, set: &str) -> Vec<PathBuf> {
+    arguments_with(what, namespace, chart, &values(set))
+}
+
+fn arguments_with(
+    what: &str,
+    namespace: &str,
+    chart: &std::path::Path,
+    file: &std::path::Path,
+) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = [what, "tl"].map(PathBuf::from).to_vec();
     all.push(chart.to_owned());
     all.extend(["--namespace", namespace, "--values"].map(PathBuf::from));
-    all.push(values(set));
+    all.push(file.to_owned());
     all
 }
 
-/// The chart's first release, kept as it was packaged; an upgrade from it, and the way back, by both helms.
+/// The chart's first release, kept as it was packaged, with every set of values; an upgrade from it, and the way back, by
+/// helm 3 and helm 4 in turns, and by both with everything switched on.
 #[tokio::test]
 async fn a_release_is_upgraded_from_the_previous_chart_and_rolled_back() -> Result<()> {
     let api = server("upgrade").await?;
-    let previous = previous_chart()?;
-    for helm_name in BOTH {
-        let (helm, namespace) = (Helm::on(helm_name, &api.kubeconfig())?, format!("calls-{helm_name}"));
-        api.namespace(&namespace, "privileged").await?;
-        for (name, keys) in SECRETS {
-            api.secret(&namespace, name, keys).await?;
+    let folder = tempfile::tempdir()?;
+    let mut rounds: Vec<(&str, &str)> = SETS.into_iter().zip(BOTH.into_iter().cycle()).collect();
+    for helm in BOTH {
+        if !rounds.contains(&("full", helm)) {
+            rounds.push(("full", helm));
         }
-        let context = |step: &str| format!("{helm_name}: {step}");
-        let run =
-            |what, chart: &std::path::Path| helm.run(arguments(what, &namespace, chart, "full"))?.expect();
-        run("install", &previous).with_context(|| context("install the previous chart"))?;
-        let before = workloads(&api, &namespace).await?;
-        run("upgrade", &chart()).with_context(|| context("upgrade"))?;
-        let after = workloads(&api, &namespace).await?;
-        // Fields that cannot change would have failed the upgrade; names must not, or pods lose their volumes.
-        ensure!(before.keys().eq(after.keys()), "{helm_name}: workloads changed their names");
-        let history = helm.run(["rollback", "tl", "1", "--namespace", namespace.as_str()])?;
-        history.expect().with_context(|| context("rollback"))?;
-        let back = workloads(&api, &namespace).await?;
-        ensure!(back == before, "{helm_name}: a rollback does not bring back what was there before");
-        run("upgrade", &chart()).with_context(|| context("upgrade again"))?;
-        helm.run(["uninstall", "tl", "--namespace", namespace.as_str()])?.expect()?;
+    }
+    for (set, helm) in rounds {
+        let earlier = earlier_values(set, folder.path())?;
+        upgrade_and_roll_back(&api, helm, set, &earlier).await.with_context(|| format!("{helm}, {set}"))?;
     }
     Ok(())
+}
+
+async fn upgrade_and_roll_back(
+    api: &ApiServer,
+    helm_name: &str,
+    set: &str,
+    earlier: &std::path::Path,
+) -> Result<()> {
+    let (helm, namespace) = (Helm::on(helm_name, &api.kubeconfig())?, format!("calls-{set}-{helm_name}"));
+    api.namespace(&namespace, "privileged").await?;
+    for (name, keys) in SECRETS {
+        api.secret(&namespace, name, keys).await?;
+    }
+    let upgrade = || helm.run(arguments("upgrade", &namespace, &chart(), set))?.expect();
+    let install = arguments_with("install", &namespace, &previous_chart()?, earlier);
+    helm.run(install)?.expect().context("install the previous chart")?;
+    let before = workloads(api, &namespace).await?;
+    let password = format!("/api/v1/namespaces/{namespace}/secrets/tl-trunkline-dev-postgresql");
+    let password_before = api.get(&password).await?["data"].clone();
+    ensure!(password_before.is_null() != (set == "dev"), "a trial's password");
+    upgrade().context("upgrade")?;
+    let after = workloads(api, &namespace).await?;
+    // Fields that cannot change would have failed the upgrade; names must not, or pods lose their volumes.
+    ensure!(before.keys().eq(after.keys()), "workloads changed their names");
+    ensure!(before != after, "nothing is upgraded");
+    ensure!(
+        api.get(&password).await?["data"] == password_before,
+        "the trial's database has another password"
+    );
+    let history = helm.run(["rollback", "tl", "1", "--namespace", namespace.as_str()])?;
+    history.expect().context("rollback")?;
+    let back = workloads(api, &namespace).await?;
+    ensure!(back == before, "a rollback does not bring back what was there before");
+    upgrade().context("upgrade again")?;
+    helm.run(["uninstall", "tl", "--namespace", namespace.as_str()])?.expect()?;
+    Ok(())
+}
+
+/// A set of values without the keys that the previous chart does not know yet: what was there before an upgrade.
+fn earlier_values(set: &str, folder: &std::path::Path) -> Result<PathBuf> {
+    const NEW: [(&str, &str); 1] = [("/console", "links")];
+    let mut all = read_values(&values(set))?;
+    for (section, key) in NEW {
+        if let Some(section) = all.pointer_mut(section).and_then(serde_json::Value::as_object_mut) {
+            section.remove(key);
+        }
+    }
+    let file = folder.join(format!("{set}.yaml"));
+    std::fs::write(&file, all.to_string())?;
+    Ok(file)
 }
 
 /// Each workload's specification, by name.
@@ -232,7 +280,10 @@ async fn workloads(
             found.insert(name, item["spec"].clone());
         }
     }
-    ensure!(found.len() == 6, "a workload for each role, but there are {:?}", found.keys());
+    for role in ROLES {
+        let there = found.keys().filter(|name| name.ends_with(&format!("-{role}"))).count();
+        ensure!(there == 1, "a workload for each role, but there are {:?}", found.keys());
+    }
     Ok(found)
 }
 

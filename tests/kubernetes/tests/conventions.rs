@@ -32,11 +32,13 @@ fn no_secret_and_no_database_of_the_charts_own() -> Result<()> {
         ensure!(objects.kind("Secret").count() == 0, "{set}: a Secret is rendered");
         let text = serde_json::to_string(&objects.0)?;
         ensure!(!text.contains("postgres://"), "{set}: a database address is in plain sight");
+        let given = read_values(&values(set))?;
+        let own = given["image"]["repository"].as_str().unwrap_or("trunkline");
         for (name, pod) in objects.pods() {
             let containers = pod["spec"]["containers"].as_array().context("containers")?;
             ensure!(containers.len() == 1, "{set}: {name} has other containers");
             let image = containers[0]["image"].as_str().unwrap_or_default();
-            ensure!(image.starts_with("trunkline"), "{set}: {name} runs {image}");
+            ensure!(image.starts_with(&format!("{own}:")), "{set}: {name} runs {image}");
         }
     }
     let manifest = read_values(&chart().join("Chart.yaml"))?;
@@ -306,5 +308,26 @@ fn a_changed_configuration_changes_the_pods() -> Result<()> {
         sum(&rendered("minimal")?)? != sum(&with("minimal", &["call.maxCalls=7"])?)?,
         "the same checksum"
     );
+    Ok(())
+}
+
+/// From the page of a call one gets to its trace, its log lines and its dashboard, where the values say how.
+#[test]
+fn the_console_links_to_where_else_a_call_is_seen() -> Result<()> {
+    let links = |objects: &Objects| -> Result<Value> {
+        Ok(objects.node_config("console")?["console"]["links"].clone())
+    };
+    let given = read_values(&values("full"))?["console"]["links"].clone();
+    ensure!(given.as_object().is_some_and(|links| links.len() == 3), "full: {given}");
+    ensure!(links(&rendered("full")?)? == given, "{}", links(&rendered("full")?)?);
+    ensure!(links(&rendered("minimal")?)?.is_null(), "a link that nobody asked for");
+    let one = with("minimal", &[r#"console.links.trace="https://t/{trace_id}""#])?;
+    ensure!(links(&one)? == serde_json::json!({"trace": "https://t/{trace_id}"}), "{}", links(&one)?);
+    for wrong in ["https://t/", "t/{call_id}", "https://t/{call}", "https://t/?q= {call_id}"] {
+        let setting = format!("console.links.trace={}", Value::from(wrong));
+        let said = Helm::new("helm4")?.try_template(&chart(), &[values("minimal")], &[&setting])?;
+        let problem = said.expect_failure().with_context(|| wrong.to_owned())?;
+        ensure!(problem.contains("/console/links/trace"), "{wrong}: {problem}");
+    }
     Ok(())
 }
