@@ -53,8 +53,14 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Lays the ground and starts every pod of the chart as it is rendered with `settings` beside the lab's own.
-    pub async fn start(mut network: Network, agents: usize, binary: &Path, logs: &Path) -> Result<Self> {
+    /// Lays the ground and starts every pod of the chart as it is rendered with the lab's own settings. The sample centre is
+    /// there with so many agents more; without a number nothing is, as after an installation.
+    pub async fn start(
+        mut network: Network,
+        agents: Option<usize>,
+        binary: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
         ensure!(binary.is_file(), "{}: `cargo build -p trunkline` makes it", binary.display());
         let data = tempfile::tempdir()?;
         // PostgreSQL is another user.
@@ -204,8 +210,7 @@ impl Lab {
 }
 
 /// What the chart is told here.
-fn settings(etcd: &Etcd, agents: usize) -> Vec<String> {
-    let sample = json!({"dev": {"agents": agents}});
+fn settings(etcd: &Etcd, agents: Option<usize>) -> Vec<String> {
     let mut all = vec![
         format!("etcd.endpoints={}", json!(etcd.endpoints())),
         r#"postgresql.existingSecret="trunkline-postgresql""#.to_owned(),
@@ -218,8 +223,10 @@ fn settings(etcd: &Etcd, agents: usize) -> Vec<String> {
         // As `helm test` comes: a trunk for the networks of the pods.
         format!(r#"test.podCidrs=["{SUBNET}"]"#),
     ];
-    let roles = PODS.iter().map(|(role, _)| format!("{role}.config={sample}"));
-    all.extend(roles);
+    if let Some(agents) = agents {
+        let sample = json!({"dev": {"agents": agents}});
+        all.extend(PODS.iter().map(|(role, _)| format!("{role}.config={sample}")));
+    }
     all
 }
 

@@ -22,7 +22,7 @@ use trunkline_kubernetes_tests::{
     lab::{Lab, SIP},
     objects::{Objects, ROLES},
 };
-use trunkline_system_tests::{folder, process::Program, s, target, until};
+use trunkline_system_tests::{folder, process::Program, root, s, target, until};
 
 /// Conversations with audio both ways, and callers who hear music meanwhile: 50 calls.
 const TALKING: usize = 10;
@@ -40,8 +40,8 @@ const CONFIG: &str = "/etc/trunkline/node.yaml";
 /// Two clusters at once are more than two cores carry.
 static ONE_CLUSTER: Mutex<()> = Mutex::new(());
 
-/// Runs a test in the callers' place of a new cluster.
-fn in_a_cluster<F>(name: &str, agents: usize, test: impl FnOnce(Lab, PathBuf) -> F) -> Result<()>
+/// Runs a test in the callers' place of a new cluster, with the sample centre and so many agents more, or with nothing in it.
+fn in_a_cluster<F>(name: &str, agents: Option<usize>, test: impl FnOnce(Lab, PathBuf) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
@@ -79,7 +79,7 @@ async fn helm_test(lab: &Lab, chart: &Objects, logs: &Path, name: &str) -> Resul
 
 #[test]
 fn helm_test_hears_the_cluster_and_probes_tell_the_truth() -> Result<()> {
-    in_a_cluster("helm-test", 1, |mut lab, logs| async move {
+    in_a_cluster("helm-test", Some(0), |mut lab, logs| async move {
         let chart = lab.install(&[])?;
         let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test").await?;
         ensure!(ok && said.contains("heard"), "the test of a healthy cluster fails:\n{said}");
@@ -127,11 +127,16 @@ async fn drained(lab: &mut Lab, chart: &Objects, logs: &Path) -> Result<()> {
 /// What the chart's README tells operators to type into pods, in its order: each line does what the README says of it.
 #[test]
 fn the_operators_part_of_the_charts_readme_is_walked() -> Result<()> {
-    in_a_cluster("readme", 1, |mut lab, logs| async move {
+    in_a_cluster("readme", None, |mut lab, logs| async move {
         let readme = std::fs::read_to_string(chart().join("README.md"))?;
+        let chart = lab.install(&[])?;
+        // Nothing is there to be called: the test tells what to do, and not what helps against another refusal.
+        let (ok, said) = helm_test(&lab, &chart, &logs, "helm-test-empty").await?;
+        ensure!(!ok && said.contains("404") && said.contains("documents apply"), "an empty cluster: {said}");
+        ensure!(!said.contains("podCidrs"), "an empty cluster has another remedy: {said}");
         let mut walked = BTreeSet::new();
         for line in readme.lines().filter(|line| line.starts_with("kubectl exec ")) {
-            let line = line.split(" #").next().unwrap_or(line).split(" > ").next().unwrap_or(line);
+            let line = line.split(" #").next().unwrap_or(line).split(['<', '>']).next().unwrap_or(line);
             let (at, typed) = line.split_once(" -- /trunkline ").with_context(|| line.to_owned())?;
             let pod = at.split_whitespace().nth(2).context("a pod")?;
             // The README's release is called `phones`, and any pod of a Deployment will do.
@@ -141,13 +146,43 @@ fn the_operators_part_of_the_charts_readme_is_walked() -> Result<()> {
             };
             let typed = typed.replace("phones-", "tl-");
             let words: Vec<&str> = typed.split_whitespace().collect();
-            types(&mut lab, &logs, &pod, &words).await.with_context(|| line.to_owned())?;
+            if words[0] == "documents" {
+                centre(&lab, &pod, &words).await.with_context(|| line.to_owned())?;
+                until("the test hears the new centre", s(60), || async {
+                    let (ok, _) = helm_test(&lab, &chart, &logs, "helm-test-new").await?;
+                    Ok(ok.then_some(()))
+                })
+                .await?;
+            } else {
+                types(&mut lab, &logs, &pod, &words).await.with_context(|| line.to_owned())?;
+            }
             walked.insert(words[0].to_owned());
         }
-        let all = ["cluster", "doctor", "drain", "runbook", "support-bundle", "undrain"];
+        let all = ["cluster", "doctor", "documents", "drain", "runbook", "support-bundle", "undrain"];
         ensure!(walked.iter().eq(all.iter()), "walked: {walked:?}");
         restored(&mut lab, &logs, &readme).await
     })
+}
+
+/// The centre that the chart's README begins with, as a pod reads it from its input: refused as it is shipped, taken with
+/// passwords.
+async fn centre(lab: &Lab, pod: &str, words: &[&str]) -> Result<()> {
+    let apply = async |text: &str| -> Result<(bool, String)> {
+        let file = lab.folder().join("centre.yaml");
+        std::fs::write(&file, text)?;
+        let mut command = tokio::process::Command::from(lab.exec(pod, words)?);
+        command.kill_on_drop(true).stdin(std::fs::File::open(&file)?);
+        let done = tokio::time::timeout(s(60), command.output()).await.context("it does not end")??;
+        let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok((done.status.success(), said.concat()))
+    };
+    let shipped = std::fs::read_to_string(root().join("deploy/samples/centre.yaml"))?;
+    let (ok, said) = apply(&shipped).await?;
+    ensure!(!ok && said.contains("password: write at least 8 characters"), "as it is shipped: {said}");
+    let own = shipped.replace("password: \"\"", "password: a-long-secret");
+    let (ok, said) = apply(&own).await?;
+    ensure!(ok && said.contains("6 written, 0 the same as before"), "with passwords: {said}");
+    Ok(())
 }
 
 /// One line, typed into a pod.
@@ -264,7 +299,7 @@ async fn all_are(lab: &Lab, ready: bool, when: &str) -> Result<()> {
 /// lets its timers wait).
 #[test]
 fn an_upgrade_of_all_pods_costs_no_call() -> Result<()> {
-    in_a_cluster("upgrade", TALKING, |mut lab, logs| async move {
+    in_a_cluster("upgrade", Some(TALKING), |mut lab, logs| async move {
         let place = Place {
             bind: lab.network.address(CLIENTS)?.into(),
             sip: (SIP, 5060).into(),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use trunkline_faults::world::{CLIENTS, SIP_PORT, VIRTUAL_SIP};
 use trunkline_operations_tests::lab::{Done, Lab, on_network};
-use trunkline_system_tests::{http, s, until};
+use trunkline_system_tests::{http, root, s, until};
 
 const NODES: [(&str, &str); 1] = [("n1", "edge,call,acd,media,records,console")];
 
@@ -93,6 +93,41 @@ fn a_centre_comes_from_files() {
         written(&desk).await?;
         wrong_ones(&desk).await?;
         deleted(&desk).await
+    })
+    .unwrap();
+}
+
+/// An empty database, before any node runs: what lacks its tenant is refused with the remedy, the sample makes a centre that
+/// is called, and the README's telephone fits into it.
+#[test]
+fn the_first_documents_of_an_empty_database() {
+    on_network("documents-first", |network, folder| async move {
+        let mut lab = Lab::ground(network, &folder, &NODES, 0).await?;
+        let file = lab.config("n1");
+        let text = fs::read_to_string(&file)?;
+        let own: Vec<&str> = text.lines().filter(|line| !line.starts_with("dev:")).collect();
+        ensure!(own.len() + 1 == text.lines().count(), "the lab has its sample centre elsewhere: {text}");
+        fs::write(&file, own.join("\n"))?;
+        let desk = Desk { lab: &lab, config: file.display().to_string(), folder: &folder };
+        desk.refused(CENTRE, &["document 1", "the tenant default does not exist: apply it too, or before"])
+            .await?;
+        let readme = fs::read_to_string(root().join("README.md"))?;
+        let telephone = readme.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+        let telephone = telephone.into_iter().find(|block| block.contains("\nkind: telephone\n"));
+        let telephone = telephone.context("the README shows no telephone")?;
+        desk.refused(telephone, &["agent alice does not exist: apply it too, or before"]).await?;
+        let sample = fs::read_to_string(root().join("deploy/samples/centre.yaml"))?;
+        desk.refused(&sample, &["account alice", "password: write at least 8 characters"]).await?;
+        let sample = sample.replace("password: \"\"", "password: a-long-secret");
+        let applied = desk.apply(&sample, &[]).await?.success()?;
+        ensure!(applied.stdout.contains("6 written, 0 the same as before"), "{}", applied.stdout);
+        let applied = desk.apply(telephone, &[]).await?.success()?;
+        ensure!(applied.stdout.contains("1 written, 0 the same as before"), "{}", applied.stdout);
+        lab.start_nodes().await?;
+        let target = format!("{VIRTUAL_SIP}:{SIP_PORT}");
+        lab.run(CLIENTS, &["call", "--target", &target, "--to", "support"]).await?.success()?;
+        let unknown = lab.run(CLIENTS, &["call", "--target", &target, "--to", "sales"]).await?;
+        expect_error(&unknown, &["404", "no number `sales`", "documents apply"])
     })
     .unwrap();
 }

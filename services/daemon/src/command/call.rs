@@ -36,7 +36,8 @@ pub struct CallArgs {
     #[arg(long, value_name = "NUMBER")]
     pub from: Option<String>,
 
-    /// What to say when the call is refused: the remedy that whoever starts this knows
+    /// What to say when the call is refused because it comes from no trunk (401, 403, 407): the remedy that whoever starts
+    /// this knows
     #[arg(long, value_name = "TEXT")]
     pub refused_hint: Option<String>,
 }
@@ -52,8 +53,8 @@ pub async fn run(args: CallArgs) -> Result<ExitCode> {
         }
         Err(problem) => {
             eprintln!("trunkline call: {problem}");
-            if let (None, Some(hint)) = (outcome.answered, &args.refused_hint) {
-                eprintln!("trunkline call: {hint}");
+            if let Some(remedy) = remedy(outcome, &args) {
+                eprintln!("trunkline call: {remedy}");
             }
             Ok(ExitCode::FAILURE)
         }
@@ -101,26 +102,60 @@ fn verdict(outcome: &Outcome, listen: u32) -> Result<String, String> {
     Ok(format!("heard {} audio packets, {} lost, level {level:.0} dBFS", heard.received, heard.lost))
 }
 
+/// What to do about a refusal, where its status tells.
+fn remedy(outcome: &Outcome, args: &CallArgs) -> Option<String> {
+    let refusal = outcome.failure.as_deref()?.strip_prefix("refused: ")?;
+    match refusal.get(..3)? {
+        // 407 where telephones have accounts: this might be one.
+        "401" | "403" | "407" => args.refused_hint.clone(),
+        "404" => Some(format!(
+            "there is no number `{}`: apply a document of kind `number` with this id (`trunkline documents apply`), or call \
+             another (`--to`, in the chart `test.to`)",
+            args.to
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_telephone_takes_what_was_asked_and_defaults_else() {
-        let args = CallArgs {
+    fn args(to: &str) -> CallArgs {
+        CallArgs {
             target: "edge:5060".into(),
-            to: "menu".into(),
+            to: to.into(),
             listen: 3,
             within: 20,
             from: None,
-            refused_hint: None,
-        };
-        let telephone = telephone(&args).unwrap();
+            refused_hint: Some("set test.podCidrs".into()),
+        }
+    }
+
+    #[test]
+    fn the_telephone_takes_what_was_asked_and_defaults_else() {
+        let telephone = telephone(&args("menu")).unwrap();
         assert_eq!(
             (telephone.sip.as_str(), telephone.to.as_str(), telephone.count),
             ("edge:5060", "menu", 1)
         );
         assert_eq!(telephone.talk, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_refusal_has_the_remedy_of_its_status() {
+        let told = |failure: &str| {
+            let outcome = Outcome { failure: Some(failure.into()), ..Outcome::new() };
+            remedy(&outcome, &args("sales"))
+        };
+        for stranger in ["403 Forbidden", "407 Proxy Authentication Required (it asks for credentials)"] {
+            assert_eq!(told(&format!("refused: {stranger}")).unwrap(), "set test.podCidrs");
+        }
+        let nobody = told("refused: 404 Not Found (nobody by this name)").unwrap();
+        assert!(nobody.contains("`sales`") && nobody.contains("documents apply"), "{nobody}");
+        assert!(!nobody.contains("podCidrs"), "{nobody}");
+        assert_eq!(told("refused: 503 Service Unavailable"), None);
+        assert_eq!(told("no ACK for a re-INVITE"), None);
     }
 
     #[test]
