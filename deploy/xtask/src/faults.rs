@@ -13,6 +13,9 @@ use crate::{packages, process::Step, root, seed::seed, suite::Suite, target, web
 
 /// The scenario that wants the version before this one.
 const SIDE_BY_SIDE: &str = "two-versions";
+/// Names that version; [`NONE`] says that there is to be none.
+const PREVIOUS: &str = "TRUNKLINE_PREVIOUS";
+const NONE: &str = "none";
 
 /// What the suite can be told.
 #[derive(Args, Clone, Debug, Default)]
@@ -172,9 +175,14 @@ fn previous(profile: &[&str]) -> Result<Option<PathBuf>> {
 }
 
 /// `TRUNKLINE_PREVIOUS`, or the newest release tag before HEAD, or the version that was on main before
-/// (`tests/faults/previous`). A shallow clone fetches what it lacks; where that cannot be had, it is said that it was not tested.
+/// (`tests/faults/previous`). A shallow clone fetches what it lacks; where that cannot be had, it fails. None only when
+/// `TRUNKLINE_PREVIOUS=none` asks for it: then `two-versions` does not run.
 fn previous_revision() -> Result<Option<String>> {
-    let given = std::env::var("TRUNKLINE_PREVIOUS").ok().filter(|revision| !revision.is_empty());
+    let given = std::env::var(PREVIOUS).ok().filter(|revision| !revision.is_empty());
+    if given.as_deref() == Some(NONE) {
+        println!("── {PREVIOUS}={NONE}: {SIDE_BY_SIDE} is not run");
+        return Ok(None);
+    }
     let tag = || git(&["describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]);
     let written = || {
         let text = fs::read_to_string(root().join("tests/faults/previous")).ok()?;
@@ -183,23 +191,47 @@ fn previous_revision() -> Result<Option<String>> {
     let Some(wanted) = given.or_else(tag).or_else(written) else {
         bail!("tests/faults/previous does not name the version before this one");
     };
-    let find = || git(&["rev-parse", "--verify", "--quiet", &format!("{wanted}^{{commit}}")]);
-    let mut commit = find();
-    if commit.is_none() && git(&["rev-parse", "--is-shallow-repository"]).as_deref() == Some("true") {
-        // Where the clone came from has the rest, if it can be reached.
-        let _ = git(&["fetch", "--quiet", "--unshallow"]);
-        commit = find();
-    }
-    if commit.is_none() {
-        println!(
-            "── this clone does not have {wanted}: two-versions is NOT RUN (git fetch --unshallow, or TRUNKLINE_PREVIOUS)"
-        );
-    }
-    Ok(commit)
+    commit(&wanted, || {
+        if git(&["rev-parse", "--is-shallow-repository"]).as_deref() == Some("true") {
+            // Where the clone came from has the rest, if it can be reached.
+            let _ = git(&["fetch", "--quiet", "--unshallow"]);
+        }
+    })
+    .map(Some)
+}
+
+/// A revision's commit, which this clone has or which `fetch` brings.
+fn commit(revision: &str, fetch: impl FnOnce()) -> Result<String> {
+    let find = || git(&["rev-parse", "--verify", "--quiet", &format!("{revision}^{{commit}}")]);
+    let there = || {
+        fetch();
+        find()
+    };
+    find().or_else(there).with_context(|| {
+        format!(
+            "this clone does not have {revision}, the version before this one, which {SIDE_BY_SIDE} wants: `git fetch \
+             --unshallow` brings it, {PREVIOUS} names another, {PREVIOUS}={NONE} leaves the scenario out"
+        )
+    })
 }
 
 /// What git says; None when it fails.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).current_dir(root()).output().context("git").ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A version that is not here is no reason to pass.
+    #[test]
+    fn a_version_that_this_clone_lacks_is_a_failure_with_its_remedies() {
+        assert_eq!(commit("HEAD", || ()).unwrap(), git(&["rev-parse", "HEAD"]).unwrap());
+        let refused = commit("0123456789012345678901234567890123456789", || ()).unwrap_err().to_string();
+        for part in ["0123456789", "--unshallow", "TRUNKLINE_PREVIOUS=none", SIDE_BY_SIDE] {
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! pulled, no daemon runs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -27,8 +27,9 @@ const NAME: &str = "localhost/trunkline:built";
 const USER: &str = "65532:65532";
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CYCLONEDX: &str = "0.5.9";
-/// An optimised program with its libraries; more is something that does not belong there.
+/// A program with its libraries; more is something that does not belong there. A build for tests is larger.
 const LARGEST_MIB: u64 = 120;
+const LARGEST_DEBUG_MIB: u64 = 150;
 /// From its start until a node in the image serves; a build for tests on a busy machine takes some seconds.
 const SERVES_WITHIN: Duration = Duration::from_secs(90);
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
@@ -39,8 +40,7 @@ pub fn run(debug: bool) -> Result<()> {
         return stage();
     }
     Step::cargo("trunkline, optimised").args(["build", "--package", "trunkline", "--release"]).run()?;
-    let size = make("release")?;
-    ensure!(size <= LARGEST_MIB, "the image has {size} MiB; {LARGEST_MIB} are enough");
+    make("release", LARGEST_MIB)?;
     println!(
         "── to a registry: buildah {} push {NAME} docker://REGISTRY/trunkline:VERSION",
         store().join(" ")
@@ -50,11 +50,11 @@ pub fn run(debug: bool) -> Result<()> {
 
 /// The stage of `cargo xtask test`: the same image around the debug build, which is there already.
 pub fn stage() -> Result<()> {
-    make("debug").map(drop)
+    make("debug", LARGEST_DEBUG_MIB)
 }
 
-/// Builds and proves the image around a profile's binary; tells its size in MiB.
-fn make(profile: &str) -> Result<u64> {
+/// Builds and proves the image around a profile's binary.
+fn make(profile: &str, largest_mib: u64) -> Result<()> {
     ensure!(
         is_here("buildah"),
         "buildah is missing: it builds the image; install Debian's packages buildah and crun"
@@ -64,13 +64,14 @@ fn make(profile: &str) -> Result<u64> {
         fs::remove_dir_all(&layout).with_context(|| format!("{}", layout.display()))?;
     }
     lay_out(&target().join(profile).join("trunkline"), &layout)?;
+    as_the_dockerfile_does(&layout)?;
     let size = size_of(&layout)? >> 20;
+    ensure!(size <= largest_mib, "the image has {size} MiB; {largest_mib} are enough");
     build(&layout)?;
     let container = said(buildah().args(["from", "--pull-never", NAME]))?;
     let proved = prove(&container);
     let removed = said(buildah().args(["rm", &container]));
-    proved.and_then(|version| removed.map(|_| println!("── {NAME}: {version}, {size} MiB, user {USER}")))?;
-    Ok(size)
+    proved.and_then(|version| removed.map(|_| println!("── {NAME}: {version}, {size} MiB, user {USER}")))
 }
 
 /// The image's files.
@@ -109,6 +110,69 @@ fn libraries(binary: &Path) -> Result<BTreeSet<String>> {
     ensure!(output.status.success() && !text.contains("not found"), "{}: {text}", binary.display());
     let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
     Ok(paths.map(str::to_owned).collect())
+}
+
+/// Runs the lines by which deploy/image/Dockerfile lays its image out: they make the same files.
+fn as_the_dockerfile_does(layout: &Path) -> Result<()> {
+    let text = fs::read_to_string(root().join("deploy/image/Dockerfile")).context("the Dockerfile")?;
+    let lines = layout_lines(&text).context("the Dockerfile does not say how it lays the image out")?;
+    // Stands for the root of the build's file system: the program, and the sources with the bill of materials.
+    let top = target().join("image/docker");
+    if top.exists() {
+        fs::remove_dir_all(&top).with_context(|| format!("{}", top.display()))?;
+    }
+    place(&top, "trunkline", &layout.join("trunkline"))?;
+    for part in ["passwd", "group", "nsswitch.conf"].map(|name| format!("deploy/image/{name}")) {
+        place(&top.join("src"), &part, &root().join(&part))?;
+    }
+    place(&top.join("src"), "services/daemon/trunkline.cdx.json", &target().join("image/sbom.cdx.json"))?;
+    Step::new("the Dockerfile's layout", "sh")
+        .args(["-ec", &beneath(&lines, &top)])
+        .directory(top.join("src"))
+        .run()?;
+    let (theirs, ours) = (files(&top.join("image"))?, files(layout)?);
+    ensure!(theirs == ours, "the Dockerfile's image has {theirs:#?}, that of `cargo xtask image` {ours:#?}");
+    fs::remove_dir_all(&top).with_context(|| format!("{}", top.display()))
+}
+
+/// The instruction that makes `/image`.
+fn layout_lines(dockerfile: &str) -> Option<String> {
+    let run = dockerfile.split("\nRUN ").find(|text| text.contains("/image/trunkline"))?;
+    let mut lines = String::new();
+    for line in run.lines() {
+        let (line, goes_on) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
+        lines += line;
+        if !goes_on {
+            return Some(lines);
+        }
+    }
+    None
+}
+
+/// The same with what it names at the root of the file system in a folder.
+fn beneath(lines: &str, top: &Path) -> String {
+    let moved = |word: &str| {
+        let ours = word == "/trunkline" || word == "/image" || word.starts_with("/image/");
+        if ours { format!("{}{word}", top.display()) } else { word.to_owned() }
+    };
+    lines.split(' ').map(moved).collect::<Vec<_>>().join(" ")
+}
+
+/// Every file of a folder with its size.
+fn files(folder: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).with_context(|| format!("{}", next.display()))? {
+            let entry = entry?;
+            let (path, meta) = (entry.path(), entry.metadata()?);
+            if meta.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(folder)?.to_owned(), meta.len());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What the program is made of: every crate with version and licence.
@@ -155,13 +219,7 @@ fn sweep(folder: &Path, name: &str) -> Result<()> {
 }
 
 fn size_of(folder: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for entry in fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        sum += if meta.is_dir() { size_of(&entry.path())? } else { meta.len() };
-    }
-    Ok(sum)
+    Ok(files(folder)?.into_values().sum())
 }
 
 /// A store of its own: nothing of the machine's containers is touched.

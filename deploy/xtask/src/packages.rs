@@ -20,7 +20,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("faketime", "faketime"),
     ("jq", "jq"),
+    ("openssl", "openssl"),
     ("buildah", "buildah"),
+    ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     (POSTGRES, "postgresql-15"),
 ];
 

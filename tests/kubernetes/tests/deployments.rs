@@ -1,12 +1,13 @@
-//! What else carries the program: compose, systemd, the Dockerfile. No docker engine is needed: each is checked by its
-//! parts with the tools that are here. (The image itself is built and run by `cargo xtask kubernetes`.)
+//! What else carries the program: compose, the Dockerfile, and the version that all of them say. No docker engine is needed:
+//! each is checked by its parts with the tools that are here. (The image itself is built and run by `cargo xtask kubernetes`;
+//! systemd has a file of its own.)
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use trunkline_kubernetes_tests::{helm::read_values, objects::ROLES, root};
-use trunkline_system_tests::target;
+use trunkline_system_tests::{net, system, target};
 
 /// What `trunkline config check` says of a file with an environment.
 fn check(config: &Path, environment: &BTreeMap<String, String>) -> Result<String> {
@@ -77,6 +78,38 @@ fn the_laptop_cluster_fits_together() -> Result<()> {
     Ok(())
 }
 
+/// The nodes' health check is a call to the node itself: it fails before the node serves, and succeeds when it does, as
+/// `up --wait` has it.
+#[tokio::test]
+async fn a_node_of_the_laptop_cluster_is_healthy_when_it_takes_calls() -> Result<()> {
+    let compose = merged(read_values(&root().join("deploy/compose/compose.yaml"))?);
+    let mut checks = Vec::new();
+    for (name, service) in compose["services"].as_object().context("services")? {
+        let Some(address) = service["networks"]["calls"]["ipv4_address"].as_str() else { continue };
+        let test = service["healthcheck"]["test"].as_array().context("a test of its health")?;
+        let words: Vec<&str> = test.iter().filter_map(Value::as_str).collect();
+        let ["CMD", "/trunkline", arguments @ ..] = words.as_slice() else {
+            bail!("{name}: the image has only one program: {words:?}")
+        };
+        let own = format!("{address}:5060");
+        ensure!(arguments.contains(&own.as_str()), "{name}: does not call itself: {arguments:?}");
+        checks.push((own, arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()));
+    }
+    ensure!(checks.len() == 2, "{} nodes", checks.len());
+    let run = |address: String| -> Result<Vec<bool>> {
+        let healthy = |(own, arguments): &(String, Vec<String>)| {
+            let words = arguments.iter().map(|word| if word == own { &address } else { word });
+            Ok(Command::new(system::binary()?).args(words).env_clear().output()?.status.success())
+        };
+        checks.iter().map(healthy).collect()
+    };
+    ensure!(run(net::address()?.to_string())? == [false, false], "healthy although nobody is there");
+    // Its sample centre is that of the compose file's nodes.
+    let node = system::System::start("compose-health").await?;
+    ensure!(run(node.sip().to_string())? == [true, true], "not healthy although it serves");
+    node.stop().await.map(drop)
+}
+
 /// YAML's merge keys, which compose resolves.
 fn merged(mut compose: Value) -> Value {
     let Some(services) = compose["services"].as_object_mut() else { return compose };
@@ -87,36 +120,6 @@ fn merged(mut compose: Value) -> Value {
         *service = Value::Object(whole);
     }
     compose
-}
-
-/// systemd itself reads the unit; a drain fits into its time.
-#[test]
-fn systemd_takes_the_unit() -> Result<()> {
-    let source = root().join("deploy/systemd/trunkline@.service");
-    let text = fs::read_to_string(&source).with_context(|| format!("{}", source.display()))?;
-    let folder = tempfile::tempdir()?;
-    let unit = folder.path().join("trunkline@.service");
-    // The program need not be installed for this.
-    fs::write(&unit, text.replace("/usr/bin/trunkline", "/bin/true"))?;
-    let output = Command::new("systemd-analyze")
-        .args(["verify", "--man=no"])
-        .arg(folder.path().join("trunkline@n1.service").as_path())
-        .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display()))
-        .output()
-        .context("systemd-analyze is missing: install Debian's package systemd")?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("trunkline")).collect();
-    ensure!(output.status.success() && ours.is_empty(), "systemd refuses the unit:\n{said}");
-    for wanted in [
-        "KillSignal=SIGTERM",
-        "TimeoutStopSec=4h",
-        "NoNewPrivileges=yes",
-        "ProtectSystem=strict",
-        "User=trunkline",
-    ] {
-        ensure!(text.contains(wanted), "the unit lacks {wanted}");
-    }
-    Ok(())
 }
 
 /// The Dockerfile copies what is there, and its image is the one that is built without a registry: the same user, entry
@@ -268,5 +271,37 @@ fn certificates(folder: &Path) -> Result<()> {
     for (from, to) in [("ca.pem", "ca.crt"), ("node.pem", "tls.crt"), ("node.key", "tls.key")] {
         fs::rename(folder.join(from), folder.join(to))?;
     }
+    Ok(())
+}
+
+/// A new version of the chart brings a new program: its tag, the default of which is `appVersion`, is that of the program and
+/// of no package before, or nodes that have an image of this tag would keep it.
+#[test]
+fn the_chart_s_default_tag_is_this_program_s_version() -> Result<()> {
+    let chart = read_values(&root().join("helm/trunkline/Chart.yaml"))?;
+    let version = env!("CARGO_PKG_VERSION");
+    ensure!(
+        chart["appVersion"] == version,
+        "appVersion is {}, the program's version {version}",
+        chart["appVersion"]
+    );
+    let mut packages = 0;
+    for entry in fs::read_dir(root().join("tests/kubernetes/previous"))? {
+        let package = entry?.path();
+        let output = Command::new("tar").arg("-xzOf").arg(&package).arg("trunkline/Chart.yaml").output()?;
+        ensure!(output.status.success(), "{}: no chart", package.display());
+        let before: Value = serde_yaml_ng::from_slice(&output.stdout)?;
+        for key in ["version", "appVersion"] {
+            ensure!(before[key].is_string(), "{}: no {key}", package.display());
+            ensure!(
+                before[key] != chart[key],
+                "{}: its {key} is {}, as the chart's now",
+                package.display(),
+                chart[key]
+            );
+        }
+        packages += 1;
+    }
+    ensure!(packages > 0, "no package of an earlier version");
     Ok(())
 }

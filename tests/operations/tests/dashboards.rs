@@ -1,11 +1,12 @@
-//! Proves that dashboards, rules and runbooks show something: a real Prometheus scrapes a loaded cluster, and every query
-//! of every panel and every recording rule gives data, every query of a runbook names metrics that exist, and exemplars
+//! Proves that dashboards, rules and runbooks show something: a real Prometheus scrapes a loaded cluster that gets into trouble,
+//! and every query of every panel and every recording rule gives data that is not zero all the time ([`QUIET`] names what may
+//! be), every query of a runbook names metrics that exist, and exemplars
 //! lead to traces that a collector has got.
 //!
 //! Windows of minutes and hours are replaced by 15 s in rules and queries (`observe::promql`), and everything is chosen
 //! where a dashboard lets one choose.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -15,7 +16,7 @@ use trunkline_operations_tests::observe::{
     prometheus::Prometheus,
     promql, rules, runbooks,
 };
-use trunkline_system_tests::{http, metrics, s, until};
+use trunkline_system_tests::{http, metrics, root, s, until};
 
 /// `TRUNKLINE_WRITE=1` writes the files.
 #[test]
@@ -35,6 +36,33 @@ fn the_files_are_what_the_source_says() -> Result<()> {
             path.display()
         );
     }
+    Ok(())
+}
+
+/// The README's lines for whoever takes the rules without the chart: afterwards every alert leads to its page on the console.
+#[test]
+fn rules_as_plain_files_lead_to_the_console() -> Result<()> {
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let chapter = readme.split_once("### Watching it\n").context("no chapter `Watching it`")?.1;
+    let lines = chapter.split("```").nth(1).context("the chapter has no command lines")?;
+    let folder = tempfile::tempdir()?;
+    let typed = lines.replace("/etc/prometheus/rules", &folder.path().display().to_string());
+    let done = Command::new("sh").args(["-ec", &typed]).current_dir(root()).output()?;
+    ensure!(done.status.success(), "{typed}: {}", String::from_utf8_lossy(&done.stderr));
+    let mut alerts = 0;
+    for file in rules::yaml_files(folder.path())? {
+        let read: rules::RuleFile = serde_yaml_ng::from_str(&std::fs::read_to_string(&file)?)?;
+        for rule in read.groups.into_iter().flat_map(|group| group.rules) {
+            let Some(alert) = rule.alert else { continue };
+            let wanted = format!("https://console.example.com/runbooks/{alert}.md");
+            ensure!(
+                rule.annotations.get("runbook_url") == Some(&wanted),
+                "{alert} does not lead to {wanted}"
+            );
+            alerts += 1;
+        }
+    }
+    ensure!(alerts == rules::alerts()?.len(), "only {alerts} alerts came along");
     Ok(())
 }
 
@@ -103,6 +131,7 @@ fn every_query_has_data_from_a_loaded_cluster() -> Result<()> {
         let mut lab = Lab::start(network, &folder).await?;
         lab.load(24).await?;
         lab.drain("c2", &folder).await?;
+        lab.trouble(&folder).await?;
         lab.load(12).await?;
         until("everything is scraped and computed", s(30), async || {
             Ok(lab.prometheus.problems().await?.is_empty().then_some(()))
@@ -137,6 +166,36 @@ async fn pages_are_sound(lab: &Lab, failures: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// What may be zero all the time, and why; everything else moves, or nobody would see that a query asks for the wrong thing.
+const QUIET: [(&str, &str); 12] = [
+    ("trunkline_cluster_shards_opening", "moments: shards are taken over between two scrapes"),
+    ("trunkline_cluster_etcd_failures_total", "only a write that is under way when etcd goes away fails"),
+    (
+        "job_instance:trunkline_epochs_refused:rate5m",
+        "an owner that stood still wants something late by chance only",
+    ),
+    ("trunkline_acd_epochs_refused_total", "the same"),
+    (
+        "trunkline_journal_refused_total",
+        "only what is being written when the database goes away is refused, by chance",
+    ),
+    ("trunkline_sip_relayed_total", "wants two edges; the lab has one"),
+    ("trunkline_media_one_way_audio_total", "wants more silence than the test has time for"),
+    (
+        "trunkline_media_packets_refused_total",
+        "packets of strangers to a port of a call, which nobody sends here",
+    ),
+    ("trunkline_media_send_errors_total", "the kernel takes every packet"),
+    ("trunkline_media_transcriptions_open", "the lab has no recogniser"),
+    ("trunkline_media_recogniser_failures_total", "the same"),
+    ("trunkline_media_tap_gaps_total", "the same"),
+];
+
+/// Whether what a query asks for may be zero.
+fn quiet(query: &str) -> bool {
+    promql::metrics_in(query).iter().any(|name| QUIET.iter().any(|(quiet, _)| quiet == name))
+}
+
 async fn panels_have_data(
     prometheus: &Prometheus,
     dashboard: &Dashboard,
@@ -153,8 +212,11 @@ async fn panels_have_data(
             }
         };
         let full: Vec<_> = found.iter().filter(|series| !series.values.is_empty()).collect();
+        let zero = full.iter().flat_map(|series| &series.values).all(|value| *value == 0.0);
         if full.is_empty() {
             failures.push(format!("{place}: no data"));
+        } else if zero && !quiet(&asked) {
+            failures.push(format!("{place}: zero all the time"));
         }
         for label in promql::labels_in(query.legend) {
             if !full.iter().any(|series| series.labels.contains_key(label)) {
@@ -168,8 +230,12 @@ async fn panels_have_data(
 async fn recording_rules_have_data(prometheus: &Prometheus, failures: &mut Vec<String>) -> Result<()> {
     for name in rules::all()?.into_iter().filter_map(|rule| rule.record) {
         let found = prometheus.since_start(&name).await?;
-        if !found.iter().any(|series| !series.values.is_empty()) {
+        let mut values = found.iter().flat_map(|series| &series.values).peekable();
+        let (empty, zero) = (values.peek().is_none(), values.all(|value| *value == 0.0));
+        if empty {
             failures.push(format!("recording rule {name}: no data"));
+        } else if zero && !quiet(&name) {
+            failures.push(format!("recording rule {name}: zero all the time"));
         }
     }
     Ok(())
@@ -178,6 +244,8 @@ async fn recording_rules_have_data(prometheus: &Prometheus, failures: &mut Vec<S
 /// A query of a runbook may well be empty while all is well; what it names must exist all the same.
 async fn runbooks_name_what_exists(prometheus: &Prometheus, failures: &mut Vec<String>) -> Result<()> {
     let names: BTreeSet<String> = prometheus.names().await?.into_iter().collect();
+    let gone = QUIET.iter().filter(|(name, _)| !names.contains(*name));
+    failures.extend(gone.map(|(name, _)| format!("what may be zero: there is no metric {name}")));
     for page in runbooks::names()? {
         for query in runbooks::page(&page)?.queries {
             if let Err(error) = prometheus.now(&promql::shorten(&query)).await {

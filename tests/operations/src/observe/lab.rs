@@ -128,12 +128,7 @@ impl Lab {
     /// Drains a node and waits until it is empty, as an operator does.
     pub async fn drain(&mut self, name: &str, folder: &Path) -> Result<()> {
         self.operator(&["drain", name, "--wait", "60"], folder).await?;
-        until("the drain is seen", s(20), async || {
-            let seen =
-                self.prometheus.now(&format!("trunkline_node_draining{{instance=\"{name}\"}}")).await?;
-            Ok((seen.iter().any(|series| series.values == [1.0])).then_some(()))
-        })
-        .await?;
+        self.seen(&format!("sum(trunkline_node_draining{{instance=\"{name}\"}})")).await?;
         self.operator(&["undrain", name, "--wait", "60"], folder).await
     }
 

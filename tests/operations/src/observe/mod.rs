@@ -6,3 +6,4 @@ pub mod prometheus;
 pub mod promql;
 pub mod rules;
 pub mod runbooks;
+pub mod trouble;
