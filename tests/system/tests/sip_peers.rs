@@ -10,6 +10,7 @@ use trunkline_system_tests::{
     here, s,
     sipp::{Finished, Sipp},
     system::{Setup, System},
+    until,
 };
 
 /// The scenario `branchc` registers first, without credentials, and dials `ua2`.
@@ -187,12 +188,19 @@ async fn refusals_cancels_and_calls_that_the_other_side_ends() -> Result<()> {
     for n in 1..=10 {
         // The first call's number is part of the tenth's.
         let number = format!("4930330{n}");
-        let found = api.contacts(&format!("caller={number}")).await?;
-        causes.extend(
-            found
-                .iter()
-                .filter(|c| c["caller_number"].as_str().is_some_and(|t| t.ends_with(&number)))
-                .map(|contact| contact["cause"].clone()),
+        let of_this = |contact: &Value| {
+            ended(contact)
+                && contact["caller_number"].as_str().is_some_and(|caller| caller.ends_with(&number))
+        };
+        causes.push(
+            until("every call has a record that it has ended", s(10), async || {
+                let mut found = api.contacts(&format!("caller={number}")).await?;
+                found.retain(&of_this);
+                ensure!(found.len() < 2, "more than one record: {found:?}");
+                Ok(found.first().map(|contact| contact["cause"].clone()))
+            })
+            .await
+            .with_context(|| number.clone())?,
         );
     }
     let by_cancel = causes.iter().filter(|cause| **cause == "caller_cancel").count();
