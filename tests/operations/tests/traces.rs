@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -29,12 +30,7 @@ fn one_call_can_be_followed_through_the_cluster_by_its_id() -> Result<()> {
     lab::inside(async |network| {
         let folder = trunkline_system_tests::folder("operations-traces")?;
         let mut lab = Lab::start(network, &folder).await?;
-        lab.stage.desk.order(|orders| {
-            orders.open = AGENTS;
-            orders.talk = Some(TALK);
-        });
-        lab.stage.desk.until("agents are ready", s(30), &["ready"], AGENTS).await?;
-        let who = lab.stage.crowd.come(1, 1.0).await?;
+        let who = one_comes(&lab, TALK).await?;
         lab.stage.desk.until("they talk", s(20), &["talking"], 1).await?;
         let talking = Instant::now();
 
@@ -68,12 +64,7 @@ fn a_call_stays_in_its_trace_when_its_owner_dies() -> Result<()> {
     lab::inside(async |network| {
         let folder = trunkline_system_tests::folder("operations-traces-moved")?;
         let mut lab = Lab::start(network, &folder).await?;
-        lab.stage.desk.order(|orders| {
-            orders.open = AGENTS;
-            orders.talk = Some(LONG_TALK);
-        });
-        lab.stage.desk.until("agents are ready", s(30), &["ready"], AGENTS).await?;
-        let who = lab.stage.crowd.come(1, 1.0).await?;
+        let who = one_comes(&lab, LONG_TALK).await?;
         let call_id = until("the spans of the set-up are there", s(20), || {
             std::future::ready(Ok(whose(&lab.collector.spans())))
         })
@@ -97,6 +88,16 @@ fn a_call_stays_in_its_trace_when_its_owner_dies() -> Result<()> {
         ensure!(other.is_none(), "the call is in the trace {trace}, but: {other:?}");
         Ok(())
     })
+}
+
+/// One call for agents who are all ready, and talk that long.
+async fn one_comes(lab: &Lab, talk: Duration) -> Result<Range<usize>> {
+    lab.stage.desk.order(|orders| {
+        orders.open = AGENTS;
+        orders.talk = Some(talk);
+    });
+    lab.stage.desk.until("agents are ready", s(30), &["ready"], AGENTS).await?;
+    lab.stage.crowd.come(1, 1.0).await
 }
 
 /// The call whose early spans are all there.
