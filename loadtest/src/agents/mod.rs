@@ -89,6 +89,11 @@ pub enum News {
         /// What the agent heard, with audio.
         heard: Option<Heard>,
     },
+    /// The caller was passed on to another queue; the conversation is over for this agent.
+    PassedOn {
+        /// The call.
+        call: Option<usize>,
+    },
 }
 
 /// How agents work.
@@ -102,13 +107,15 @@ pub struct Habits {
     pub wrap_up: Dist,
     /// Ready again after each call.
     pub again: bool,
+    /// A caller of another queue is passed on to this one (blind) at the end of the conversation.
+    pub transfer: Option<String>,
 }
 
 impl Habits {
     /// They pick up at once and need no time after the call.
     pub fn quick(talk: Duration, again: bool) -> Self {
         let none = Dist::constant(Duration::ZERO);
-        Self { answer: none.clone(), talk: talk.into(), wrap_up: none, again }
+        Self { answer: none.clone(), talk: talk.into(), wrap_up: none, again, transfer: None }
     }
 }
 

@@ -169,6 +169,9 @@ impl Page {
                 if let Some(sdp) = sdp {
                     self.audio.answered(&sdp);
                 }
+                if command == "transfer" {
+                    self.tell(News::PassedOn { call }).await?;
+                }
                 let took = self.accepted.take_if(|_| command == "accept").map(|at| at.elapsed());
                 if let Some(took) = took {
                     self.tell(News::Connected { agent, call, took }).await?;
@@ -232,6 +235,19 @@ impl Page {
         Some(Tones { says: voices.agents, hears })
     }
 
+    /// Ends the conversation: passes a caller of another queue on where that is wanted, and hangs up elsewhere.
+    async fn end(&mut self, socket: &mut Socket) -> Result<()> {
+        let queue = self.client.state()["call"]["queue_id"].as_str();
+        let to = self.office.shift.habits.transfer.clone().filter(|to| queue != Some(to));
+        match to {
+            Some(to) if self.client.may_ask("transfer") => {
+                self.client.command(socket, "transfer", json!({ "queue_id": to })).await
+            }
+            None if self.client.may_ask("hang_up") => self.client.command(socket, "hang_up", json!({})).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Does what the state asks for, when it is due.
     async fn act(&mut self, socket: &mut Socket, open: bool) -> Result<()> {
         self.notice().await?;
@@ -242,10 +258,8 @@ impl Page {
                 self.accepted = Some(Instant::now());
                 self.client.command(socket, "accept", json!({ "offer_id": self.offer, "sdp": sdp })).await
             }
-            "talking" if due && self.client.may_ask("hang_up") => {
-                self.client.command(socket, "hang_up", json!({})).await
-            }
-            "talking" if !due => {
+            "talking" if due => self.end(socket).await,
+            "talking" => {
                 // The notice may have been lost with a connection; the state says so too.
                 let generation = self.client.state()["call"]["media_generation"].as_u64().unwrap_or(0);
                 self.audio.follow(self.client.offer(), generation);

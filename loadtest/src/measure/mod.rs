@@ -196,7 +196,7 @@ impl Rings {
                 }
             }
             agents::News::Offline { agent, why } => report::note(&format!("agent {}: {why}", agent + 1)),
-            agents::News::Online { .. } | agents::News::Finished { .. } => {}
+            agents::News::Online { .. } | agents::News::Finished { .. } | agents::News::PassedOn { .. } => {}
         }
     }
 

@@ -96,6 +96,9 @@ impl Report {
             ("two agents at once", counts.twice.to_string(), counts.twice > 0),
             ("repeated requests", counts.repeats.to_string(), false),
         ];
+        if counts.passed_on > 0 {
+            cards.push(("passed on", counts.passed_on.to_string(), false));
+        }
         if counts.packets > 0 {
             cards.push(("packets lost", format!("{:.3} %", counts.lost_share() * 100.0), false));
             cards.push(("longest audio gap", format!("{:.0} ms", counts.gap_ms), false));

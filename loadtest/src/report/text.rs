@@ -43,6 +43,9 @@ impl Report {
             let status = if *status == 0 { "no answer".to_owned() } else { status.to_string() };
             writeln!(out, "  {:<38}{count:>12}", format!("… with {status}"))?;
         }
+        if counts.passed_on > 0 {
+            writeln!(out, "  {:<38}{:>12}", "passed on to another queue", counts.passed_on)?;
+        }
         if counts.packets > 0 {
             writeln!(out, "  {:<38}{:>12}", "RTP packets heard", counts.packets)?;
             let lost = format!("{} ({:.4} %)", counts.packets_lost, counts.lost_share() * 100.0);

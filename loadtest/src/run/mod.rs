@@ -1,6 +1,7 @@
 //! Plays a scenario: starts the system, lets workers offer the load, performs events, watches, reports.
 
 mod clock;
+mod counts;
 mod hist;
 mod order;
 mod progress;
@@ -23,11 +24,12 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex, mpsc};
 
 pub use clock::{Exchange, Offset, agree};
+pub use counts::Counts;
 pub use hist::{Hist, SHARES};
 pub use order::{Place, overtaken};
 pub use remote::{Remote, serve, serve_at};
 pub use sample::{Followed, JOURNAL_LAG, Sample, Sampler, meaning};
-pub use tally::{Counts, Second, Tally, Times};
+pub use tally::{Second, Tally, Times};
 pub use told::{Assignment, CALLS_EACH, Changes, Order, Told};
 pub use trend::{Line, Trend, exponent, line, rate, trend};
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::{
+    counts::Counts,
     hist::Hist,
     order::{Place, overtaken},
     told::{Audio, Beat, CallRecord, Told},
@@ -16,65 +17,6 @@ const OPEN: usize = 70;
 const SPEAKS_FROM_US: u64 = 2_000_000;
 /// Further notes only count.
 const NOTES: usize = 40;
-
-/// Counts of a run.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Counts {
-    /// Calls that were due.
-    pub due: u64,
-    /// Calls that were not started, because too many were under way.
-    pub not_started: u64,
-    /// Calls that were answered.
-    pub answered: u64,
-    /// Calls that were refused, by status; 0 = no answer.
-    pub refused: BTreeMap<u16, u64>,
-    /// Callers who gave up waiting.
-    pub gave_up: u64,
-    /// Calls that are over.
-    pub over: u64,
-    /// Calls that an agent got.
-    pub served: u64,
-    /// Callers who were with two agents at once.
-    pub twice: u64,
-    /// Callers who were overtaken in their queue.
-    pub overtaken: u64,
-    /// Conversations, longer than 2 s, in which one side did not hear the other.
-    pub one_way: u64,
-    /// Conversations in which both could be asked.
-    pub two_sided: u64,
-    /// Repeated requests of callers.
-    pub repeats: u64,
-    /// RTP packets that came.
-    pub packets: u64,
-    /// RTP packets that never came.
-    pub packets_lost: u64,
-    /// Longest time without a packet for a caller, ms.
-    pub gap_ms: f64,
-    /// What agents wanted and did not get, by command and error.
-    pub agents_refused: BTreeMap<String, u64>,
-    /// Connections that agents lost, by what they were told.
-    pub agents_lost: BTreeMap<String, u64>,
-    /// Sessions that went on after that.
-    pub agents_resumed: u64,
-}
-
-impl Counts {
-    /// Calls that were refused or lost.
-    pub fn refused_all(&self) -> u64 {
-        self.refused.values().sum()
-    }
-
-    /// Share of the calls that failed or were never started.
-    pub fn failed(&self) -> f64 {
-        let tried = (self.over + self.not_started).max(1);
-        (self.refused_all() + self.not_started) as f64 / tried as f64
-    }
-
-    /// Share of the packets that never came.
-    pub fn lost_share(&self) -> f64 {
-        self.packets_lost as f64 / (self.packets + self.packets_lost).max(1) as f64
-    }
-}
 
 /// Times of a run or of a second.
 #[derive(Clone, Debug)]
@@ -171,6 +113,7 @@ struct Live {
     rang: Option<(i64, i64)>,
     served: bool,
     agent: Option<usize>,
+    passed_on: u64,
     /// What the agent heard, of a conversation that was long enough.
     heard: Option<Audio>,
 }
@@ -233,6 +176,7 @@ impl Tally {
             }
             Told::Connected { call, agent } => return self.connected(call?, agent),
             Told::Finished { call, agent, talked_us, audio } => self.finished(call, agent, talked_us, audio),
+            Told::PassedOn { call } => self.passed_on(call),
             Told::Refused { what } => *self.counts.agents_refused.entry(what).or_default() += 1,
             Told::Agent { online, resumed, why } => {
                 self.counts.agents_resumed += u64::from(online && resumed);
@@ -309,6 +253,7 @@ impl Tally {
         let counts = &mut self.counts;
         counts.over += 1;
         counts.served += u64::from(live.served);
+        counts.passed_on += live.passed_on;
         counts.gave_up += u64::from(record.gave_up);
         counts.repeats += u64::from(record.repeats);
         if let Some(status) = record.failed {
@@ -395,6 +340,13 @@ impl Tally {
             second.served += 1;
         }
         Some(call)
+    }
+
+    fn passed_on(&mut self, call: Option<usize>) {
+        // One that is over for the caller by then was not passed on to anybody.
+        if let Some(live) = call.and_then(|call| self.live.get_mut(&call)) {
+            live.passed_on += 1;
+        }
     }
 
     fn finished(&mut self, call: Option<usize>, agent: usize, talked_us: u64, audio: Option<Audio>) {

@@ -131,6 +131,11 @@ pub enum Told {
         /// What the agent heard.
         audio: Option<Audio>,
     },
+    /// An agent passed a caller on to another queue.
+    PassedOn {
+        /// The call.
+        call: Option<usize>,
+    },
     /// The system refused what an agent wanted.
     Refused {
         /// What, and the error code.

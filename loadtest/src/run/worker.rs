@@ -116,6 +116,7 @@ fn shift(scenario: &Scenario, assignment: &Assignment) -> Shift {
             talk: scenario.agents.talk.clone(),
             wrap_up: scenario.agents.wrap_up.clone(),
             again: true,
+            transfer: scenario.agents.transfer.clone(),
         },
         seed: scenario.seed,
     }
@@ -374,6 +375,7 @@ impl Worker {
                 let audio = heard.map(|heard| Audio::of(&heard, now.checked_sub(talked).unwrap_or(now), now));
                 Told::Finished { call, agent, talked_us: micros(talked), audio }
             }
+            agents::News::PassedOn { call } => Told::PassedOn { call },
         };
         self.tell(told);
     }

@@ -12,6 +12,7 @@ pub const BUILTIN: &[(&str, &str)] = &[
     ("cluster-upgrade", include_str!("../../scenarios/cluster-upgrade.yaml")),
     ("conversations", include_str!("../../scenarios/conversations.yaml")),
     ("menu", include_str!("../../scenarios/menu.yaml")),
+    ("transfers", include_str!("../../scenarios/transfers.yaml")),
 ];
 
 /// The text of one.

@@ -249,9 +249,11 @@ pub struct Agents {
     /// From ringing to picking up.
     #[serde(default = "at_once_dist")]
     pub answer: Dist,
-    /// From picking up to hanging up.
+    /// From picking up to hanging up, or to passing the caller on.
     #[serde(default = "talk")]
     pub talk: Dist,
+    /// Callers of another queue are passed on to this one, blind; nothing: agents hang up. They have to serve both.
+    pub transfer: Option<String>,
     /// From hanging up to being ready again.
     #[serde(default = "at_once_dist")]
     pub wrap_up: Dist,
@@ -266,6 +268,7 @@ impl Default for Agents {
             audio: Audio::None,
             answer: at_once_dist(),
             talk: talk(),
+            transfer: None,
             wrap_up: at_once_dist(),
         }
     }

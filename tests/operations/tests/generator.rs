@@ -65,7 +65,7 @@ async fn play(name: &str, small: Small) -> Result<Report> {
 /// Scenarios wait for seconds and minutes of their own: they are played side by side.
 #[tokio::test(flavor = "multi_thread")]
 async fn scenarios_are_played_and_hold() -> Result<()> {
-    let audio = tokio::spawn(audio_goes_both_ways_and_keys_lead_to_a_queue());
+    let audio = tokio::spawn(audio_goes_both_ways_and_callers_are_led_on());
     let faults = tokio::spawn(a_system_that_is_killed_or_replaced_serves_again());
     let load = tokio::spawn(steady_load_and_what_is_too_much());
     for played in [audio, faults, load] {
@@ -98,12 +98,15 @@ async fn steady_load_and_what_is_too_much() -> Result<()> {
     play("ramp-until-failure", Small { rate: 0.01, time: 0.05, agents: 20 }).await.map(drop)
 }
 
-async fn audio_goes_both_ways_and_keys_lead_to_a_queue() -> Result<()> {
+async fn audio_goes_both_ways_and_callers_are_led_on() -> Result<()> {
     let report = play("conversations", Small { rate: 0.5, time: 0.3, agents: 10 }).await?;
     let counts = &report.counts;
     ensure!(counts.two_sided >= 5 && counts.one_way == 0 && counts.packets > 1_000, "{counts:?}");
     // Nobody gets to an agent without the key.
-    play("menu", Small { rate: 0.4, time: 0.4, agents: 10 }).await.map(drop)
+    play("menu", Small { rate: 0.4, time: 0.4, agents: 10 }).await?;
+    let counts = play("transfers", Small { rate: 0.4, time: 0.4, agents: 20 }).await?.counts;
+    ensure!(counts.passed_on == counts.served, "{counts:?}");
+    Ok(())
 }
 
 async fn a_system_that_is_killed_or_replaced_serves_again() -> Result<()> {

@@ -7,18 +7,21 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+mod cluster;
+mod features;
+
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use trunkline_faults::net::Network;
-use trunkline_loadtest::{
-    args::{PlayArgs, ServerArgs},
-    report::{Figure, Report, figure, note, publish},
-    run,
-    system::usage,
-};
+use trunkline_faults::{net::Network, world::CLIENTS};
+use trunkline_loadtest::report::{Figure, figure, note, publish};
 use trunkline_operations_tests::lab::{Ground, Lab, Roles, on_network};
+
+use self::{
+    cluster::{Cluster, each},
+    features::{Sink, TELEPHONES, Way},
+};
 
 const NODES: &Roles = &[
     ("edge", "edge"),
@@ -35,7 +38,6 @@ const COME_S: f64 = 20.0;
 /// From the last one's coming to the first second that counts: transactions of INVITEs are gone (64·T1, RFC 3261
 /// section 17), buffers have settled.
 const SETTLE_S: f64 = 40.0;
-const IDLE: Duration = Duration::from_secs(10);
 /// Share of the packets that may be missing where a figure of a packet is told.
 const MOST_LOST: f64 = 0.001;
 
@@ -54,10 +56,13 @@ struct Args {
     /// Callers who wait
     #[arg(long, default_value_t = 2_000)]
     waiting: usize,
+    /// Telephones that register again, a second
+    #[arg(long, default_value_t = 100.0)]
+    registrations: f64,
     /// How long each is measured, seconds
     #[arg(long, default_value_t = 45.0)]
     seconds: f64,
-    /// Only this part, where nothing is recorded
+    /// Only this part, where nothing is recorded; of features those too that need another cluster
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Write the figures there
@@ -73,116 +78,109 @@ enum Part {
     Waiting,
     Calls,
     Conversations,
+    Features,
+}
+
+/// What the cluster is set up for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    NotRecorded,
+    Recorded,
+    /// SIP and RTCP are copied to a collector.
+    Captured,
+    /// Recorded, and a recogniser hears it.
+    Transcribed,
+}
+
+impl How {
+    const ALL: [Self; 4] = [Self::NotRecorded, Self::Recorded, Self::Captured, Self::Transcribed];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotRecorded => "not recorded",
+            Self::Recorded => "recorded",
+            Self::Captured => "captured",
+            Self::Transcribed => "recorded and transcribed",
+        }
+    }
+
+    /// What is measured on it. A stream to a recogniser is told by what a recorded conversation takes more with it.
+    fn parts(self, only: Option<Part>) -> Vec<Part> {
+        let all = match (self, only) {
+            (Self::NotRecorded, _) => vec![Part::Waiting, Part::Calls, Part::Conversations, Part::Features],
+            (Self::Recorded, None) => vec![Part::Calls, Part::Conversations],
+            (Self::Recorded | Self::Transcribed, Some(Part::Features)) => return vec![Part::Conversations],
+            (Self::Transcribed, None) => vec![Part::Conversations],
+            (Self::Captured, None | Some(Part::Features)) => vec![Part::Features],
+            (_, Some(_)) => Vec::new(),
+        };
+        all.into_iter().filter(|part| only.is_none_or(|only| only == *part)).collect()
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.rate > 0.0 && args.seconds >= 5.0, "--rate is above 0, --seconds at least 5");
+    ensure!(args.registrations > 0.0, "--registrations is above 0");
     on_network("roles", |network, folder| async move { measure(&args, network, &folder).await })
 }
 
 async fn measure(args: &Args, mut network: Network, folder: &Path) -> Result<()> {
     let mut figures = Vec::new();
-    let wanted = |part| args.only.is_none_or(|only| only == part);
-    for recorded in [false, true] {
-        if recorded && args.only.is_some() {
-            break;
+    for how in How::ALL {
+        let parts = how.parts(args.only);
+        if parts.is_empty() {
+            continue;
         }
-        let how = if recorded { "recorded" } else { "not recorded" };
-        note(&format!("six nodes, {how}"));
-        let environment = vec![("TRUNKLINE_DEV__NO_RECORDING".to_owned(), (!recorded).to_string())];
-        let ground = Ground { environment, ..Ground::default() };
+        note(&format!("six nodes, {}", how.name()));
+        let bind = network.address(CLIENTS)?.into();
+        let mut environment =
+            vec![("DEV__NO_RECORDING", (how != How::Recorded && how != How::Transcribed).to_string())];
+        environment.push(("DEV__TELEPHONES", TELEPHONES.to_string()));
+        let sink = match how {
+            How::NotRecorded | How::Recorded => None,
+            How::Captured => Some(("HEP__TARGET", Sink::captures(bind).await?)),
+            How::Transcribed => Some(("MEDIA__TRANSCRIPTION__ENDPOINT", Sink::recogniser(bind).await?)),
+        };
+        if let Some((name, sink)) = &sink {
+            let scheme = if how == How::Transcribed { "http://" } else { "" };
+            environment.push((name, format!("{scheme}{}", sink.at)));
+        }
+        let environment = environment.into_iter().map(|(name, value)| (format!("TRUNKLINE_{name}"), value));
+        let ground = Ground { environment: environment.collect(), ..Ground::default() };
         let agents = args.agents.max(args.conversations);
         let mut lab = Lab::ground_on(ground, network, folder, NODES, agents).await?;
         lab.start_nodes().await?;
         let cluster = Cluster::of(&mut lab, folder).await?;
-        if !recorded {
+        if how == How::NotRecorded {
             figures.extend(cluster.idle());
-            if wanted(Part::Waiting) {
-                figures.extend(cluster.waiting(args).await.context("callers who wait")?);
-            }
         }
-        if wanted(Part::Calls) {
-            figures.extend(cluster.calls(args, how).await.context("calls")?);
+        for part in parts {
+            figures.extend(cluster.part(args, how, part).await.with_context(|| format!("{part:?}"))?);
         }
-        if wanted(Part::Conversations) {
-            figures.extend(cluster.conversations(args, how).await.context("conversations")?);
+        if let Some((name, sink)) = sink {
+            let taken = sink.take();
+            ensure!(taken > 0, "nothing came to what {name} names");
+            figures.push(figure(format!("{}: came to the other side", how.name()), taken as f64, "messages"));
         }
         network = lab.destroy()?;
     }
     let name = format!(
-        "by role: {} calls/s with {} agents, {} conversations, {} waiting",
-        args.rate, args.agents, args.conversations, args.waiting
+        "by role: {} calls/s with {} agents, {} conversations, {} waiting, {} registrations/s",
+        args.rate, args.agents, args.conversations, args.waiting, args.registrations
     );
     publish(&name, &figures, args.json.as_deref())
 }
 
-/// A cluster that does nothing yet.
-struct Cluster<'a> {
-    server: ServerArgs,
-    bind: String,
-    folder: &'a Path,
-    /// Share of a core by process.
-    idle: BTreeMap<String, f64>,
-}
-
-impl<'a> Cluster<'a> {
-    async fn of(lab: &mut Lab, folder: &'a Path) -> Result<Self> {
-        let place = lab.place()?;
-        let mut pid = lab.pids()?;
-        pid.push(("PostgreSQL".into(), lab.postgres.pid().context("PostgreSQL does not run")?));
-        pid.extend(lab.etcd.pids().into_iter().enumerate().map(|(n, pid)| (format!("etcd {}", n + 1), pid)));
-        let spent = |pid: &[(String, u32)]| -> Result<BTreeMap<String, f64>> {
-            pid.iter().map(|(name, pid)| Ok((name.clone(), usage(*pid)?.cpu.as_secs_f64()))).collect()
-        };
-        let before = spent(&pid)?;
-        tokio::time::sleep(IDLE).await;
-        let after = spent(&pid)?;
-        let share = |(name, spent): (String, f64)| {
-            let before = before.get(&name).copied().unwrap_or_default();
-            (name, (spent - before) / IDLE.as_secs_f64())
-        };
-        let server = ServerArgs { pid, sip: vec![place.sip], http: place.consoles, ..ServerArgs::default() };
-        Ok(Self {
-            server,
-            bind: place.bind.to_string(),
-            folder,
-            idle: after.into_iter().map(share).collect(),
-        })
-    }
-
-    fn idle(&self) -> Vec<Figure> {
-        let figures = self
-            .idle
-            .iter()
-            .map(|(name, share)| figure(format!("nothing to do: {name}"), share * 100.0, "% of a core"));
-        figures.collect()
-    }
-
-    async fn play(&self, name: &str, text: &str) -> Result<Report> {
-        let args = PlayArgs { bind: self.bind.clone(), ..PlayArgs::default() };
-        let played = Box::pin(run::play(text, name, self.folder, &args, &self.server)).await?;
-        let report = Report::of(played);
-        eprintln!("{}", report.text());
-        let counts = &report.counts;
-        ensure!(counts.refused_all() == 0 && counts.not_started == 0, "calls failed: {counts:?}");
-        Ok(report)
-    }
-
-    /// What each process needed in these seconds above what it needs when idle, as a share of a core.
-    fn busy(&self, report: &Report, from_s: f64, to_s: f64) -> Result<BTreeMap<String, f64>> {
-        let mut busy = BTreeMap::new();
-        for (name, process) in &report.processes {
-            let samples = process.followed.samples.iter();
-            let within: Vec<f64> = samples
-                .filter(|sample| sample.at_s > from_s && sample.at_s <= to_s)
-                .map(|sample| sample.cpu_percent / 100.0)
-                .collect();
-            ensure!(!within.is_empty(), "{name} was not seen from second {from_s} to {to_s}");
-            let idle = self.idle.get(name).copied().unwrap_or_default();
-            busy.insert(name.clone(), within.iter().sum::<f64>() / within.len() as f64 - idle);
+impl Cluster<'_> {
+    async fn part(&self, args: &Args, how: How, part: Part) -> Result<Vec<Figure>> {
+        match part {
+            Part::Waiting => self.waiting(args).await,
+            Part::Calls => self.calls(args, how.name()).await,
+            Part::Conversations => self.conversations(args, how.name()).await,
+            Part::Features if how == How::Captured => self.listened(args, "captured", Way::Queue).await,
+            Part::Features => self.features(args).await,
         }
-        Ok(busy)
     }
 
     /// Milliseconds of each role for a queued and answered call.
@@ -196,18 +194,7 @@ impl<'a> Cluster<'a> {
         let counts = &report.counts;
         // One that is due at the end of the warm-up may be served after it.
         ensure!(counts.served >= counts.due, "not everybody was served: {counts:?}");
-        let busy = self.busy(&report, WARM_UP_S, end)?;
-        let mut figures = Vec::new();
-        for (name, share) in &busy {
-            figures.push(figure(format!("call, {how}: {name}"), share * 1_000.0 / rate, "ms"));
-        }
-        let all = |nodes: bool| {
-            let chosen = busy.iter().filter(|(name, _)| NODES.iter().any(|(node, _)| node == name) == nodes);
-            chosen.map(|(_, share)| share * 1_000.0 / rate).sum::<f64>()
-        };
-        figures.push(figure(format!("call, {how}: all nodes"), all(true), "ms"));
-        figures.push(figure(format!("call, {how}: PostgreSQL and etcd"), all(false), "ms"));
-        Ok(figures)
+        Ok(each(&format!("call, {how}"), &self.busy(&report, WARM_UP_S, end)?, rate))
     }
 
     /// Microseconds of the media node for a packet, and conversations a core.
