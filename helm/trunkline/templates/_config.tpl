@@ -94,6 +94,15 @@ names, and those that the values add, because no value tells them (PostgreSQL's 
 {{- define "trunkline.egressPorts" -}}
 {{- $config := include "trunkline.nodeConfig" . | fromYaml -}}
 {{- $named := concat (dig "cluster" "etcd" "endpoints" list $config) (list (dig "node" "otlp" "" $config) (dig "media" "recording" "store" "endpoint" "" $config)) -}}
+{{- $store := dig "media" "recording" "store" dict $config -}}
+{{- if and (eq (dig "kind" "" $store) "s3") (not (dig "endpoint" "" $store)) -}}{{- $named = append $named "https://s3" -}}{{- end -}}
+{{- if eq (include "trunkline.bucketCredentials" .) "webIdentity" -}}
+  {{- $sts := "https://sts" -}}
+  {{- range (index .root.Values .role).extraEnv -}}
+    {{- if and (eq .name "AWS_ENDPOINT_URL_STS") (hasKey . "value") -}}{{- $sts = .value -}}{{- end -}}
+  {{- end -}}
+  {{- $named = append $named $sts -}}
+{{- end -}}
 {{- $ports := list -}}
 {{- range .root.Values.networkPolicy.egress.ports -}}{{- $ports = append $ports (int .) -}}{{- end -}}
 {{- range compact $named -}}
@@ -104,10 +113,17 @@ names, and those that the values add, because no value tells them (PostgreSQL's 
 {{- uniq $ports | toJson -}}
 {{- end -}}
 
-{{/* "true" when a role takes its credentials for the bucket from the instance that it runs on. */}}
-{{- define "trunkline.asksInstance" -}}
+{{/* By which way a role gets its credentials for the bucket: keys, webIdentity, podIdentity or instance; empty: it has none. */}}
+{{- define "trunkline.bucketCredentials" -}}
 {{- $r := .root.Values.recordings -}}
-{{- if and (has .role (list "media" "records")) (eq $r.kind "s3") $r.s3.bucket (not $r.s3.existingSecret) -}}true{{- end -}}
+{{- $account := .root.Values.serviceAccount -}}
+{{- if and (has .role (list "media" "records")) (eq $r.kind "s3") $r.s3.bucket -}}
+  {{- if $r.s3.existingSecret -}}keys
+  {{- else if $r.s3.credentials -}}{{- $r.s3.credentials -}}
+  {{- else if and $account.create (get $account.annotations "eks.amazonaws.com/role-arn") -}}webIdentity
+  {{- else -}}instance
+  {{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Whether a role has something to capture: SIP is the edge's, RTCP the media node's. */}}

@@ -92,7 +92,8 @@ pub enum StoreConfig {
         /// Address of a relative of S3; none: AWS.
         #[serde(default)]
         endpoint: Option<String>,
-        /// Access key; none: from the instance or container.
+        /// Access key; none: the role of the pod's service account (EKS: web identity or Pod Identity), of the ECS task
+        /// or of the machine (EC2), whichever the environment names first.
         #[serde(default)]
         access_key_id: Option<String>,
         /// Its secret.
@@ -310,6 +311,15 @@ impl Config {
                 "use 1 to 256 (16 store 160 recordings a second at 100 ms each)",
             );
         }
+        if let StoreConfig::S3 { access_key_id, secret_access_key, .. } = &self.recording.store
+            && access_key_id.is_some() != secret_access_key.is_some()
+        {
+            return wrong(
+                "media.recording.store",
+                "of access_key_id and secret_access_key there is one".into(),
+                "give both, or neither for the role of the service account or of the machine",
+            );
+        }
         self.validate_transcription()
     }
 
@@ -361,6 +371,23 @@ mod tests {
             let recording = RecordingConfig { uploads, ..RecordingConfig::default() };
             let config = Config { recording, ..Config::default() };
             assert_eq!(config.validate().err().map(|error| error.field), field);
+        }
+    }
+
+    #[test]
+    fn half_a_pair_of_keys_is_refused() {
+        for (keys, field) in [
+            (&[][..], None),
+            (&["access_key_id", "secret_access_key"], None),
+            (&["access_key_id"], Some("media.recording.store")),
+            (&["secret_access_key"], Some("media.recording.store")),
+        ] {
+            let mut store = serde_json::json!({ "kind": "s3", "bucket": "b" });
+            keys.iter().for_each(|key| store[key] = "x".into());
+            let recording: RecordingConfig =
+                serde_json::from_value(serde_json::json!({ "store": store })).unwrap();
+            let config = Config { recording, ..Config::default() };
+            assert_eq!(config.validate().err().map(|error| error.field), field, "{keys:?}");
         }
     }
 

@@ -60,3 +60,4 @@ pub use config::{
 pub use metrics::Metrics;
 pub use node::{MediaNode, StartError};
 pub use port::MediaPort;
+pub use recording::credentials_remedy;

@@ -103,6 +103,7 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
             ("etcd.endpoints=[\"etcd:2379\"]", "/etcd/endpoints/0"),
             ("call.autoscaling.utilisation=1.5", "/call/autoscaling/utilisation"),
             ("trunks=[{\"name\":\"x\"}]", "/trunks/0"),
+            ("recordings.s3.credentials=\"keys\"", "/recordings/s3/credentials"),
             ("security.runAsUser=0", "/security/runAsUser"),
         ] {
             let problem = helm.try_template(&chart(), &[values("minimal")], &[setting])?.expect_failure()?;
@@ -134,6 +135,14 @@ fn what_is_missing_is_told_with_what_to_do() -> Result<()> {
             ("media.network.mode=\"loadBalancer\"", "media.network.addresses is empty"),
             ("console.httpRoute.enabled=true", "console.httpRoute.parentRefs is empty: name the Gateway"),
             ("console.ingress.enabled=true", "console.ingress.hosts is empty"),
+            (
+                "recordings.s3.credentials=\"webIdentity\"",
+                "serviceAccount.annotations has no eks.amazonaws.com/role-arn",
+            ),
+            (
+                "recordings.s3={\"bucket\":\"b\",\"existingSecret\":\"keys\",\"credentials\":\"instance\"}",
+                "recordings.s3.credentials is instance, but recordings.s3.existingSecret names keys",
+            ),
             ("call.autoscaling.kind=\"keda\"", "call.autoscaling.prometheus is not set"),
             (
                 "call.extraEnv=[{\"name\":\"TRUNKLINE_NODE__NAME\",\"value\":\"x\"}]",

@@ -218,14 +218,68 @@ fn pods_reach_what_their_configuration_names_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// Who stores recordings in S3 without keys of its own asks the machine for them, at the one address of its metadata.
+/// Who stores recordings in S3 without keys of its own asks for them at one address, and only at it.
 fn instance(objects: &Objects, role: &str, policy: &Value) -> Result<()> {
     let store = &objects.node_config(role)?["media"]["recording"]["store"];
     let env = objects.container(role)?["env"].to_string();
     let asks = store["kind"] == "s3" && !env.contains("SECRET_ACCESS_KEY");
+    let cidrs: &[&str] = if asks { &["169.254.169.254/32"] } else { &[] };
+    asks_at(policy, cidrs)
+}
+
+/// The addresses that a policy opens beside the ports that it opens everywhere: for HTTP.
+fn asks_at(policy: &Value, cidrs: &[&str]) -> Result<()> {
     let narrow: Vec<&Value> = rules(policy, "egress").iter().filter(|rule| !rule["to"].is_null()).collect();
-    let metadata = json!({"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}],
-        "ports": [{"port": 80, "protocol": "TCP"}]});
-    ensure!(narrow == if asks { vec![&metadata] } else { vec![] }, "{narrow:?}");
+    let to: Vec<Value> = cidrs.iter().map(|cidr| json!({"ipBlock": {"cidr": cidr}})).collect();
+    let wanted = json!({"to": to, "ports": [{"port": 80, "protocol": "TCP"}]});
+    ensure!(narrow == if cidrs.is_empty() { vec![] } else { vec![&wanted] }, "{narrow:?}");
+    Ok(())
+}
+
+const ANNOTATED: &str =
+    r#"serviceAccount.annotations={"eks.amazonaws.com/role-arn":"arn:aws:iam::123456789012:role/r"}"#;
+const ELSEWHERE_STS: &str =
+    r#"records.extraEnv=[{"name":"AWS_ENDPOINT_URL_STS","value":"https://sts.example.com:8443"}]"#;
+
+/// Records pods reach whoever gives the bucket's credentials; no way but the Secret's puts keys into a pod.
+#[test]
+fn pods_reach_who_gives_the_credentials_of_the_bucket() -> Result<()> {
+    let ports = "networkPolicy.egress.ports=[5432]";
+    let store = r#"recordings.s3.endpoint="http://minio.storage:9000""#;
+    let machine = "169.254.169.254/32";
+    let agent = ["169.254.170.23/32", "fd00:ec2::23/128"];
+    let pod_identity = r#"recordings.s3.credentials="podIdentity""#;
+    let own_account = [
+        r#"recordings.s3.credentials="webIdentity""#,
+        "serviceAccount.create=false",
+        r#"serviceAccount.name="mine""#,
+    ];
+    for (settings, cidrs, port) in [
+        (&[ports, store][..], &[machine][..], None),
+        (&[ports], &[machine], Some(443)),
+        (&[ports, store, ANNOTATED], &[], Some(443)),
+        (&[ports, store, own_account[0], own_account[1], own_account[2]], &[], Some(443)),
+        (&[ports, store, ANNOTATED, ELSEWHERE_STS], &[], Some(8_443)),
+        (&[ports, store, ANNOTATED, r#"recordings.s3.credentials="instance""#], &[machine], None),
+        (&[ports, store, pod_identity], &agent, None),
+        (&[ports, store, ANNOTATED, r#"recordings.s3.existingSecret="keys""#], &[], None),
+    ] {
+        let objects = rendered("minimal", settings)?;
+        let policy = policy(&objects, "records")?.context("no policy")?;
+        asks_at(policy, cidrs).with_context(|| format!("{settings:?}"))?;
+        let everywhere = rules(policy, "egress").iter().filter(|rule| rule["to"].is_null());
+        let reached = opened(everywhere, &Value::Null)?;
+        for asked in [443, 8_443] {
+            let reaches = reached.contains(&("TCP".to_owned(), asked));
+            ensure!(reaches == (port == Some(asked)), "{settings:?}: {asked} of {reached:?}");
+        }
+        for role in ["media", "records"] {
+            let keyed = objects.container(role)?["env"].to_string().contains("SECRET_ACCESS_KEY");
+            ensure!(keyed == settings.iter().any(|s| s.contains("existingSecret")), "{role}, {settings:?}");
+        }
+        let acd =
+            opened(rules(self::policy(&objects, "acd")?.context("no policy")?, "egress"), &Value::Null)?;
+        ensure!(!acd.contains(&("TCP".to_owned(), 443)), "{settings:?}: acd reaches {acd:?}");
+    }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod audio;
 pub mod baresip;
 pub mod browser;
 pub mod http;
+pub mod identity;
 pub mod metrics;
 pub mod net;
 pub mod otlp;

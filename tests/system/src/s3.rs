@@ -11,6 +11,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::identity::Sessions;
+
 /// The one bucket.
 pub const BUCKET: &str = "recordings";
 /// Who may use it.
@@ -41,12 +43,28 @@ impl S3 {
     /// # Errors
     /// When there is no such address here.
     pub async fn start(on: IpAddr) -> Result<Self> {
+        Self::with(on, |service| service.set_auth(SimpleAuth::from_single(KEY, SECRET))).await
+    }
+
+    /// The same for those who have credentials that are good for a while, and no others.
+    ///
+    /// # Errors
+    /// When there is no such address here.
+    pub async fn for_sessions(on: IpAddr, sessions: &Sessions) -> Result<Self> {
+        let with = |service: &mut S3ServiceBuilder| {
+            service.set_auth(sessions.clone());
+            service.set_access(sessions.clone());
+        };
+        Self::with(on, with).await
+    }
+
+    async fn with(on: IpAddr, rights: impl FnOnce(&mut S3ServiceBuilder)) -> Result<Self> {
         let folder = TempDir::with_prefix("trunkline-s3-").context("a folder for the bucket")?;
         std::fs::create_dir(folder.path().join(BUCKET))?;
         let files = s3s_fs::FileSystem::new(folder.path());
         let files = files.map_err(|error| anyhow::anyhow!("the bucket's folder: {error:?}"))?;
         let mut service = S3ServiceBuilder::new(files);
-        service.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        rights(&mut service);
         let service = service.build();
         let listener = TcpListener::bind((on, 0)).await.with_context(|| format!("{on}"))?;
         let address = listener.local_addr()?;
@@ -77,6 +95,14 @@ impl S3 {
             "{{ kind: s3, bucket: {BUCKET}, prefix: {PREFIX}, endpoint: \"{}\", allow_http: true, access_key_id: {KEY}, \
              secret_access_key: \"{SECRET}\" }}",
             self.endpoint()
+        )
+    }
+
+    /// The same without keys.
+    pub fn config_without_keys(&self) -> String {
+        let endpoint = self.endpoint();
+        format!(
+            "{{ kind: s3, bucket: {BUCKET}, prefix: {PREFIX}, endpoint: \"{endpoint}\", allow_http: true }}"
         )
     }
 

@@ -27,6 +27,7 @@ pub struct Setup {
     http: SocketAddr,
     metrics: SocketAddr,
     flags: Vec<[String; 2]>,
+    environment: Vec<(&'static str, String)>,
     data: Arc<TempDir>,
     starts: u32,
 }
@@ -48,6 +49,7 @@ impl Setup {
             http,
             metrics,
             flags,
+            environment: Vec::new(),
             data: Arc::new(data_folder()?),
             starts: 0,
         })
@@ -73,6 +75,12 @@ impl Setup {
         self.flag("--data-dir", data)
     }
 
+    /// With more variables in its environment.
+    pub fn environment(mut self, more: Vec<(&'static str, String)>) -> Self {
+        self.environment.extend(more);
+        self
+    }
+
     /// The folder of the test.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -92,6 +100,7 @@ impl Setup {
         {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().cloned());
         command.env("TMPDIR", self.data.path()).arg("dev").args(self.flags.iter().flatten());
         Ok(command)
     }

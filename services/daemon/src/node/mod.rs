@@ -89,6 +89,7 @@ impl Node {
         let placement = ground.placement.clone();
         metrics::register(&ground.metrics, health.clone(), placement, roles.join(","), started_us);
         let operator = Operator::new(&ground, &config, &health, started_us);
+        roles::say_credentials(&config);
         let mut records = None;
         if config.has(Role::Records) {
             records = Some(roles::records(&ground, &config, dir).await?);

@@ -32,6 +32,14 @@ fn recordings(config: &NodeConfig) -> Result<Arc<dyn ObjectStore>> {
     config.media.recording.store.open().map_err(|problem| anyhow::anyhow!("media.recording.store: {problem}"))
 }
 
+/// Says by which way this node gets to the recordings, before the first request.
+pub(super) fn say_credentials(config: &NodeConfig) {
+    let uses = config.has(trunkline_cluster::Role::Media) || config.has(trunkline_cluster::Role::Records);
+    if let Some(by) = config.media.recording.store.credentials().filter(|_| uses) {
+        tracing::info!(by, "credentials for the bucket of recordings (media.recording.store)");
+    }
+}
+
 pub(super) async fn records(ground: &Ground, config: &NodeConfig, dir: &Path) -> Result<Records> {
     let parts = RecordsParts {
         journal: ground.journal.clone(),

@@ -1,6 +1,7 @@
 //! Recordings: from a tap to a stereo WAV file in the spool, copied to the store in parts while they are made, stored whole
 //! at their end, and what is found of them after a crash, on this node or by another one.
 
+mod credentials;
 mod files;
 mod link;
 mod meta;
@@ -27,6 +28,7 @@ use trunkline_proto::media::v1::{self as pb, media_event::Event};
 use trunkline_telemetry::trace_id_of;
 use trunkline_types::{RecordingId, TenantId};
 
+pub use self::credentials::credentials_remedy;
 pub(crate) use self::meta::Meta;
 use self::parts::Parts;
 use self::store::Store;

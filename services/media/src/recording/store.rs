@@ -14,6 +14,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, WriteMultipart};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::credentials::{Way, credentials_remedy};
 use crate::config::StoreConfig;
 
 /// Parts of an upload; S3 wants at least 5 MiB.
@@ -39,6 +40,8 @@ pub(super) struct Store {
     prefix: String,
     /// Bucket or folder, for messages.
     name: String,
+    /// Of a bucket's credentials.
+    way: Option<Way>,
 }
 
 /// An object that is being written.
@@ -66,7 +69,7 @@ impl Store {
                 std::fs::create_dir_all(path).map_err(|e| format!("{name}: {e}"))?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(|e| format!("{name}: {e}"))?;
                 let store = Arc::new(store.with_fsync(true));
-                Ok(Self { store, folder: Some(path.clone()), prefix: String::new(), name })
+                Ok(Self { store, folder: Some(path.clone()), prefix: String::new(), name, way: None })
             }
             StoreConfig::S3 { .. } => s3(config),
         }
@@ -94,14 +97,19 @@ impl Store {
     /// A text for people: where, what, and what to do about it.
     fn explain(&self, error: &Error) -> String {
         let name = &self.name;
-        let remedy = match error {
+        if let Some(remedy) = credentials_remedy(error) {
+            return format!("{name}: {remedy} ({error})");
+        }
+        match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                "access is refused: check access_key_id and secret_access_key, and that they may put, get, list and delete"
+                let remedy = self.way.as_ref().map_or("check the rights", Way::refused);
+                format!("{name}: access is refused: {remedy} ({error})")
             }
-            Error::NotFound { .. } => "it is not there: check bucket, region and endpoint",
-            _ => "the store does not do it",
-        };
-        format!("{name}: {remedy} ({error})")
+            Error::NotFound { .. } => {
+                format!("{name}: it is not there: check bucket, region and endpoint ({error})")
+            }
+            _ => format!("{name}: the store does not do it ({error})"),
+        }
     }
 
     pub(super) async fn begin(&self, key: &str) -> Result<Writing, String> {
@@ -231,6 +239,11 @@ impl StoreConfig {
         Store::open(self).map(Store::reader)
     }
 
+    /// By which way credentials for the bucket are got, without a secret; `None`: it is a folder.
+    pub fn credentials(&self) -> Option<String> {
+        way(self).map(|way| way.to_string())
+    }
+
     /// Whether recordings can be stored there: writes a small object and removes it.
     ///
     /// # Errors
@@ -238,6 +251,10 @@ impl StoreConfig {
     pub async fn check(&self) -> Result<(), String> {
         Store::open(self)?.probe().await
     }
+}
+
+fn way(config: &StoreConfig) -> Option<Way> {
+    Way::of(config, |name| std::env::var(name).ok())
 }
 
 /// So much of a file, from `offset` on, and what `look` makes of it; less only at the file's end.
@@ -283,9 +300,13 @@ fn s3(config: &StoreConfig) -> Result<Store, String> {
     if let (Some(id), Some(secret)) = (access_key_id, secret_access_key) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
     }
-    let name = format!("S3 bucket {bucket}");
-    let store = builder.build().map_err(|e| format!("{name}: {e}"))?;
-    Ok(Store { store: Arc::new(store), folder: None, prefix: prefix.trim_matches('/').to_owned(), name })
+    let (name, way) = (format!("S3 bucket {bucket}"), way(config));
+    let trouble = |e: Error| format!("{name}: {e}");
+    if let Some(way) = &way {
+        builder = way.apply(builder).map_err(trouble)?;
+    }
+    let store = Arc::new(builder.build().map_err(trouble)?);
+    Ok(Store { store, folder: None, prefix: prefix.trim_matches('/').to_owned(), name, way })
 }
 
 #[cfg(not(feature = "s3"))]

@@ -7,7 +7,7 @@ use std::{
 
 use object_store::{ObjectStoreExt, PutPayload, path::Path as Key};
 use trunkline_cluster::Role;
-use trunkline_media::StoreConfig;
+use trunkline_media::{StoreConfig, credentials_remedy};
 
 use super::{Subject, finding::Area};
 
@@ -15,6 +15,8 @@ const AREA: &str = "storage";
 const PROBE: &[u8] = b"written, read and removed by `trunkline doctor`";
 /// A part of a recording is stored each second.
 const SLOW: Duration = Duration::from_millis(800);
+const RIGHTS: &str =
+    "make the bucket or folder and give this node's credentials the rights to put, get and delete";
 /// An hour of conversation in two channels of G.711, with room for the parts.
 const HOUR_BYTES: u64 = 2 * 8_000 * 3_600 * 2;
 const GIB: u64 = 1 << 30;
@@ -56,20 +58,23 @@ async fn objects(area: &mut Area, config: &StoreConfig) {
     let what = match config {
         StoreConfig::Folder { path } => format!("folder {}", path.display()),
         StoreConfig::S3 { bucket, endpoint, .. } => {
-            format!("S3 bucket {bucket} at {}", endpoint.as_deref().unwrap_or("AWS"))
+            let by = config.credentials().unwrap_or_default();
+            format!("S3 bucket {bucket} at {}, credentials by {by}", endpoint.as_deref().unwrap_or("AWS"))
         }
     };
     let key = Key::from(format!(".trunkline-doctor-{:016x}", rand::random::<u64>()));
     let begun = Instant::now();
     let tried = async {
-        let store = config.open()?;
-        let told = |step: &str, error: object_store::Error| format!("{step}: {error}");
+        let store = config.open().map_err(|error| (error, RIGHTS))?;
+        let told = |step: &str, error: object_store::Error| {
+            (format!("{step}: {error}"), credentials_remedy(&error).unwrap_or(RIGHTS))
+        };
         store.put(&key, PutPayload::from_static(PROBE)).await.map_err(|e| told("cannot be written", e))?;
         let read = async { store.get(&key).await?.bytes().await };
         let read = read.await.map_err(|e| told("cannot be read", e));
         let removed = store.delete(&key).await.map_err(|e| told("cannot be removed from", e));
         if read? != PROBE {
-            return Err("what was written reads back differently".to_owned());
+            return Err(("what was written reads back differently".to_owned(), RIGHTS));
         }
         removed
     };
@@ -86,11 +91,11 @@ async fn objects(area: &mut Area, config: &StoreConfig) {
             "media.recording.store",
             format!("{what}: written, read and removed in {} ms", took.as_millis()),
         ),
-        Err(error) => area.fail(
+        Err((error, remedy)) => area.fail(
             "media.recording.store",
             format!("{what}: {error}"),
             "recordings stay in the spool until its disk is full, and are lost with the node",
-            "make the bucket or folder and give this node's credentials the rights to put, get and delete",
+            remedy,
         ),
     }
 }
