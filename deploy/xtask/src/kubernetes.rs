@@ -1,6 +1,7 @@
 //! `cargo xtask kubernetes`: the chart against the real tools. Helm 3 and 4, helm-unittest, kube-apiserver and the
 //! custom resources come from the Go module proxy, are built once into `target/tools` and built anew when
-//! `tests/kubernetes/tools/versions` asks for another version.
+//! `tests/kubernetes/tools/versions` asks for another version. What the operator's tests want of it is built along
+//! ([`operations::tools`]).
 
 use std::{
     fs,
@@ -9,21 +10,15 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{
-    image, packages,
-    process::{Step, is_here},
-    root,
-    suite::Suite,
-    target, web,
-};
+use crate::{image, operations, packages, process::Step, root, suite::Suite, target, web};
 
 /// What the stage can be told.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Only build the tools (helm 3 and 4, helm-unittest, kube-apiserver, custom resources) into target/tools.
+    /// Only build the tools (helm 3 and 4, helm-unittest, kube-apiserver, custom resources, loki-select) into target/tools.
     #[arg(long)]
     tools: bool,
 }
@@ -69,7 +64,8 @@ pub fn run(options: &Options) -> Result<()> {
     stage(&Suite::build()?)
 }
 
-/// Builds what is missing under `target/tools`, in the background: long before the tests want it.
+/// Builds what is missing under `target/tools`, in the background: long before the tests want it, first what the operator's
+/// tests want, which come first.
 pub fn begin() -> JoinHandle<Result<()>> {
     thread::spawn(tools)
 }
@@ -88,11 +84,7 @@ pub fn stage(suite: &Suite) -> Result<()> {
 
 /// Every tool, in the version that is wanted.
 fn tools() -> Result<()> {
-    if !is_here("go") {
-        bail!(
-            "Go 1.26 or later is missing: it builds helm and kube-apiserver; install it and run this again"
-        );
-    }
+    operations::tools()?;
     let versions = Versions::read()?;
     programs(&versions)?;
     for (project, module, files) in DEFINITIONS {
@@ -155,13 +147,19 @@ fn build(name: &str, version: &str, source: &Source, settings: &str, path: &Path
             fs::rename(place.join(program), path).with_context(|| format!("{}", path.display()))?;
             fs::remove_dir(&place).with_context(|| format!("{}", place.display()))
         }
-        Source::Module { folder, package } => step
-            .args(["-n", "19", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
-            .args([path])
-            .args([package])
-            .directory(root().join("tests/kubernetes/tools").join(folder))
-            .run(),
+        Source::Module { folder, package } => {
+            go_build(step, &root().join("tests/kubernetes/tools").join(folder), package, &flags, path)
+        }
     }
+}
+
+/// `go build PACKAGE` in a module's folder, by a step that is ready for it.
+pub fn go_build(step: Step, folder: &Path, package: &str, flags: &str, path: &Path) -> Result<()> {
+    step.args(["-n", "19", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"])
+        .args([path])
+        .args([package])
+        .directory(folder)
+        .run()
 }
 
 /// Where the module proxy's client keeps a module.

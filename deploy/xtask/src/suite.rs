@@ -4,20 +4,85 @@
 //! than the whole workspace does: minutes for nothing, and another binary than the one that the stage before has tested.
 
 use std::{
-    io::{BufRead, BufReader},
+    collections::VecDeque,
+    fs,
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Instant,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{process::Step, root};
+use crate::{process::Step, root, target};
+
+/// No program of ours needs as much; one that hangs ends here.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+const POLL: Duration = Duration::from_millis(10);
+/// `$0` and its arguments with a loopback of their own.
+const ON_LOOPBACK: &str = r#"ip link set lo up && exec "$0" "$@""#;
 
 /// Test programs that are built.
 pub struct Suite(Vec<Test>);
 
+/// In which order the programs of a stage run.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    /// So many beside each other. More than one: each is in a network namespace of its own, so that they do not meet at a
+    /// port; that needs root.
+    pub lanes: usize,
+    /// Begun first, the longest first.
+    pub long: &'a [&'a str],
+    /// Those that nothing runs beside, because they judge what a busy machine spoils.
+    pub alone: &'a [&'a str],
+}
+
+impl Order<'_> {
+    /// One after the other.
+    pub const PLAIN: Self = Self { lanes: 1, long: &[], alone: &[] };
+
+    /// Programs in the order in which they are begun: those that run beside each other, and those that run alone.
+    fn of<'t>(&self, tests: Vec<&'t Test>) -> Result<(VecDeque<&'t Test>, Vec<&'t Test>)> {
+        let absent = |name: &&&str| !tests.iter().any(|test| test.name == **name);
+        if let Some(unknown) = self.long.iter().chain(self.alone).find(absent) {
+            bail!("there is no test program {unknown}, which the order names");
+        }
+        let place = |test: &&Test| self.long.iter().position(|name| *name == test.name);
+        let (alone, mut beside): (Vec<_>, Vec<_>) =
+            tests.into_iter().partition(|test| self.alone.contains(&&*test.name));
+        beside.sort_by_key(|test| place(test).unwrap_or(usize::MAX));
+        Ok((beside.into(), alone))
+    }
+
+    /// Has each of them run, and told whether it is on a loopback of its own; what failed, the first one first.
+    fn go(self, tests: Vec<&Test>, run: impl Fn(&Test, bool) -> Result<()> + Sync) -> Result<Vec<String>> {
+        let (beside, alone) = self.of(tests)?;
+        let failed = Mutex::new(Vec::new());
+        let run = |test: &Test, own_loopback| {
+            if let Err(error) = run(test, own_loopback) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error:#}"));
+            }
+        };
+        let waiting = Mutex::new(beside);
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        thread::scope(|scope| {
+            for _ in 0..self.lanes {
+                scope.spawn(|| {
+                    while let Some(test) = next() {
+                        run(test, self.lanes > 1);
+                    }
+                });
+            }
+        });
+        alone.into_iter().for_each(|test| run(test, false));
+        Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[derive(Clone)]
 struct Test {
     /// Of its package, from the top.
     folder: PathBuf,
@@ -49,7 +114,7 @@ impl Suite {
         Ok(Self(tests))
     }
 
-    /// Runs the tests of the packages in the folders that are wanted, each to its end; what fails first hides nothing.
+    /// Runs the tests of the packages in the folders that are wanted, one after the other.
     pub fn run(
         &self,
         step: &str,
@@ -57,32 +122,88 @@ impl Suite {
         arguments: &[&str],
         environment: &[(&str, PathBuf)],
     ) -> Result<()> {
+        self.run_in(Order::PLAIN, step, wanted, arguments, environment)
+    }
+
+    /// Runs them in an order, each to its end; what fails first hides nothing. What a program writes is shown when it ends.
+    pub fn run_in(
+        &self,
+        order: Order<'_>,
+        step: &str,
+        wanted: impl Fn(&Path) -> bool,
+        arguments: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Result<()> {
         println!("── {step}");
-        let (begun, mut ran, mut failed) = (Instant::now(), 0, Vec::new());
-        for test in self.0.iter().filter(|test| wanted(&test.folder)) {
-            println!("   {} {}", test.folder.display(), test.name);
-            let folder = root().join(&test.folder);
-            let status = Command::new(&test.program)
-                .args(arguments)
-                .current_dir(&folder)
-                .env("CARGO_MANIFEST_DIR", &folder)
-                .envs(environment.iter().map(|(name, value)| (name, value)))
-                .stdin(Stdio::null())
-                .status()
-                .with_context(|| format!("{} could not be started", test.program.display()))?;
-            ran += 1;
-            if !status.success() {
-                failed.push(format!("{} {} ({status})", test.folder.display(), test.name));
-            }
-        }
+        let begun = Instant::now();
+        let tests: Vec<&Test> = self.0.iter().filter(|test| wanted(&test.folder)).collect();
+        let ran = tests.len();
         if ran == 0 {
             bail!("{step}: there is no test");
         }
+        let run = |test: &Test, own_loopback| test.run(arguments, environment, own_loopback);
+        let failed = order.go(tests, run).with_context(|| step.to_owned())?;
         if !failed.is_empty() {
-            bail!("{step} failed: {}", failed.join(", "));
+            bail!("{step} failed, {} of {ran} programs:\n   {}", failed.len(), failed.join("\n   "));
         }
         println!("── {step} ok, {ran} programs, {:.0} s", begun.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+impl Test {
+    /// Runs it to its end, shows what it wrote, and tells how it failed.
+    fn run(&self, arguments: &[&str], environment: &[(&str, PathBuf)], own_loopback: bool) -> Result<()> {
+        let (begun, title) = (Instant::now(), format!("{} {}", self.folder.display(), self.name));
+        let kept = target().join("tests").join(&self.folder);
+        fs::create_dir_all(&kept).with_context(|| format!("{}", kept.display()))?;
+        let path = kept.join(format!("{}.log", self.name));
+        let log = fs::File::create(&path).with_context(|| format!("{}", path.display()))?;
+        let folder = root().join(&self.folder);
+        let mut command = if own_loopback {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "sh", "-c", ON_LOOPBACK]).arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
+        let child = command
+            .args(arguments)
+            .current_dir(&folder)
+            .env("CARGO_MANIFEST_DIR", &folder)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().with_context(|| title.clone())?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} could not be started", self.program.display()))?;
+        let ended = end(child, LIMIT);
+        let seconds = begun.elapsed().as_secs_f64();
+        // One write: two that end together do not mix.
+        let wrote = fs::read(&path).with_context(|| format!("{}", path.display()))?;
+        let shown = [format!("   {title}, {seconds:.1} s\n").as_bytes(), &wrote].concat();
+        io::stdout().lock().write_all(&shown).context("standard output")?;
+        match ended.with_context(|| title.clone())? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("{title} ({status})"),
+            None => bail!("{title} (not done within {} s, killed)", LIMIT.as_secs()),
+        }
+    }
+}
+
+/// Waits for its end; none when it had to be killed.
+fn end(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
     }
 }
 
@@ -101,7 +222,68 @@ fn test(line: &str, top: &Path) -> Option<Test> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use super::*;
+
+    fn programs(names: &[&str], program: &str) -> Vec<Test> {
+        let test = |name: &&str| Test {
+            folder: "deploy/xtask".into(),
+            name: (*name).to_owned(),
+            program: program.into(),
+        };
+        names.iter().map(test).collect()
+    }
+
+    /// The long ones first, as many at once as there are lanes, and nothing beside one that is alone.
+    #[test]
+    fn programs_run_beside_each_other_in_their_order() {
+        let tests = programs(&["a", "b", "busy", "long", "longer"], "true");
+        let order = Order { lanes: 2, long: &["longer", "long"], alone: &["busy"] };
+        let (begun, running) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+        let failed = order.go(tests.iter().collect(), |test, own_loopback| {
+            running.fetch_add(1, SeqCst);
+            let place = {
+                let mut begun = begun.lock().unwrap();
+                begun.push(test.name.clone());
+                begun.len()
+            };
+            if test.name == "busy" {
+                assert_eq!((running.load(SeqCst), own_loopback), (1, false));
+            } else {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while begun.lock().unwrap().len() < place.next_multiple_of(2) {
+                    assert!(Instant::now() < deadline, "{} has nothing beside it", test.name);
+                    thread::sleep(POLL);
+                }
+                assert!(own_loopback);
+            }
+            running.fetch_sub(1, SeqCst);
+            if test.name == "b" { bail!("b is wrong") } else { Ok(()) }
+        });
+        assert_eq!(failed.unwrap(), ["b is wrong"]);
+        let mut begun = begun.into_inner().unwrap();
+        begun[..2].sort();
+        begun[2..4].sort();
+        assert_eq!(begun, ["long", "longer", "a", "b", "busy"]);
+        let unknown = Order { long: &["gone"], ..Order::PLAIN };
+        let refused = unknown.go(tests.iter().collect(), |_, _| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("gone"), "{refused}");
+    }
+
+    #[test]
+    fn every_program_that_fails_is_named() {
+        let tests = [programs(&["fine"], "true"), programs(&["one", "two"], "false")].concat();
+        let failed = Suite(tests).run("trial", |_| true, &[], &[]).unwrap_err().to_string();
+        for part in ["trial failed, 2 of 3", "deploy/xtask one (exit status: 1)", "deploy/xtask two"] {
+            assert!(failed.contains(part), "{failed}");
+        }
+        assert!(!failed.contains("fine"), "{failed}");
+        let hangs = Command::new("sleep").arg("60").spawn().unwrap();
+        let begun = Instant::now();
+        assert!(end(hangs, Duration::from_millis(50)).unwrap().is_none());
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 
     #[test]
     fn a_test_program_is_told_from_the_rest() {

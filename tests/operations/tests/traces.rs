@@ -5,12 +5,18 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use trunkline_operations_tests::observe::lab::{self, AGENTS, Lab};
+use trunkline_operations_tests::observe::{
+    dashboards::{self, Source},
+    lab::{self, AGENTS, Lab},
+    loki,
+    prometheus::JOB,
+};
 use trunkline_system_tests::{api::Api, otlp::Span, s, until};
 
 /// No span of a call may last longer: who looks at a call that goes on has to see it.
@@ -54,7 +60,11 @@ fn one_call_can_be_followed_through_the_cluster_by_its_id() -> Result<()> {
         one_trace(&spans, &contact)?;
         the_nodes_hand_it_on(&spans)?;
         log_lines_name_it(&mut lab, &call_id, &contact)?;
-        the_record_leads_everywhere(&api, &contact).await
+        the_record_leads_everywhere(&api, &contact).await?;
+
+        let other = another(&lab, &call_id).await?;
+        its_dashboard_finds_the_spans(&lab.collector.spans(), [&call_id, &other], &contact)?;
+        its_dashboard_finds_the_lines(&mut lab, &folder, [&call_id, &other]).await
     })
 }
 
@@ -107,6 +117,18 @@ fn whose(spans: &[Span]) -> Option<String> {
         EARLY.iter().all(|name| spans.iter().any(|span| span.of_call(call) && span.name == *name))
     };
     calls.into_iter().find(whole).map(str::to_owned)
+}
+
+/// A second call, from its beginning to its end.
+async fn another(lab: &Lab, first: &str) -> Result<String> {
+    let who = one_comes(lab, TALK).await?;
+    lab.stage.crowd.over(who, s(30)).await?;
+    until("the other call's spans are there", s(20), || {
+        let spans = lab.collector.spans();
+        let others: Vec<Span> = spans.into_iter().filter(|span| !span.of_call(first)).collect();
+        std::future::ready(Ok(whose(&others)))
+    })
+    .await
 }
 
 fn of_call(spans: &[Span], call_id: &str) -> Vec<Span> {
@@ -178,6 +200,70 @@ fn log_lines_name_it(lab: &mut Lab, call_id: &str, contact: &Value) -> Result<()
     }
     ensure!(found.contains("e1"), "the edge has no line about the call: {found:?}");
     ensure!(found.contains("c1") || found.contains("c2"), "its owner has no line about the call: {found:?}");
+    Ok(())
+}
+
+/// The only query of the dashboard `one call` to that source, for a call of some installations.
+fn asked(source: Source, call_id: &str, job: &str) -> Result<String> {
+    let all = dashboards::all();
+    let call = all.iter().find(|dashboard| dashboard.uid == "call").context("no dashboard of one call")?;
+    let mut queries = call.queries().filter(|(_, query)| query.source == source);
+    let (_, query) = queries.next().context("the dashboard asks no query")?;
+    ensure!(queries.next().is_none(), "the dashboard has another query for {source:?}");
+    Ok(query.text.replace("$call_id", call_id).replace("$job", job))
+}
+
+/// Tempo's engine is not here. Of TraceQL only `{ span.NAME = "VALUE" }` is read, and that attribute looked for in what the
+/// nodes have sent.
+fn its_dashboard_finds_the_spans(spans: &[Span], calls: [&str; 2], contact: &Value) -> Result<()> {
+    let query = asked(Source::Tempo, calls[0], JOB)?;
+    let inner = query.strip_prefix("{ span.").and_then(|rest| rest.strip_suffix("\" }"));
+    let (name, value) = inner.and_then(|inner| inner.split_once(" = \"")).with_context(|| query.clone())?;
+    let of = |value: &str| -> BTreeSet<&str> {
+        let found = spans.iter().filter(|span| span.attribute(name) == Some(value));
+        found.map(|span| span.trace.as_str()).collect()
+    };
+    let trace = contact["trace_id"].as_str().context("the record names no trace")?;
+    ensure!(of(value) == BTreeSet::from([trace]), "{query} finds {:?}, not {trace}", of(value));
+    let others = of(calls[1]);
+    ensure!(others.len() == 1 && !others.contains(trace), "the other call is in {others:?}");
+    Ok(())
+}
+
+/// Loki's own packages get every line of every node.
+async fn its_dashboard_finds_the_lines(lab: &mut Lab, folder: &Path, calls: [&str; 2]) -> Result<()> {
+    let [call_id, other] = calls;
+    let mut lines = Vec::new();
+    for name in lab.world.all() {
+        let log = lab.world.node(&name)?.program()?.stderr();
+        lines.extend(log.lines().map(|line| loki::Line::new(JOB, &name, line)));
+    }
+    let names = |line: &loki::Line, call: &str| {
+        let read: Value = serde_json::from_str(&line.line).unwrap_or_default();
+        read["call_id"] == call || read["span"]["call_id"] == call
+    };
+    ensure!(lines.iter().any(|line| names(line, other)), "no line is about the other call");
+    // Within a span of the call, no JSON, about it in another field, and of another installation.
+    for line in [
+        format!("{{\"message\":\"x\",\"span\":{{\"call_id\":\"{call_id}\",\"name\":\"call\"}}}}"),
+        format!("panicked at {call_id}"),
+        format!("{{\"entity\":\"call/{call_id}\",\"near\":\"{call_id}\"}}"),
+    ] {
+        lines.push(loki::Line::new(JOB, "e1", &line));
+    }
+    let elsewhere = format!("{{\"call_id\":\"{call_id}\"}}");
+    lines.push(loki::Line::new(&format!("{JOB}/other/{JOB}"), "e1", &elsewhere));
+
+    for (job, installations) in [(JOB, 1), (".+", 2)] {
+        let query = asked(Source::Loki, call_id, job)?;
+        let found = loki::select(folder, &query, &lines).await?;
+        let chosen = |line: &loki::Line| installations == 2 || line.labels["job"] == JOB;
+        let wanted: Vec<&loki::Line> =
+            lines.iter().filter(|line| chosen(line) && names(line, call_id)).collect();
+        let nodes: BTreeSet<&String> = wanted.iter().map(|line| &line.labels["instance"]).collect();
+        ensure!(nodes.len() >= 2, "only {nodes:?} have lines about the call");
+        ensure!(found == wanted, "{query} finds {found:#?}, not {wanted:#?}");
+    }
     Ok(())
 }
 

@@ -183,7 +183,7 @@ impl Transcription for Recogniser {
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
                 let Some(answer) = answer(&heard, request) else { continue };
-                let answer = TranscribeResponse { message: Some(answer), ..TranscribeResponse::default() };
+                let answer = TranscribeResponse { message: Some(answer) };
                 if sender.send(Ok(answer)).await.is_err() {
                     break;
                 }

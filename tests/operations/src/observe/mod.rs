@@ -2,6 +2,7 @@
 
 pub mod dashboards;
 pub mod lab;
+pub mod loki;
 pub mod prometheus;
 pub mod promql;
 pub mod rules;

@@ -2,7 +2,8 @@
 //!
 //! Typed here and written as JSON by a test, because Grafana's JSON says each thing ten times: a panel is a title, a
 //! sentence, a unit and its queries; places, ids and data sources follow. A test compares the files with this source
-//! (`TRUNKLINE_WRITE=1` writes them), another asks a real Prometheus every query.
+//! (`TRUNKLINE_WRITE=1` writes them), another asks a real Prometheus every query, and what Loki is
+//! asked is asked of its own packages.
 
 mod call;
 mod fleet;
