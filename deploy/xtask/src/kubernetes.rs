@@ -1,5 +1,5 @@
-//! `cargo xtask kubernetes`: the chart against the real tools. Helm 3 and 4, helm-unittest, kube-apiserver and the
-//! custom resources come from the Go module proxy, are built once into `target/tools` and built anew when
+//! `cargo xtask kubernetes`: the chart against the real tools. Helm 3 and 4, helm-unittest, kube-apiserver, Compose's loader
+//! and the custom resources come from the Go module proxy, are built once into `target/tools` and built anew when
 //! `tests/kubernetes/tools/versions` asks for another version. What the operator's tests want of it is built along
 //! ([`operations::tools`]).
 
@@ -13,12 +13,19 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{image, operations, packages, process::Step, root, suite::Suite, target, web};
+use crate::{
+    image, operations, packages,
+    process::Step,
+    root,
+    suite::{Order, Suite},
+    target, web,
+};
 
 /// What the stage can be told.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Only build the tools (helm 3 and 4, helm-unittest, kube-apiserver, custom resources, loki-select) into target/tools.
+    /// Only build the tools (helm 3 and 4, helm-unittest, kube-apiserver, compose-config, custom resources, loki-select) into
+    /// target/tools.
     #[arg(long)]
     tools: bool,
 }
@@ -45,6 +52,9 @@ const DEFINITIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("keda", "github.com/kedacore/keda/v2", &["config/crd/bases/keda.sh_scaledobjects.yaml"]),
 ];
+
+/// `cluster` waits for pods longer than all the others take.
+const ORDER: Order<'_> = Order { lanes: 2, long: &["cluster", "apiserver", "advertised"], alone: &[] };
 
 /// How a program comes about.
 enum Source {
@@ -73,7 +83,8 @@ pub fn begin() -> JoinHandle<Result<()>> {
 /// The stage of `cargo xtask test`. The tools are built first when [`begin`] has not done so.
 pub fn stage(suite: &Suite) -> Result<()> {
     tools()?;
-    suite.run(
+    suite.run_in(
+        ORDER,
         "Kubernetes: the chart, a real API server, pods as processes",
         |folder| folder == Path::new("tests/kubernetes"),
         &["--test-threads=2"],
@@ -89,7 +100,7 @@ fn tools() -> Result<()> {
     programs(&versions)?;
     for (project, module, files) in DEFINITIONS {
         let path = versions.place("crds").join(format!("{project}.yaml"));
-        versions.when_missing(project, &path, |version| {
+        versions.when_missing(project, "", &path, |version| {
             Step::new(format!("custom resources of {project} {version}"), "go")
                 .args(["mod", "download", &format!("{module}@{version}")])
                 .directory(std::env::temp_dir())
@@ -124,9 +135,10 @@ fn programs(versions: &Versions) -> Result<()> {
             String::new(),
         ),
         ("kube-apiserver", module("apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"), server),
+        ("compose-config", module("compose", "."), String::new()),
     ] {
         let path = versions.place("bin").join(name);
-        versions.when_missing(name, &path, |version| {
+        versions.when_missing(name, &own_source(&source)?, &path, |version| {
             build(name, version, &source, &settings.replace("{version}", version), &path)
         })?;
     }
@@ -151,6 +163,14 @@ fn build(name: &str, version: &str, source: &Source, settings: &str, path: &Path
             go_build(step, &root().join("tests/kubernetes/tools").join(folder), package, &flags, path)
         }
     }
+}
+
+/// The text of a program that is our own, for below its version.
+fn own_source(source: &Source) -> Result<String> {
+    let Source::Module { folder, package: "." } = source else { return Ok(String::new()) };
+    let path = root().join("tests/kubernetes/tools").join(folder).join("main.go");
+    let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    Ok(format!("\n{text}"))
 }
 
 /// `go build PACKAGE` in a module's folder, by a step that is ready for it.
@@ -210,15 +230,22 @@ impl Versions {
         found.map(|(_, version)| version.as_str()).with_context(|| format!("tools/versions lacks {name}"))
     }
 
-    /// Makes `path` when it is not there in the wanted version, and notes which it is.
-    fn when_missing(&self, name: &str, path: &Path, make: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    /// Makes `path` when it is not there in the wanted version and from its own source, and notes which they are.
+    fn when_missing(
+        &self,
+        name: &str,
+        own: &str,
+        path: &Path,
+        make: impl FnOnce(&str) -> Result<()>,
+    ) -> Result<()> {
         let (wanted, stamp) = (self.wanted(name)?, self.place("versions").join(name));
+        let noted = format!("{wanted}{own}");
         let there = fs::read_to_string(&stamp).unwrap_or_default();
-        if path.is_file() && there.trim() == wanted {
+        if path.is_file() && there == noted {
             return Ok(());
         }
         make(wanted).with_context(|| format!("{name} {wanted}"))?;
-        fs::write(&stamp, wanted).with_context(|| format!("{}", stamp.display()))
+        fs::write(&stamp, noted).with_context(|| format!("{}", stamp.display()))
     }
 }
 

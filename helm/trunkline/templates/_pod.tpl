@@ -48,7 +48,12 @@ spec:
     fsGroup: {{ $v.security.fsGroup }}
     fsGroupChangePolicy: OnRootMismatch
     seccompProfile:
+      {{- with $own.seccompProfile }}
+      type: Localhost
+      localhostProfile: {{ . }}
+      {{- else }}
       type: RuntimeDefault
+      {{- end }}
   {{- with $own.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}

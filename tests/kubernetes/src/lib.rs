@@ -2,9 +2,9 @@
 //! custom resources that the chart uses, and the chart's own pods run as processes by a small stand-in for a kubelet.
 //!
 //! Owns: [`tools`] (where they are and which versions), [`helm`], [`objects`] (what was rendered), [`api`] (the API
-//! server), [`promtool`] (what rules and queries give), [`kubelet`] (a pod's template as a process, with its probes, its
-//! pre-stop action and its grace period) and [`lab`] (a cluster of such pods in network namespaces). Imports nothing of
-//! `services`.
+//! server), [`promtool`] (what rules and queries give), [`compose`] (what Compose makes of a file), [`kubelet`] (a pod's
+//! template as a process, with its probes, its pre-stop action and its grace period) and [`lab`] (a cluster of such pods in
+//! network namespaces). Imports nothing of `services`.
 //!
 //! Refuses: to skip a test because a tool is missing, and to trust a schema of its own where the API server can say.
 //!
@@ -12,6 +12,7 @@
 //! objects is Kubernetes' own promise.
 
 pub mod api;
+pub mod compose;
 pub mod helm;
 pub mod kubelet;
 pub mod lab;

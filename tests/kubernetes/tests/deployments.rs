@@ -1,12 +1,17 @@
 //! What else carries the program: compose, the Dockerfile, and the version that all of them say. No docker engine is needed:
-//! each is checked by its parts with the tools that are here. (The image itself is built and run by `cargo xtask kubernetes`;
+//! Compose's own loader reads its file, the rest is checked by its parts with the tools that are here. (The image itself is built and run by `cargo xtask kubernetes`;
 //! systemd has a file of its own.)
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
-use trunkline_kubernetes_tests::{helm::read_values, objects::ROLES, root};
+use serde_json::{Map, Value};
+use trunkline_kubernetes_tests::{compose, helm::read_values, objects::ROLES, root};
 use trunkline_system_tests::{net, system, target};
 
 /// What `trunkline config check` says of a file with an environment.
@@ -29,19 +34,42 @@ fn environment(service: &Value) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
+fn laptop(file: &str) -> PathBuf {
+    root().join("deploy/compose").join(file)
+}
+
+fn services(compose: &Value) -> Result<&Map<String, Value>> {
+    compose["services"].as_object().context("services")
+}
+
+/// The seconds of a duration as Go writes it: `1m30s`.
+fn seconds(duration: &str) -> Result<u64> {
+    let (mut all, mut number) = (0, String::new());
+    for letter in duration.chars() {
+        let unit = match letter {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            digit => {
+                number.push(digit);
+                continue;
+            }
+        };
+        all += unit * std::mem::take(&mut number).parse::<u64>().with_context(|| duration.to_owned())?;
+    }
+    Ok(all)
+}
+
 /// Every node of the laptop cluster has a configuration that the program takes, an address of its own that the network
-/// holds, and time to drain; every store that it waits for is there.
+/// holds, and time to drain.
 #[test]
 fn the_laptop_cluster_fits_together() -> Result<()> {
-    let folder = root().join("deploy/compose");
-    let (compose, config) = (folder.join("compose.yaml"), folder.join("node.yaml"));
-    let compose = merged(read_values(&compose)?);
-    let services = compose["services"].as_object().context("services")?;
+    let (compose, config) = (compose::load(&laptop("compose.yaml"))?, laptop("node.yaml"));
     let drain = read_values(&config)?["node"]["drain_s"].as_u64().context("drain_s")?;
     let subnet = compose["networks"]["calls"]["ipam"]["config"][0]["subnet"].as_str().context("a subnet")?;
     let prefix = subnet.trim_end_matches("0/24");
     let mut nodes = 0;
-    for (name, service) in services.iter().filter(|(_, service)| service["image"] == "trunkline") {
+    for (name, service) in services(&compose)?.iter().filter(|(_, service)| service["image"] == "trunkline") {
         nodes += 1;
         let said = check(&config, &environment(service)).with_context(|| name.clone())?;
         ensure!(said.contains(&format!("node     {name}")), "{name}:\n{said}");
@@ -53,38 +81,104 @@ fn the_laptop_cluster_fits_together() -> Result<()> {
             ensure!(own, "{name}: {variable} is {value}, but the node is at {address}");
         }
         // The drain, the hand-over that may take as long again, and the flushes.
-        let grace = service["stop_grace_period"].as_str().and_then(|text| text.strip_suffix('s'));
-        let grace: u64 = grace.context("stop_grace_period in seconds")?.parse()?;
+        let grace = seconds(service["stop_grace_period"].as_str().context("stop_grace_period")?)?;
         ensure!(grace >= 2 * drain + 30, "{name} is killed after {grace} s while it drains");
         ensure!(
             service["read_only"] == true && service["cap_drop"][0] == "ALL",
             "{name} has rights it needs not"
         );
-        for awaited in service["depends_on"].as_object().context("depends_on")?.keys() {
-            ensure!(services.contains_key(awaited), "{name} waits for {awaited}, which is not there");
-        }
+        let [mounted] = service["volumes"].as_array().context("volumes")?.as_slice() else {
+            bail!("{name} has more than its configuration")
+        };
+        let source = mounted["source"].as_str().context("a source")?;
+        ensure!(mounted["type"] == "bind" && Path::new(source) == config, "{name} is given {mounted}");
+        ensure!(mounted["read_only"] == true, "{name} may write its configuration");
+        ensure!(mounted["target"] == service["command"][2], "{name} runs {}", service["command"]);
     }
     ensure!(nodes == 2, "{nodes} nodes");
+    Ok(())
+}
+
+/// Each service of the laptop cluster is a version, is waited for by what Compose can see of it, and publishes its ports to
+/// the laptop alone: each node its console, its telephones and its metrics.
+#[test]
+fn the_laptop_cluster_waits_for_its_stores_and_is_seen_from_the_laptop_only() -> Result<()> {
+    let (compose, node) = (compose::load(&laptop("compose.yaml"))?, read_values(&laptop("node.yaml"))?);
+    let services = services(&compose)?;
+    let (mut awaited, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    let stores: BTreeSet<_> =
+        services.keys().filter(|name| services[*name]["image"] != "trunkline").collect();
     for (name, service) in services {
         let image = service["image"].as_str().with_context(|| format!("{name} has no image"))?;
-        let pinned = image == "trunkline" || image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest");
+        let pinned = !stores.contains(name) || image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest");
         ensure!(pinned, "{name}: {image} is not a version");
-        let published = service["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for port in published {
-            let port = port.as_str().unwrap_or_default();
-            ensure!(port.starts_with("127.0.0.1:"), "{name}: {port} is open to the network of the laptop");
+        for (other, how) in service["depends_on"].as_object().into_iter().flatten() {
+            awaited.insert(other);
+            let test = services[other]["healthcheck"]["test"][0].as_str();
+            let asked = test.is_some_and(|kind| kind != "NONE");
+            let wanted = if asked { "service_healthy" } else { "service_completed_successfully" };
+            ensure!(how["condition"] == wanted, "{name} waits for {other}: {how}");
         }
+        let mut open = BTreeSet::new();
+        for port in service["ports"].as_array().into_iter().flatten() {
+            ensure!(port["host_ip"] == "127.0.0.1", "{name}: {port} is open to the network of the laptop");
+            let (outside, kind) = (port["published"].as_str(), port["protocol"].as_str().context("kind")?);
+            let outside = outside.with_context(|| format!("{name}: {port} is anywhere"))?;
+            ensure!(taken.insert((outside, kind)), "{name}: {port} is taken");
+            open.insert(format!("{}/{kind}", port["target"]));
+        }
+        let mut listens = BTreeSet::new();
+        if !stores.contains(name) {
+            let sip = &service["environment"]["TRUNKLINE_SIP__LISTEN"];
+            for (address, kind) in
+                [(&node["console"]["listen"], "tcp"), (&node["metrics"]["listen"], "tcp"), (sip, "udp")]
+            {
+                let (_, port) =
+                    address.as_str().and_then(|text| text.split_once(':')).context("an address")?;
+                listens.insert(format!("{port}/{kind}"));
+            }
+        }
+        ensure!(open == listens, "{name}: published are {open:?}, it listens to {listens:?}");
     }
+    ensure!(awaited == stores, "{awaited:?} are waited for, there are {stores:?}");
     Ok(())
+}
+
+/// Compose refuses the laptop cluster's file when a part is wrong: what the other tests read of it has passed all of this.
+#[test]
+fn compose_refuses_what_is_wrong_in_the_laptop_cluster() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("compose.yaml");
+    let text = fs::read_to_string(laptop("compose.yaml"))?;
+    for (right, wrong, complaint) in [
+        ("read_only: true", "read_onyl: true", "read_onyl"),
+        ("    depends_on: { s3:", "    depends_on: { node1:", "dependency cycle detected"),
+        ("bucket: { condition", "buckets: { condition", "depends on undefined service \"buckets\""),
+        ("./node.yaml:", "nodes:", "refers to undefined volume nodes"),
+        ("networks: [calls]", "networks: [call]", "refers to undefined network call"),
+        ("condition: service_healthy", "condition: healthy", "must be one of 'service_started'"),
+        ("[CMD, pg_isready", "[pg_isready", "healthcheck.test must start"),
+        ("stop_grace_period: 90s", "stop_grace_period: 90x", "unknown unit"),
+        ("127.0.0.1:8081:", "127.0.0.1:808l:", "Invalid hostPort: 808l"),
+        ("image: trunkline", "image: ${IMAGE:?which}", "required variable IMAGE is missing a value: which"),
+        ("POSTGRES_DB: trunkline", "POSTGRES_DB: $DATABASE", "variable is not set"),
+    ] {
+        ensure!(text.contains(right), "{right} is not there");
+        fs::write(&path, text.replace(right, wrong))?;
+        let Err(refused) = compose::load(&path) else { bail!("{wrong} is taken") };
+        ensure!(format!("{refused:#}").contains(complaint), "{wrong}: {refused:#}");
+    }
+    fs::write(&path, &text)?;
+    compose::load(&path).map(drop)
 }
 
 /// The nodes' health check is a call to the node itself: it fails before the node serves, and succeeds when it does, as
 /// `up --wait` has it.
 #[tokio::test]
 async fn a_node_of_the_laptop_cluster_is_healthy_when_it_takes_calls() -> Result<()> {
-    let compose = merged(read_values(&root().join("deploy/compose/compose.yaml"))?);
+    let compose = compose::load(&laptop("compose.yaml"))?;
     let mut checks = Vec::new();
-    for (name, service) in compose["services"].as_object().context("services")? {
+    for (name, service) in services(&compose)? {
         let Some(address) = service["networks"]["calls"]["ipv4_address"].as_str() else { continue };
         let test = service["healthcheck"]["test"].as_array().context("a test of its health")?;
         let words: Vec<&str> = test.iter().filter_map(Value::as_str).collect();
@@ -108,18 +202,6 @@ async fn a_node_of_the_laptop_cluster_is_healthy_when_it_takes_calls() -> Result
     let node = system::System::start("compose-health").await?;
     ensure!(run(node.sip().to_string())? == [true, true], "not healthy although it serves");
     node.stop().await.map(drop)
-}
-
-/// YAML's merge keys, which compose resolves.
-fn merged(mut compose: Value) -> Value {
-    let Some(services) = compose["services"].as_object_mut() else { return compose };
-    for service in services.values_mut() {
-        let Some(base) = service.as_object_mut().and_then(|service| service.remove("<<")) else { continue };
-        let mut whole = base.as_object().cloned().unwrap_or_default();
-        whole.extend(service.as_object().cloned().unwrap_or_default());
-        *service = Value::Object(whole);
-    }
-    compose
 }
 
 /// The Dockerfile copies what is there, and its image is the one that is built without a registry: the same user, entry
