@@ -5,8 +5,11 @@ use std::{path::Path, thread};
 use anyhow::{Result, bail};
 
 use crate::{
-    faults, fresh, kubernetes, operations, packages, process::Step, recogniser, root, suite::Suite, target,
-    web,
+    faults, fresh, kubernetes, operations, packages,
+    process::Step,
+    recogniser, root,
+    suite::{Order, Suite},
+    target, web,
 };
 
 const STAGES: &[&str] = &["lint", "unit", "web", "system", "faults", "operations", "kubernetes", "fresh"];
@@ -99,16 +102,46 @@ fn cargo_deny() -> Result<()> {
 /// Folders whose tests have a stage of their own.
 const STAGED: &[&str] = &["tests/system", "tests/faults", "tests/operations", "tests/kubernetes"];
 
+/// Those of more than ten seconds.
+const UNIT: Order<'_> = Order {
+    lanes: 2,
+    long: &[
+        "etcd",
+        "cluster",
+        "captures",
+        "trunkline_loadtest",
+        "trunkline",
+        "recording",
+        "postgres",
+        "records",
+        "takeover",
+    ],
+    alone: &[],
+};
+
+const SYSTEM: Order<'_> = Order {
+    lanes: 2,
+    long: &["sip_peers", "crash", "transcript", "queue_order", "telemetry", "conversation"],
+    alone: &[],
+};
+
 /// Everything that needs no peer: unit tests, contract suites, simulation, tidy.
 fn unit(suite: &Suite) -> Result<()> {
     let staged = |folder: &Path| STAGED.iter().any(|staged| folder == Path::new(staged));
-    suite.run("unit tests, contract suites, simulation", |folder| !staged(folder), &["--quiet"], &[])?;
+    suite.run_in(
+        UNIT,
+        "unit tests, contract suites, simulation",
+        |folder| !staged(folder),
+        &["--quiet"],
+        &[],
+    )?;
     Step::cargo("examples in the documentation").args(["test", "--workspace", "--doc", "--quiet"]).run()
 }
 
 /// Real peers against the real binary.
 fn system(suite: &Suite) -> Result<()> {
-    suite.run(
+    suite.run_in(
+        SYSTEM,
         "system tests with real peers",
         |folder| folder == Path::new("tests/system"),
         &["--test-threads=2"],

@@ -131,7 +131,8 @@ pub fn node() -> Result<()> {
     }
 }
 
-fn is_root() -> bool {
+/// Whether this may do everything here.
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 

@@ -17,13 +17,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{process::Step, root, target};
+use crate::{packages, process::Step, root, target};
 
 /// No program of ours needs as much; one that hangs ends here.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 const POLL: Duration = Duration::from_millis(10);
-/// `$0` and its arguments with a loopback of their own.
-const ON_LOOPBACK: &str = r#"ip link set lo up && exec "$0" "$@""#;
+/// `$0` with its arguments on a host of its own: loopback, and an interface with a way out that leads nowhere, without which
+/// Chromium and kube-apiserver find no address of theirs.
+const ON_HOST: &str = "ip link set lo up && ip link add eth0 type veth peer name nowhere && ip link set nowhere up \
+                       && ip link set eth0 up && ip addr add 192.0.2.1/24 dev eth0 \
+                       && ip route add default via 192.0.2.2 && exec \"$0\" \"$@\"";
 
 /// Test programs that are built.
 pub struct Suite(Vec<Test>);
@@ -31,8 +34,8 @@ pub struct Suite(Vec<Test>);
 /// In which order the programs of a stage run.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
-    /// So many beside each other. More than one: each is in a network namespace of its own, so that they do not meet at a
-    /// port; that needs root.
+    /// So many beside each other, each in a network namespace of its own, so that they do not meet at a port. That needs root:
+    /// without, it is one.
     pub lanes: usize,
     /// Begun first, the longest first.
     pub long: &'a [&'a str],
@@ -57,12 +60,12 @@ impl Order<'_> {
         Ok((beside.into(), alone))
     }
 
-    /// Has each of them run, and told whether it is on a loopback of its own; what failed, the first one first.
+    /// Has each of them run, and told whether it is on a host of its own; what failed, the first one first.
     fn go(self, tests: Vec<&Test>, run: impl Fn(&Test, bool) -> Result<()> + Sync) -> Result<Vec<String>> {
         let (beside, alone) = self.of(tests)?;
         let failed = Mutex::new(Vec::new());
-        let run = |test: &Test, own_loopback| {
-            if let Err(error) = run(test, own_loopback) {
+        let run = |test: &Test, own_host| {
+            if let Err(error) = run(test, own_host) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error:#}"));
             }
         };
@@ -141,7 +144,9 @@ impl Suite {
         if ran == 0 {
             bail!("{step}: there is no test");
         }
-        let run = |test: &Test, own_loopback| test.run(arguments, environment, own_loopback);
+        let lanes = if packages::is_root() { order.lanes } else { 1 };
+        let order = Order { lanes, ..order };
+        let run = |test: &Test, own_host| test.run(arguments, environment, own_host);
         let failed = order.go(tests, run).with_context(|| step.to_owned())?;
         if !failed.is_empty() {
             bail!("{step} failed, {} of {ran} programs:\n   {}", failed.len(), failed.join("\n   "));
@@ -153,16 +158,16 @@ impl Suite {
 
 impl Test {
     /// Runs it to its end, shows what it wrote, and tells how it failed.
-    fn run(&self, arguments: &[&str], environment: &[(&str, PathBuf)], own_loopback: bool) -> Result<()> {
+    fn run(&self, arguments: &[&str], environment: &[(&str, PathBuf)], own_host: bool) -> Result<()> {
         let (begun, title) = (Instant::now(), format!("{} {}", self.folder.display(), self.name));
         let kept = target().join("tests").join(&self.folder);
         fs::create_dir_all(&kept).with_context(|| format!("{}", kept.display()))?;
         let path = kept.join(format!("{}.log", self.name));
         let log = fs::File::create(&path).with_context(|| format!("{}", path.display()))?;
         let folder = root().join(&self.folder);
-        let mut command = if own_loopback {
+        let mut command = if own_host {
             let mut command = Command::new("unshare");
-            command.args(["--net", "sh", "-c", ON_LOOPBACK]).arg(&self.program);
+            command.args(["--net", "sh", "-c", ON_HOST]).arg(&self.program);
             command
         } else {
             Command::new(&self.program)
@@ -241,7 +246,7 @@ mod tests {
         let tests = programs(&["a", "b", "busy", "long", "longer"], "true");
         let order = Order { lanes: 2, long: &["longer", "long"], alone: &["busy"] };
         let (begun, running) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        let failed = order.go(tests.iter().collect(), |test, own_loopback| {
+        let failed = order.go(tests.iter().collect(), |test, own_host| {
             running.fetch_add(1, SeqCst);
             let place = {
                 let mut begun = begun.lock().unwrap();
@@ -249,14 +254,14 @@ mod tests {
                 begun.len()
             };
             if test.name == "busy" {
-                assert_eq!((running.load(SeqCst), own_loopback), (1, false));
+                assert_eq!((running.load(SeqCst), own_host), (1, false));
             } else {
                 let deadline = Instant::now() + Duration::from_secs(20);
                 while begun.lock().unwrap().len() < place.next_multiple_of(2) {
                     assert!(Instant::now() < deadline, "{} has nothing beside it", test.name);
                     thread::sleep(POLL);
                 }
-                assert!(own_loopback);
+                assert!(own_host);
             }
             running.fetch_sub(1, SeqCst);
             if test.name == "b" { bail!("b is wrong") } else { Ok(()) }

@@ -209,6 +209,8 @@ impl Worker {
     pub(super) fn close_endpoint(&mut self, session: &mut Session, key: Key) {
         session.endpoints.retain(|(_, k)| *k != key);
         let Some(mut endpoint) = self.endpoints.remove(key) else { return };
+        // What waits names the socket by a number, which the next one may get.
+        self.outbox.flush();
         for (_, other) in &session.endpoints {
             if let Some(other) = self.endpoints.get_mut(*other) {
                 other.player.forget(|peer| peer == key);

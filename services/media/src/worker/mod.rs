@@ -4,12 +4,15 @@ mod commands;
 mod dtls;
 mod endpoint;
 mod lifecycle;
+mod outbox;
 mod path;
 mod poll;
 mod program;
 mod rtp;
 mod session;
 mod taps;
+#[cfg(test)]
+mod tests;
 mod tick;
 pub(crate) mod webrtc;
 mod wheel;
@@ -36,6 +39,7 @@ use trunkline_telemetry::hep::Hep;
 use trunkline_types::{CallId, Epoch, ShardId, Timestamp};
 
 use self::endpoint::Endpoint;
+use self::outbox::{Outbox, Tally};
 use self::poll::{Batch, Poll, Ready};
 use self::rtp::Ports;
 use self::session::{Session, Tombstones};
@@ -178,9 +182,7 @@ impl WorkerHandle {
 #[derive(Debug, Default)]
 struct Counts {
     received: u64,
-    sent: u64,
     refused: u64,
-    errors: u64,
     late: Duration,
 }
 
@@ -203,6 +205,7 @@ pub(crate) struct Worker {
     inbox: VecDeque<(Key, RtpPacket)>,
     buffer: Box<[u8; DATAGRAM_BYTES]>,
     frame: Box<[u8; HEADER_BYTES + MAX_FRAME_SAMPLES]>,
+    outbox: Outbox,
     counts: Counts,
     next_chore: Timestamp,
     stopping: bool,
@@ -210,21 +213,31 @@ pub(crate) struct Worker {
 
 /// Starts worker `index`.
 pub(crate) fn start(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandle> {
+    let (sender, commands) = sync_channel(COMMANDS);
+    let advertised = shared.config.advertised();
+    let worker = make(shared, index, commands)?;
+    let candidate = SocketAddr::new(advertised, worker.browsers.local_addr()?.port());
+    let waker = worker.waker.clone();
+    let run = move || worker.run(index);
+    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(run)?;
+    Ok(WorkerHandle { commands: sender, waker, candidate, thread: parking_lot::Mutex::new(Some(thread)) })
+}
+
+/// Worker `index` with its sockets, not yet running.
+fn make(shared: Arc<Shared>, index: usize, commands: Receiver<Control>) -> io::Result<Worker> {
     let config = &shared.config;
     let port = if config.webrtc_port == 0 { 0 } else { config.webrtc_port.saturating_add(index as u16) };
     let browsers = rtp::shared(SocketAddr::new(config.bind, port))?;
-    let candidate = SocketAddr::new(config.advertised(), browsers.local_addr()?.port());
     let waker = Arc::new(poll::waker()?);
     let poll = Poll::new()?;
     poll.add(&*waker, Ready::Wake)?;
     poll.add(&browsers, Ready::WebRtc)?;
-    let (sender, commands) = sync_channel(COMMANDS);
     let own_ports = config.rtp.pairs().skip(index).step_by(config.workers).collect();
     let now = shared.clock.now();
-    let worker = Worker {
+    Ok(Worker {
         now,
         poll,
-        waker: waker.clone(),
+        waker,
         commands,
         ports: Ports::new(config.bind, own_ports),
         browsers,
@@ -238,17 +251,24 @@ pub(crate) fn start(shared: Arc<Shared>, index: usize) -> io::Result<WorkerHandl
         inbox: VecDeque::with_capacity(256),
         buffer: Box::new([0; DATAGRAM_BYTES]),
         frame: Box::new([0; HEADER_BYTES + MAX_FRAME_SAMPLES]),
+        outbox: Outbox::direct(),
         counts: Counts::default(),
         next_chore: now.at,
         stopping: false,
         shared,
-    };
-    let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || worker.run())?;
-    Ok(WorkerHandle { commands: sender, waker, candidate, thread: parking_lot::Mutex::new(Some(thread)) })
+    })
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(mut self, index: usize) {
+        // By this thread: a ring has one owner.
+        match Outbox::ring() {
+            Ok(outbox) => self.outbox = outbox,
+            Err(error) if index == 0 => {
+                tracing::info!(%error, "packets are sent one by one: the system permits no io_uring");
+            }
+            Err(_) => {}
+        }
         let mut batch = Batch::new();
         while !self.stopping {
             self.now = self.shared.clock.now();
@@ -264,8 +284,10 @@ impl Worker {
                     None => {}
                 }
             }
+            self.outbox.flush();
             self.take_commands();
             self.serve_wheel();
+            self.outbox.flush();
             if self.now.at >= self.next_chore {
                 self.chores();
             }
@@ -303,35 +325,10 @@ impl Worker {
         let counts = std::mem::take(&mut self.counts);
         let metrics = &self.shared.metrics;
         metrics.packets_received.inc_by(counts.received);
-        metrics.packets_sent.inc_by(counts.sent);
         metrics.packets_refused.inc_by(counts.refused);
-        metrics.send_errors.inc_by(counts.errors);
         metrics.tick_late.inc_by(counts.late.as_secs_f64());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use trunkline_proto::media::v1::media_reply;
-
-    use super::*;
-
-    #[test]
-    fn a_command_that_nobody_executes_is_answered_all_the_same() {
-        let call = CallId::mint(ShardId::new(7).unwrap(), Timestamp::from_millis(1_000), 1);
-        let (sender, told) = sync_channel(2);
-        let reply = |n| {
-            let sender = sender.clone();
-            Reply::new(call, n, Box::new(move |reply| sender.send(reply).unwrap()))
-        };
-        drop(reply(1));
-        let done = pb::MediaReply { command_id: 2, ..pb::MediaReply::default() };
-        reply(2).tell(done.clone());
-        let stopping = told.recv().unwrap();
-        assert_eq!((stopping.call_id, stopping.command_id), (call.to_string(), 1));
-        let Some(media_reply::Result::Failure(failure)) = stopping.result else { panic!("no failure") };
-        assert_eq!(failure.kind(), Kind::ShuttingDown);
-        assert_eq!(told.recv().unwrap(), done);
-        assert!(told.try_recv().is_err(), "each once");
+        let Tally { sent, errors } = self.outbox.take_tally();
+        metrics.packets_sent.inc_by(sent);
+        metrics.send_errors.inc_by(errors);
     }
 }

@@ -10,9 +10,10 @@ use trunkline_media_core::rtp::{self, HEADER_BYTES, Header};
 use trunkline_proto::media::v1::{self as pb, media_event::Event};
 use trunkline_telemetry::hep::{Carrier, Flow};
 
+use super::Worker;
 use super::endpoint::{Endpoint, Heard, Transport};
+use super::outbox::Outbox;
 use super::webrtc::Note;
-use super::{Counts, Worker};
 use crate::clock::Now;
 use crate::slab::Key;
 
@@ -225,7 +226,7 @@ impl Worker {
                     payload_type,
                     &self.buffer[span],
                     &mut self.frame[..],
-                    &mut self.counts,
+                    &mut self.outbox,
                 );
                 return Some(endpoint.codec);
             }
@@ -240,7 +241,7 @@ impl Worker {
         );
         let Some(mut placed) = place else { return law };
         placed.marker |= header.marker;
-        send(endpoint, self.now, payload_type, &placed, header, &mut self.buffer[..], &mut self.counts);
+        send(endpoint, self.now, payload_type, &placed, header, &mut self.buffer[..], &mut self.outbox);
         if matches!(endpoint.transport, Transport::WebRtc(_)) {
             self.pump(listener);
         }
@@ -257,7 +258,7 @@ pub(super) fn send(
     placed: &Placed,
     header: &Header,
     datagram: &mut [u8],
-    counts: &mut Counts,
+    outbox: &mut Outbox,
 ) {
     match &mut endpoint.transport {
         Transport::Rtp(port) => {
@@ -266,15 +267,15 @@ pub(super) fn send(
             let ssrc = endpoint.out.ssrc();
             let packet =
                 rtp::rewrite(datagram, header, payload_type, placed.marker, sequence, placed.timestamp, ssrc);
-            match packet.map(|p| port.socket.send_to(p, destination)) {
-                Some(Ok(_)) => counts.sent += 1,
-                _ => counts.errors += 1,
+            match packet {
+                Some(packet) => outbox.send(&port.socket, packet, destination),
+                None => outbox.count(false),
             }
         }
         Transport::WebRtc(peer) => {
             let payload = datagram.get(header.payload_offset..header.payload_offset + header.payload_len);
             peer.write(now, payload_type, placed, payload.unwrap_or(&[]));
-            counts.sent += 1;
+            outbox.count(true);
         }
     }
 }
@@ -286,7 +287,7 @@ fn repack(
     payload_type: u8,
     payload: &[u8],
     scratch: &mut [u8],
-    counts: &mut Counts,
+    outbox: &mut Outbox,
 ) {
     // Taken out so that the closure can use the rest of the endpoint.
     let Some(mut repacketizer) = endpoint.repack.take() else { return };
@@ -295,7 +296,7 @@ fn repack(
         let Some(space) = scratch.get_mut(HEADER_BYTES..HEADER_BYTES + frame.len()) else { return };
         space.copy_from_slice(frame);
         let placed = endpoint.out.generated(now.at, frame.len() as u32);
-        send(endpoint, now, payload_type, &placed, &header, scratch, counts);
+        send(endpoint, now, payload_type, &placed, &header, scratch, outbox);
     });
     endpoint.repack = Some(repacketizer);
 }

@@ -11,9 +11,10 @@ use trunkline_telemetry::hep::{Carrier, Flow};
 use trunkline_types::Timestamp;
 
 use super::endpoint::{COMFORT_AFTER, Endpoint, SAMPLES_PER_MS, Transport, lasting};
+use super::outbox::Outbox;
 use super::path::{disconnected, made, send};
 use super::wheel::{EARLY, SLOT};
-use super::{Counts, Shared, Worker};
+use super::{Shared, Worker};
 use crate::clock::Now;
 use crate::events::Sink;
 use crate::slab::Key;
@@ -41,7 +42,7 @@ impl Worker {
 
     fn tick(&mut self, key: Key) {
         let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        play(endpoint, self.now, &mut self.frame[..], &self.shared.sink, &mut self.counts);
+        play(endpoint, self.now, &mut self.frame[..], &self.shared.sink, &mut self.outbox);
         let mut pump = false;
         if let Transport::WebRtc(peer) = &mut endpoint.transport {
             if peer.is_due(self.now.instant) {
@@ -148,7 +149,7 @@ fn silence(endpoint: &Endpoint, now: Timestamp, config: &crate::config::Config) 
 }
 
 /// Makes what is due for one packet interval: a digit's packet, or the program's frame.
-fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, counts: &mut Counts) {
+fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, outbox: &mut Outbox) {
     let samples = endpoint.frame.min(MAX_FRAME_SAMPLES);
     let step = loop {
         match endpoint.digits.step(samples as u32) {
@@ -168,7 +169,7 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
             let header = made(payload_type, payload.len());
             scratch[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(&payload);
             let placed = endpoint.out.event(now.at, first, payload.len());
-            send(endpoint, now, payload_type, &placed, &header, scratch, counts);
+            send(endpoint, now, payload_type, &placed, &header, scratch, outbox);
         }
         return;
     }
@@ -200,7 +201,7 @@ fn play(endpoint: &mut Endpoint, now: Now, scratch: &mut [u8], sink: &Sink, coun
     }
     if made_frame == Frame::Audio {
         let placed = endpoint.out.generated(now.at, samples as u32);
-        send(endpoint, now, payload_type, &placed, &made(payload_type, samples), scratch, counts);
+        send(endpoint, now, payload_type, &placed, &made(payload_type, samples), scratch, outbox);
     }
 }
 
