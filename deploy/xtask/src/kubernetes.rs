@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
@@ -160,17 +160,29 @@ fn build(name: &str, version: &str, source: &Source, settings: &str, path: &Path
             fs::remove_dir(&place).with_context(|| format!("{}", place.display()))
         }
         Source::Module { folder, package } => {
-            go_build(step, &root().join("tests/kubernetes/tools").join(folder), package, &flags, path)
+            let folder = root().join("tests/kubernetes/tools").join(folder);
+            let manifest = folder.join("go.mod");
+            let pinned = fs::read_to_string(&manifest).with_context(|| format!("{}", manifest.display()))?;
+            ensure!(
+                pinned.contains(version),
+                "{name}: versions asks for {version}, {} does not",
+                manifest.display()
+            );
+            go_build(step, &folder, package, &flags, path)
         }
     }
 }
 
-/// The text of a program that is our own, for below its version.
+/// What a program that is our own is built from, for below its version.
 fn own_source(source: &Source) -> Result<String> {
     let Source::Module { folder, package: "." } = source else { return Ok(String::new()) };
-    let path = root().join("tests/kubernetes/tools").join(folder).join("main.go");
-    let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-    Ok(format!("\n{text}"))
+    let folder = root().join("tests/kubernetes/tools").join(folder);
+    let mut all = "\n".to_owned();
+    for name in operations::SOURCES {
+        let path = folder.join(name);
+        all += &fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    }
+    Ok(all)
 }
 
 /// `go build PACKAGE` in a module's folder, by a step that is ready for it.

@@ -18,8 +18,8 @@ use crate::{
 
 /// Tells which log lines a query of Loki selects.
 const LOKI: &str = "loki-select";
-/// What it is built from.
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+/// What a Go program of ours is built from.
+pub const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
 
 /// They wait more than they compute. `load` judges calls that a late timer sheds.
 const ORDER: Order<'_> = Order {

@@ -131,8 +131,7 @@ pub fn node() -> Result<()> {
     }
 }
 
-/// Whether this may do everything here.
-pub fn is_root() -> bool {
+fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{packages, process::Step, root, target};
+use crate::{process::Step, root, target};
 
 /// No program of ours needs as much; one that hangs ends here.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -144,7 +144,10 @@ impl Suite {
         if ran == 0 {
             bail!("{step}: there is no test");
         }
-        let lanes = if packages::is_root() { order.lanes } else { 1 };
+        let lanes = if order.lanes > 1 && apart() { order.lanes } else { 1 };
+        if lanes < order.lanes {
+            println!("   one program after the other: network namespaces cannot be made here");
+        }
         let order = Order { lanes, ..order };
         let run = |test: &Test, own_host| test.run(arguments, environment, own_host);
         let failed = order.go(tests, run).with_context(|| step.to_owned())?;
@@ -160,6 +163,7 @@ impl Test {
     /// Runs it to its end, shows what it wrote, and tells how it failed.
     fn run(&self, arguments: &[&str], environment: &[(&str, PathBuf)], own_host: bool) -> Result<()> {
         let (begun, title) = (Instant::now(), format!("{} {}", self.folder.display(), self.name));
+        println!("   … {title}");
         let kept = target().join("tests").join(&self.folder);
         fs::create_dir_all(&kept).with_context(|| format!("{}", kept.display()))?;
         let path = kept.join(format!("{}.log", self.name));
@@ -196,7 +200,14 @@ impl Test {
     }
 }
 
-/// Waits for its end; none when it had to be killed.
+/// Whether programs can be on hosts of their own.
+fn apart() -> bool {
+    let mut trial = Command::new("unshare");
+    trial.args(["--net", "sh", "-c", ON_HOST, "true"]).stdin(Stdio::null()).stderr(Stdio::null());
+    trial.status().is_ok_and(|status| status.success())
+}
+
+/// Waits for its end; none when it had to be killed, with what it had started.
 fn end(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -204,12 +215,31 @@ fn end(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         if Instant::now() >= deadline {
+            let all = descendants(child.id());
             child.kill()?;
             child.wait()?;
+            for pid in all {
+                let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
             return Ok(None);
         }
         thread::sleep(POLL);
     }
+}
+
+/// Processes that descend from one.
+fn descendants(of: u32) -> Vec<u32> {
+    let (mut all, mut next) = (Vec::new(), vec![of]);
+    while let Some(pid) = next.pop() {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            next.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+        all.extend(&next);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// The test program of a line that cargo writes.
@@ -284,10 +314,36 @@ mod tests {
             assert!(failed.contains(part), "{failed}");
         }
         assert!(!failed.contains("fine"), "{failed}");
-        let hangs = Command::new("sleep").arg("60").spawn().unwrap();
+    }
+
+    /// One that hangs is ended with what it started.
+    #[test]
+    fn a_program_that_hangs_leaves_nothing_behind() {
+        let started = tempfile();
+        let hangs = Command::new("sh").args(["-c", "sleep 60 & echo $! >\"$0\"; wait"]).arg(&started).spawn();
         let begun = Instant::now();
+        let hangs = hangs.unwrap();
+        let pid = loop {
+            let pid = fs::read_to_string(&started).unwrap_or_default();
+            if pid.ends_with('\n') {
+                break pid.trim().to_owned();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "it has started nothing");
+            thread::sleep(POLL);
+        };
         assert!(end(hangs, Duration::from_millis(50)).unwrap().is_none());
-        assert!(begun.elapsed() < Duration::from_secs(30));
+        // Gone, or a zombie that its new parent has not fetched.
+        let alive =
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while alive() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{pid} lives on");
+            thread::sleep(POLL);
+        }
+        fs::remove_file(started).unwrap();
+    }
+
+    fn tempfile() -> PathBuf {
+        std::env::temp_dir().join(format!("trunkline-suite-{}", std::process::id()))
     }
 
     #[test]

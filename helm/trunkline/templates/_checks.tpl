@@ -17,9 +17,10 @@
     {{- $missing = append $missing "recordings.folder.existingClaim is not set: create a PersistentVolumeClaim with access mode ReadWriteMany and name it, or set recordings.kind=s3" -}}
   {{- end -}}
 {{- end -}}
-{{- if and $v.recordings.s3.existingSecret $v.recordings.s3.credentials -}}
+{{- if ne $v.recordings.kind "s3" -}}
+{{- else if and $v.recordings.s3.existingSecret $v.recordings.s3.credentials -}}
   {{- $missing = append $missing (printf "recordings.s3.credentials is %s, but recordings.s3.existingSecret names keys, which would win: remove one of the two" $v.recordings.s3.credentials) -}}
-{{- else if and (eq $v.recordings.s3.credentials "webIdentity") $v.serviceAccount.create (not (get $v.serviceAccount.annotations "eks.amazonaws.com/role-arn")) -}}
+{{- else if and (eq $v.recordings.s3.credentials "webIdentity") $v.serviceAccount.create (not (get ($v.serviceAccount.annotations | default dict) "eks.amazonaws.com/role-arn")) -}}
   {{- $missing = append $missing "serviceAccount.annotations has no eks.amazonaws.com/role-arn, which recordings.s3.credentials=webIdentity needs: give the role that may put, get, list and delete in the bucket, for example arn:aws:iam::123456789012:role/recordings; or annotate an account of your own and name it (serviceAccount.create=false)" -}}
 {{- end -}}
 {{- if and (eq $v.tls.mode "existingSecret") (not $v.tls.existingSecret) -}}

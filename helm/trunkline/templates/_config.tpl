@@ -120,7 +120,7 @@ names, and those that the values add, because no value tells them (PostgreSQL's 
 {{- if and (has .role (list "media" "records")) (eq $r.kind "s3") $r.s3.bucket -}}
   {{- if $r.s3.existingSecret -}}keys
   {{- else if $r.s3.credentials -}}{{- $r.s3.credentials -}}
-  {{- else if and $account.create (get $account.annotations "eks.amazonaws.com/role-arn") -}}webIdentity
+  {{- else if and $account.create (get ($account.annotations | default dict) "eks.amazonaws.com/role-arn") -}}webIdentity
   {{- else -}}instance
   {{- end -}}
 {{- end -}}

@@ -19,7 +19,7 @@ pub struct Counts {
     pub over: u64,
     /// Calls that an agent got.
     pub served: u64,
-    /// Calls that an agent passed on to another queue.
+    /// Times that an agent passed a call on to another queue and another agent got it.
     pub passed_on: u64,
     /// Callers who were with two agents at once.
     pub twice: u64,

@@ -113,6 +113,8 @@ struct Live {
     rang: Option<(i64, i64)>,
     served: bool,
     agent: Option<usize>,
+    /// How often an agent got it, and how often one was told that it is passed on.
+    got: u64,
     passed_on: u64,
     /// What the agent heard, of a conversation that was long enough.
     heard: Option<Audio>,
@@ -253,7 +255,7 @@ impl Tally {
         let counts = &mut self.counts;
         counts.over += 1;
         counts.served += u64::from(live.served);
-        counts.passed_on += live.passed_on;
+        counts.passed_on += live.passed_on.min(live.got.saturating_sub(1));
         counts.gave_up += u64::from(record.gave_up);
         counts.repeats += u64::from(record.repeats);
         if let Some(status) = record.failed {
@@ -328,6 +330,7 @@ impl Tally {
     fn connected(&mut self, call: usize, agent: usize) -> Option<usize> {
         let now = self.seconds.len().saturating_sub(1);
         let live = self.live.entry(call).or_default();
+        live.got += 1;
         if live.agent.is_some_and(|other| other != agent) {
             self.counts.twice += 1;
             self.note(format!("call {call} was with two agents at once"));
@@ -343,7 +346,6 @@ impl Tally {
     }
 
     fn passed_on(&mut self, call: Option<usize>) {
-        // One that is over for the caller by then was not passed on to anybody.
         if let Some(live) = call.and_then(|call| self.live.get_mut(&call)) {
             live.passed_on += 1;
         }
@@ -479,6 +481,31 @@ mod tests {
         tally.take(0, over(7, 5_000_000));
         tally.take(0, over(8, 5_000_000));
         assert_eq!((tally.counts.over, tally.counts.served, tally.now()), (2, 2, (0, 0)));
+    }
+
+    /// Passed on is who was let go by one agent and got by another, in whichever order both tell it.
+    #[test]
+    fn callers_who_reach_nobody_after_a_transfer_were_not_passed_on() {
+        let mut tally = tally();
+        let connected = |call, agent| Told::Connected { call: Some(call), agent };
+        for call in 0..4 {
+            tally.take(0, Told::Answered { call, at_us: 0 });
+            tally.take(0, connected(call, call));
+            tally.take(0, Told::Finished { call: Some(call), agent: call, talked_us: 1, audio: None });
+        }
+        for told in [
+            Told::PassedOn { call: Some(0) },
+            connected(0, 9),
+            connected(1, 9),
+            Told::PassedOn { call: Some(1) },
+            Told::PassedOn { call: Some(2) },
+        ] {
+            tally.take(0, told);
+        }
+        for call in 0..4 {
+            tally.take(0, over(call, 5_000_000));
+        }
+        assert_eq!((tally.counts.served, tally.counts.passed_on, tally.counts.twice), (4, 2, 0));
     }
 
     /// The time from free to ringing begins when both an agent and a caller are there.

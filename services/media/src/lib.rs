@@ -37,7 +37,7 @@
 //! # Deviations
 //!
 //! RTCP is sent every 5 s from each endpoint without the scaling of RFC 3550 section 6.2 (two-party sessions only).
-//! Linux only (epoll, eventfd).
+//! Linux only (epoll, eventfd; io_uring where it is permitted).
 
 mod assets;
 mod clock;

@@ -8,7 +8,15 @@ use anyhow::{Context, Result, bail, ensure};
 const VERSIONS: &str = include_str!("../tools/versions");
 
 /// What a program of our own has to be built from, as it is noted below its version.
-const OWN: [(&str, &str); 1] = [("compose-config", concat!("\n", include_str!("../tools/compose/main.go")))];
+const OWN: [(&str, &str); 1] = [(
+    "compose-config",
+    concat!(
+        "\n",
+        include_str!("../tools/compose/go.mod"),
+        include_str!("../tools/compose/go.sum"),
+        include_str!("../tools/compose/main.go")
+    ),
+)];
 
 /// The version that is wanted of a tool.
 pub fn version(name: &str) -> Result<&'static str> {

@@ -202,7 +202,7 @@ fn the_unit_s_sandbox_lets_a_node_take_a_call() {
         .await?;
 
         let all = done(&text);
-        for seen in ["socket", "sendto", "fdatasync"] {
+        for seen in ["socket", "sendto", "fdatasync", "io_uring_enter"] {
             ensure!(
                 all.iter().any(|done| done.name.starts_with(seen)),
                 "no {seen}: what was traced is no call"

@@ -22,7 +22,7 @@ use trunkline_system_tests::{api::Api, otlp::Span, s, until};
 /// No span of a call may last longer: who looks at a call that goes on has to see it.
 const SHORT: Duration = Duration::from_secs(3);
 /// How long they talk.
-const TALK: Duration = Duration::from_secs(4);
+const TALK: Duration = Duration::from_secs(8);
 /// Longer than it takes to find a new owner.
 const LONG_TALK: Duration = Duration::from_secs(15);
 /// What can be seen while they talk.

@@ -47,6 +47,7 @@ impl Way {
             (Some(_), None, ..) => Some((ROLE_ARN, TOKEN_FILE)),
             (None, Some(_), ..) => Some((TOKEN_FILE, ROLE_ARN)),
             (.., Some(_), None) => Some((AGENT_URI, AGENT_TOKEN_FILE)),
+            (.., None, Some(_)) => Some((AGENT_TOKEN_FILE, AGENT_URI)),
             _ => None,
         };
         Some(match (role, token_file, task, agent, agent_token) {
@@ -67,13 +68,25 @@ impl Way {
             }
             Self::Task { .. } => "give the task a role, and let 169.254.170.2 be reached (TCP 80)",
             Self::Agent { .. } => {
-                "associate the service account with a role, run the Pod Identity agent on this machine, and let it be \
-                 reached (169.254.170.23, TCP 80)"
+                "associate the service account with a role that trusts pods.eks.amazonaws.com (sts:AssumeRole, \
+                 sts:TagSession), run the Pod Identity agent on this machine, and let it be reached (169.254.170.23, TCP 80)"
             }
             Self::Instance { .. } => {
                 "give access_key_id and secret_access_key, or a role to the pod's service account or to the machine \
                  (whose metadata service answers containers with a hop limit of 2)"
             }
+        }
+    }
+
+    /// An error without the address that is as good as the credentials.
+    #[cfg_attr(not(feature = "s3"), expect(dead_code, reason = "only a bucket has credentials"))]
+    fn hidden(&self, error: Error) -> Error {
+        match self {
+            Self::Task { uri } => {
+                let told = error.to_string().replace(uri.as_str(), "/…");
+                Error::Generic { store: "S3", source: told.into() }
+            }
+            _ => error,
         }
     }
 
@@ -153,10 +166,9 @@ mod provider {
         type Credential = AwsCredential;
 
         async fn get_credential(&self) -> Result<Arc<AwsCredential>, Error> {
-            self.inner.get_credential().await.map_err(|source| Error::Generic {
-                store: "S3",
-                source: Box::new(Absent { way: self.way.clone(), source }),
-            })
+            let absent = |source| Absent { way: self.way.clone(), source: self.way.hidden(source) };
+            let told = |source| Error::Generic { store: "S3", source: Box::new(absent(source)) };
+            self.inner.get_credential().await.map_err(told)
         }
     }
 
@@ -216,10 +228,20 @@ mod tests {
 
     #[test]
     fn half_a_way_is_named_and_an_address_that_is_a_secret_is_not_shown() {
-        for (set, unset) in [(ROLE_ARN, TOKEN_FILE), (TOKEN_FILE, ROLE_ARN), (AGENT_URI, AGENT_TOKEN_FILE)] {
+        for (set, unset) in [
+            (ROLE_ARN, TOKEN_FILE),
+            (TOKEN_FILE, ROLE_ARN),
+            (AGENT_URI, AGENT_TOKEN_FILE),
+            (AGENT_TOKEN_FILE, AGENT_URI),
+        ] {
             let text = way(&[set]).to_string();
             assert!(text.contains(&format!("{set} is set without {unset}")), "{text}");
         }
+        let task = Way::Task { uri: "/v2/credentials/5f3a".into() };
+        let refused = "GET http://169.254.170.2/v2/credentials/5f3a: refused";
+        let error = Error::Generic { store: "S3", source: refused.into() };
+        let told = task.hidden(error).to_string();
+        assert!(told.contains("169.254.170.2/…: refused") && !told.contains("5f3a"), "{told}");
         assert_eq!(way(&[TASK_URI]).to_string(), "the ECS task's role");
         let agent = way(&[AGENT_URI, AGENT_TOKEN_FILE]).to_string();
         assert!(agent.contains("agent at host, token of") && !agent.contains(AGENT_URI), "{agent}");

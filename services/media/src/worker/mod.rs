@@ -264,10 +264,9 @@ impl Worker {
         // By this thread: a ring has one owner.
         match Outbox::ring() {
             Ok(outbox) => self.outbox = outbox,
-            Err(error) if index == 0 => {
-                tracing::info!(%error, "packets are sent one by one: the system permits no io_uring");
+            Err(error) => {
+                tracing::info!(worker = index, %error, "packets are sent one by one: io_uring cannot be had");
             }
-            Err(_) => {}
         }
         let mut batch = Batch::new();
         while !self.stopping {
